@@ -1,0 +1,114 @@
+# The only list of commands. `make` shows it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# .env, unless the variable is set in the shell or on the command line.
+$(foreach assignment,$(shell sed -n 's/^\([A-Z][A-Z0-9_]*\)=\(.*\)/\1?=\2/p' .env),$(eval export $(assignment)))
+
+# Which runner: docker if an engine with Compose answers, else local (no Docker).
+ifndef STACK
+ifeq ($(shell docker compose version >/dev/null 2>&1 && timeout 5 docker info >/dev/null 2>&1 && echo yes),yes)
+STACK := docker
+STACK_REASON := a Docker engine with Compose answers
+else
+STACK := local
+STACK_REASON := no Docker engine with Compose answers
+endif
+else
+STACK_REASON := chosen by STACK
+endif
+export STACK
+ifeq ($(filter docker local,$(STACK)),)
+$(error STACK is '$(STACK)'; expected docker or local)
+endif
+$(foreach number,NODES FOG_NODES_MAX UP_TIMEOUT_SECONDS,$(if $(shell [[ '$($(number))' =~ ^[1-9][0-9]*$$ ]] || echo bad),$(error $(number) is '$($(number))'; expected a whole number of at least 1)))
+
+PYTHON := .venv/bin/python
+SAY = @echo "==>"
+
+include $(STACK)/runner.mk
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo "  runner: $(STACK) ($(STACK_REASON)); choose with STACK=docker or STACK=local"
+
+setup: runner-setup ## install all that the runner needs (images, or packages and jars)
+
+up: runner-say runner-up ## start the services; returns when a job can be submitted
+
+down: runner-down ## stop jobs and services; all data is kept
+
+clean: runner-clean ## stop everything and delete topics, checkpoints and outputs together
+
+ps: runner-ps ## what runs, and is it well
+
+logs: need-S runner-logs ## last lines of one service or job, followed in a terminal: S=fog-1
+
+doctor: ## check this machine and the stack, with a remedy for each trouble
+	@$(DOCTOR)
+
+topics: ## the topics, with their partitions
+	@$(KAFKA_TOPICS) --describe | grep -v '^\s' || true
+
+run-producer: ## start the simulated sensors; ARGS="--rate 100"
+	@$(call run_job,sensors,sensors)
+
+run-fog: ## start the fog nodes 1..NODES; NODES=2 ARGS="--topic sensor-data"
+	@if (($(NODES) > $(FOG_NODES_MAX))); then echo "NODES is $(NODES); expected at most FOG_NODES_MAX=$(FOG_NODES_MAX) (set it in .env)" >&2; exit 2; fi
+	@$(call run_job,fog,$(foreach node,$(shell seq $(NODES)),fog-$(node)))
+
+run-cloud: ## start the cloud aggregator
+	@$(call run_job,cloud,cloud)
+
+run-squares: ## start the squares of the number stream; ARGS="--output DIR --format csv"
+	@$(call run_job,squares,squares)
+
+run-sum: ## run the Java job; ARGS="1 1000 --mean"
+	@$(RUN_SUM)
+
+stop-jobs: runner-stop-jobs ## stop all jobs; the services go on
+
+submit: ## submit a program of yours: APP=my_job.py ARGS="..." OPTS="--class Main"
+	@if [[ -z '$(APP)' ]]; then echo 'APP is empty; expected a .py or .jar file: make submit APP=my_job.py' >&2; exit 2; fi
+	@$(SUBMIT)
+
+base-image: ## make BASE_IMAGE from Debian packages, where no image registry answers
+	@docker/base-image.sh $(BASE_IMAGE)
+
+demo: up run-producer run-fog run-cloud run-squares ## everything from a bare clone: run the whole chain, check it, show it
+	@{ $(MAKE) run-sum ARGS= || true; $(FOLLOW_SQUARES); } | $(IN_STACK_PYTHON) -m fedstream.demo --nodes $(NODES) $(DEMO_ARGS)
+
+test: test-unit test-spark test-stack ## every test this machine can run
+
+test-unit: $(PYTHON) ## tests without Spark and Kafka (seconds), and of the Java job
+	$(PYTHON) -m pytest tests/unit
+
+test-spark: $(PYTHON) ## tests of the jobs' queries in a local Spark session
+	$(PYTHON) -m pytest tests/spark
+
+test-stack: setup $(PYTHON) ## tests of the real stack, on the chosen runner, beside a running one
+	$(PYTHON) -m pytest tests/stack
+
+lint: $(PYTHON) ## ruff and mypy
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+need-S:
+	@if [[ -z '$(S)' ]]; then echo 'S is empty; expected a name that make ps shows: make logs S=fog-1' >&2; exit 2; fi
+
+runner-say:
+	$(SAY) "runner: $(STACK) ($(STACK_REASON))"
+
+# The package in a virtual environment of its own, with the exact versions of requirements.lock.
+$(PYTHON): pyproject.toml requirements.lock
+	$(SAY) "Python packages into .venv (Spark is the large one: about a minute)"
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "python3 is $$(python3 --version); expected 3.10 or newer" >&2; exit 1; }
+	@python3 -m venv .venv || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@.venv/bin/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[spark,local,dev]' || { rm -f $(PYTHON); exit 1; }
+	@touch $(PYTHON)
+
+.PHONY: $(shell sed -n 's/^\([a-zA-Z-]*\):.*/\1/p' Makefile $(STACK)/runner.mk)

@@ -1,0 +1,144 @@
+"""What is on the topics: their names, the messages, and how a bad message is told from a good one."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, NoReturn
+
+SENSOR_DATA = "sensor-data"  # readings not yet assigned to a node
+MODEL_WEIGHTS = "model-weights"
+GLOBAL_MODEL = "global-model"
+DEAD_LETTER = "dead-letter"
+
+GLOBAL_MODEL_KEY = "weight"
+
+READING_DDL = "sensor_id STRING, temperature DOUBLE, vibration DOUBLE, label INT, event_time BIGINT"
+
+# The rule behind the simulated labels; it reproduces every labelled reading shown in the course report.
+HOT_CELSIUS = 85.0
+STRONG_VIBRATION_G = 0.08
+
+
+class BadMessage(ValueError):
+    """A message that cannot be used; the text is the reason kept beside it in `dead-letter`."""
+
+
+def sensor_topic(node: int) -> str:
+    """Return the topic that carries the readings of one fog node."""
+    return f"{SENSOR_DATA}-node-{node}"
+
+
+def label_of(temperature: float, vibration: float) -> int:
+    """Return 1 if the reading shows trouble, else 0 (temperature in °C, vibration in g)."""
+    return int(temperature > HOT_CELSIUS or vibration > STRONG_VIBRATION_G)
+
+
+def to_json(message: dict[str, Any]) -> bytes:
+    """Return the message as it goes onto a topic.
+
+    Raises:
+        ValueError: a number is NaN or infinite, which JSON does not have.
+    """
+    return json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+@dataclass(frozen=True)
+class NodeUpdate:
+    """What one fog node has learned: its weight and the number of readings behind it.
+
+    `rejected` counts the node's records that went to `dead-letter` instead.
+    """
+
+    node_id: str
+    weight: float
+    samples: int
+    rejected: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the message of topic `model-weights`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: bytes | None) -> NodeUpdate:
+        """Read an update; unknown fields are ignored.
+
+        Raises:
+            BadMessage: it is not JSON, or a field is missing, of the wrong type or out of range.
+        """
+        message = _json_object(value)
+        node_id = _field(message, "node_id", str)
+        if not node_id:
+            raise BadMessage("node_id is empty; expected the name of a node")  # noqa: EM101
+        return cls(
+            node_id=node_id,
+            weight=_number(message, "weight"),
+            samples=_count(_field(message, "samples", int), "samples", low=1),
+            rejected=_count(_field({"rejected": 0} | message, "rejected", int), "rejected", low=0),
+        )
+
+
+@dataclass(frozen=True)
+class GlobalModel:
+    """The nodes' weights merged into one, and the number of readings behind it."""
+
+    global_weight: float
+    samples: int
+    nodes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the message of topic `global-model`."""
+        return asdict(self)
+
+
+def _json_object(value: bytes | None) -> dict[str, Any]:
+    if not value:
+        raise BadMessage("empty value; expected a JSON object")  # noqa: EM101
+    try:
+        message = json.loads(value.decode("utf-8"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        msg = f"invalid UTF-8 at byte {error.start}"
+        raise BadMessage(msg) from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        msg = f"not JSON: {error}"
+        raise BadMessage(msg) from error
+    if not isinstance(message, dict):
+        msg = f"not a JSON object but a {type(message).__name__}"
+        raise BadMessage(msg)
+    return message
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    msg = f"not JSON: {text} is not a number; expected finite numbers"
+    raise BadMessage(msg)
+
+
+def _field(message: dict[str, Any], name: str, kind: type) -> Any:
+    if name not in message:
+        msg = f"{name} is missing"
+        raise BadMessage(msg)
+    value = message[name]
+    if value is None:
+        msg = f"{name} is null"
+        raise BadMessage(msg)
+    # bool is a subclass of int, but true is no count.
+    if not isinstance(value, kind) or isinstance(value, bool):
+        msg = f"{name} is of the wrong type: got {value!r:.100}, expected {kind.__name__}"
+        raise BadMessage(msg)
+    return value
+
+
+def _number(message: dict[str, Any], name: str) -> float:
+    value = _field(message, name, (int, float))  # type: ignore[arg-type]
+    if not math.isfinite(value):
+        msg = f"{name} is {value}; expected a finite number"
+        raise BadMessage(msg)
+    return float(value)
+
+
+def _count(value: int, name: str, low: int) -> int:
+    if not low <= value < 2**63:
+        msg = f"{name} is {value}; expected a whole number from {low} to 2^63 - 1"
+        raise BadMessage(msg)
+    return value

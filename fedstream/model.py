@@ -1,0 +1,66 @@
+"""The maths, without Spark and without Kafka: running totals, a node's weight, the global weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from fedstream.messages import NodeUpdate
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Everything a node has to keep of its readings: their number and sums (°C, g), and the records rejected."""
+
+    count: int = 0
+    sum_temperature: float = 0.0
+    sum_vibration: float = 0.0
+    rejected: int = 0
+
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(
+            self.count + other.count,
+            self.sum_temperature + other.sum_temperature,
+            self.sum_vibration + other.sum_vibration,
+            self.rejected + other.rejected,
+        )
+
+    def weight(self) -> float:
+        """Return (mean temperature + 100 × mean vibration) / 2 over all readings, the report's local model.
+
+        Raises:
+            ZeroDivisionError: there is no reading yet, so there is no mean.
+        """
+        return (self.sum_temperature + 100 * self.sum_vibration) / self.count / 2
+
+
+def global_weight(updates: Collection[NodeUpdate]) -> float:
+    """Return the mean of the nodes' weights, each counted as often as it has samples.
+
+    This is federated averaging (McMahan et al. 2017, algorithm 1) of a model with one number. The exact sums make
+    the result independent of the nodes' order.
+
+    Raises:
+        ZeroDivisionError: there is no update.
+    """
+    return math.fsum(update.weight * update.samples for update in updates) / sum(update.samples for update in updates)
+
+
+def merge_updates(
+    latest: dict[str, NodeUpdate], arrived: Collection[NodeUpdate]
+) -> tuple[dict[str, NodeUpdate], int]:
+    """Return the latest update of each node and how many of the arrived ones were not newer than what was known.
+
+    A node's `samples` only ever grows, so of two updates the one with more samples is the later one: an update that
+    arrives twice, or after a later one, changes nothing.
+    """
+    merged = dict(latest)
+    stale = 0
+    for update in arrived:
+        known = merged.get(update.node_id)
+        if known is None or update.samples > known.samples:
+            merged[update.node_id] = update
+        else:
+            stale += 1
+    return merged, stale

@@ -1,0 +1,74 @@
+"""What a job remembers between micro-batches, exactly once however the driver ends."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+class StateError(RuntimeError):
+    """The state on disk and the checkpoint do not belong together, or another driver holds them."""
+
+
+class BatchState:
+    """A JSON value beside a query's checkpoint, advanced once for each micro-batch.
+
+    Spark repeats a micro-batch, with the same id and the same offsets, when the driver died before the batch was
+    committed. The value is therefore kept with the id of the batch that made it, in one file that is replaced
+    atomically: a repeated batch finds its own id and gets back the value that was computed the first time.
+    """
+
+    def __init__(self, folder: Path, initial: dict[str, Any]) -> None:
+        """Open or create the state in a folder, and lock it against a second driver.
+
+        Raises:
+            StateError: another running driver uses the folder, or the file is not this class's.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "state.json"
+        self._lock = (folder / "state.lock").open("w")  # held until the process ends, even by kill -9
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            msg = f"another running driver uses {folder}: stop it first, or set CHECKPOINT_DIR to another folder"
+            raise StateError(msg) from error
+        self.batch_id = -1
+        self.value = initial
+        if self._path.exists():
+            try:
+                stored = json.loads(self._path.read_text())
+                self.batch_id, self.value = stored["batch_id"], stored["value"]
+            except (ValueError, KeyError, TypeError) as error:
+                msg = f"{self._path} is not a saved state ({error}): restore it, or remove {folder} to start anew"
+                raise StateError(msg) from error
+
+    def advance(self, batch_id: int, compute: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+        """Return the value after a micro-batch: `compute(value before it)`, or what that gave if it has run already.
+
+        Raises:
+            StateError: the batch is neither the next one nor the last one, so the checkpoint is not this state's.
+        """
+        if batch_id == self.batch_id:
+            return self.value
+        if batch_id != self.batch_id + 1:
+            msg = (
+                f"{self._path} is at micro-batch {self.batch_id} but Spark's checkpoint runs micro-batch {batch_id}: "
+                f"one of the two was removed or restored alone; remove {self._path.parent} to start anew"
+            )
+            raise StateError(msg)
+        value = compute(self.value)
+        self._save(batch_id, value)
+        self.batch_id, self.value = batch_id, value
+        return value
+
+    def _save(self, batch_id: int, value: dict[str, Any]) -> None:
+        unfinished = self._path.with_suffix(".unfinished")
+        with unfinished.open("w") as file:
+            json.dump({"batch_id": batch_id, "value": value}, file, allow_nan=False)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(self._path)

@@ -1,0 +1,136 @@
+"""The Spark side that every job shares: session, Kafka source, parsing of readings, dead letters, running a query."""
+
+from __future__ import annotations
+
+import logging
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.streaming import DataStreamWriter
+
+from fedstream import kafka
+from fedstream.messages import DEAD_LETTER, READING_DDL
+from fedstream.settings import Settings
+
+log = logging.getLogger(__name__)
+
+READING_FIELDS = ("sensor_id", "temperature", "vibration", "label", "event_time")
+
+
+def start_session(app_name: str) -> SparkSession:
+    """Return the session of a job; master, cores and memory come from spark-submit and spark-defaults.conf."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s [%(levelname)s] %(message)s")
+    logging.getLogger("py4j").setLevel(logging.WARNING)
+    logging.getLogger("kafka").setLevel(logging.WARNING)
+    return SparkSession.builder.appName(app_name).getOrCreate()
+
+
+def read_topic(spark: SparkSession, settings: Settings, topic: str, max_records: int) -> DataFrame:
+    """Return the stream of a topic's records: (key, value, topic, partition, offset, timestamp, timestampType)."""
+    return spark.readStream.format("kafka").options(**kafka.source_options(settings, topic, max_records)).load()
+
+
+def parse_readings(records: DataFrame, settings: Settings) -> DataFrame:
+    """Add to Kafka records the columns of a reading and `reason`: null for a good reading, else why it is bad.
+
+    One pass of `from_json` with a schema decides; what costs more is evaluated for bad records only.
+    """
+    text = F.col("value").cast("string")
+    # Inside another object, text behind the reading's closing brace is a syntax error; alone it would be ignored.
+    wrapped = F.concat(F.lit('{"reading":'), text, F.lit("}"))
+    parsed = F.from_json(
+        F.when(F.length("value") <= settings.max_value_bytes, wrapped),
+        f"reading STRUCT<{READING_DDL}>, malformed STRING",
+        {"columnNameOfCorruptRecord": "malformed", "allowSingleQuotes": "false"},
+    )
+    return (
+        records.withColumn("parsed", parsed)
+        .select("*", *(F.col(f"parsed.reading.{name}") for name in READING_FIELDS))
+        .withColumn("reason", _reason(text, settings))
+        .drop("parsed")
+    )
+
+
+def _reason(text: Column, settings: Settings) -> Column:
+    """Return why a parsed record is no reading, or null (the first of the reasons that applies)."""
+    size = F.length("value")
+    low, high = settings.temperature_min_celsius, settings.temperature_max_celsius
+    temperature, vibration, label = F.col("temperature"), F.col("vibration"), F.col("label")
+    # from_json turns any JSON value into a string, so the opening quote has to be seen in the text.
+    quoted_id = text.rlike(r'"sensor_id"\s*:\s*"') & (F.col("sensor_id") != "")
+    is_good = (
+        F.col("parsed.malformed").isNull()
+        & quoted_id
+        & temperature.between(low, high)
+        & (vibration >= 0)
+        & (vibration < float("inf"))  # Spark orders NaN above infinity, so both comparisons refuse it
+        & label.isin(0, 1)
+        & F.is_valid_utf8("value")
+    )
+    reason = (
+        F.when(F.coalesce(is_good, F.lit(False)), F.lit(None).cast("string"))
+        .when(F.coalesce(size, F.lit(0)) == 0, F.lit("empty value; expected a JSON object"))
+        .when(
+            size > settings.max_value_bytes,
+            F.format_string("value of %d bytes; expected at most MAX_VALUE_BYTES=%d", size, F.lit(settings.max_value_bytes)),
+        )
+        .when(~F.is_valid_utf8("value"), F.lit("invalid UTF-8"))
+        .when(F.col("parsed.reading").isNull(), F.lit("not JSON, or not one JSON object"))
+    )
+    for name, wanted in (
+        ("sensor_id", "a non-empty string"),
+        ("temperature", "a number (°C)"),
+        ("vibration", "a number (g)"),
+        ("label", "the whole number 0 or 1"),
+    ):
+        value = F.get_json_object(text, f"$.{name}")
+        absent = F.col(name).isNull() if name != "sensor_id" else ~F.coalesce(quoted_id, F.lit(False))
+        shown = F.substring(value, 1, 100)
+        got = F.format_string(f"{name} is of the wrong type: got %s, expected {wanted}", shown)
+        reason = reason.when(absent & value.isNull(), F.lit(f"{name} is missing or null; expected {wanted}"))
+        reason = reason.when(absent, got)
+    return (
+        reason.when(
+            F.isnan(temperature) | F.isnan(vibration) | (F.abs(temperature) == float("inf")) | (vibration == float("inf")),
+            F.format_string("temperature is %s, vibration is %s; expected finite numbers", temperature, vibration),
+        )
+        .when(
+            ~temperature.between(low, high),
+            F.format_string(f"temperature is %s °C; expected {low:g} to {high:g}", temperature),
+        )
+        .when(vibration < 0, F.format_string("vibration is %s g; expected at least 0", vibration))
+        .when(~label.isin(0, 1), F.format_string("label is %d; expected 0 or 1", label))
+        .otherwise(F.lit("event_time is of the wrong type; expected whole milliseconds since 1970"))
+    )
+
+
+def write_dead_letters(rejected: DataFrame, settings: Settings) -> None:
+    """Send records (value, reason, topic, partition, offset) to `dead-letter`, from the executors.
+
+    A driver that dies right after this repeats it; topic, partition and offset tell such twins.
+    """
+    letter = F.to_json(
+        F.struct(
+            F.base64("value").alias("value"),
+            "reason",
+            "topic",
+            "partition",
+            "offset",
+            F.unix_millis(F.current_timestamp()).alias("time"),
+        ),
+        {"ignoreNullFields": "false"},
+    )
+    rejected.select(letter.alias("value")).write.format("kafka").options(
+        **kafka.sink_options(settings, DEAD_LETTER)
+    ).save()
+
+
+def run_query(writer: DataStreamWriter, ready: str) -> None:
+    """Start a query, say that it runs, and block until it ends.
+
+    Raises:
+        pyspark.errors.StreamingQueryException: the query failed; its text holds the cause.
+    """
+    query = writer.start()
+    print(ready, flush=True)
+    query.awaitTermination()

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Starts the broker in the foreground, with its data in $DATA_DIR/kafka, once ZooKeeper answers.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+deadline=$((SECONDS + 60))
+
+# ZooKeeper keeps the node of a killed broker until its session ends; registering before that fails with NodeExists.
+until sessions=$("$here/ask.sh" zookeeper dump 2>/dev/null) && ! grep -q '/brokers/ids/1$' <<<"$sessions"; do
+  if ((SECONDS > deadline)); then
+    echo "kafka: ZooKeeper at ${ZOOKEEPER_HOST:-localhost}:$ZOOKEEPER_PORT does not answer, or another broker with id 1 is running (waited 60 s)" >&2
+    exit 1
+  fi
+  sleep 0.5
+done
+
+exec java "-Xmx$KAFKA_HEAP" -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -Djava.awt.headless=true \
+  -Dlog4j.configuration="file:$here/log4j.properties" -cp "$KAFKA_JARS/*" kafka.Kafka "$here/server.properties" \
+  --override "zookeeper.connect=${ZOOKEEPER_HOST:-localhost}:$ZOOKEEPER_PORT" \
+  --override "log.dirs=$DATA_DIR/kafka" \
+  --override "listeners=NETWORK://$LISTEN_ADDRESS:$KAFKA_NETWORK_PORT,HOST://$LISTEN_ADDRESS:$KAFKA_PORT" \
+  --override "advertised.listeners=NETWORK://${KAFKA_HOST:-localhost}:$KAFKA_NETWORK_PORT,HOST://$PUBLIC_HOST:$KAFKA_PORT"

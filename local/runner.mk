@@ -1,0 +1,68 @@
+# How the targets of the Makefile work without Docker: services and jobs under supervisor (local/supervisord.conf).
+
+ENV := source local/env.sh
+SUPERVISORCTL := supervisorctl -c local/supervisord.conf
+RUNNING := $(SUPERVISORCTL) pid >/dev/null 2>&1
+
+KAFKA_TOPICS = $(ENV); kafka-topics --bootstrap-server $$KAFKA_BOOTSTRAP_SERVERS
+DOCTOR = $(ENV); $(if $(wildcard $(PYTHON)),python,python3) -m fedstream.doctor
+IN_STACK_PYTHON = $(ENV); python
+FOLLOW_SQUARES = $(ENV); tail -n 0 -F $$RUN_PATH/logs/squares.log 2>/dev/null
+RUN_SUM = $(ENV); spark_cluster/start-job.sh sum $(ARGS)
+SUBMIT = $(ENV); spark-submit $(OPTS) $(APP) $(ARGS)
+HEALTH = python -m fedstream.health --timeout $(UP_TIMEOUT_SECONDS)
+
+KAFKA_JARS := .venv/share/kafka
+SPARK_JARS := .venv/share/spark-connector
+APP_SUM := java-sum/target/app-sum-1.0-SNAPSHOT.jar
+COPY_JARS = command -v mvn >/dev/null || { echo "mvn is missing; on Debian: apt-get install maven" >&2; exit 1; }; \
+  mvn -B -q -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$@.new && rm -rf $@ && mv $@.new $@
+
+runner-setup: $(PYTHON) $(KAFKA_JARS) $(SPARK_JARS) $(APP_SUM)
+
+$(KAFKA_JARS): kafka/pom.xml $(PYTHON)
+	$(SAY) "Kafka and ZooKeeper jars"
+	@mkdir -p $(@D); $(COPY_JARS); touch $@
+
+# Beside Spark's own jars, so that every program finds the source "kafka" without --packages.
+$(SPARK_JARS): spark_cluster/pom.xml $(PYTHON)
+	$(SAY) "Spark's Kafka connector jars"
+	@mkdir -p $(@D); $(COPY_JARS); cp $@/*.jar .venv/lib/python3*/site-packages/pyspark/jars/; touch $@
+
+$(APP_SUM): java-sum/pom.xml $(wildcard java-sum/src/main/java/*)
+	$(SAY) "the Java job (its tests: mvn -f java-sum/pom.xml test)"
+	@mvn -B -q -f java-sum/pom.xml package -DskipTests; touch $@
+
+runner-up: setup
+	@$(ENV); mkdir -p $$RUN_PATH/logs $$DATA_DIR $$CHECKPOINT_DIR
+	@$(ENV); if $(RUNNING); then $(SUPERVISORCTL) start zookeeper kafka topics spark-master spark-worker:* producer >/dev/null || true; \
+	  else python -m fedstream.doctor --ports-only && supervisord -c local/supervisord.conf; fi
+	@$(ENV); $(HEALTH) zookeeper kafka topics spark producer
+
+runner-down:
+	@$(ENV); if $(RUNNING); then pid=$$($(SUPERVISORCTL) pid); $(SUPERVISORCTL) shutdown >/dev/null; \
+	  timeout 90 tail --pid=$$pid -f /dev/null || { echo "supervisord (process $$pid) does not end; see $(RUN_DIR)/logs/supervisord.log" >&2; exit 1; }; fi; echo "stopped; data kept in $(RUN_DIR)"
+
+runner-clean: runner-down
+	@$(ENV); rm -rf "$$RUN_PATH"; echo "deleted $(RUN_DIR): topics, checkpoints, outputs and logs"
+
+runner-ps:
+	@$(ENV); if $(RUNNING); then $(SUPERVISORCTL) status | grep -v 'Not started' || true; else echo "nothing runs (local runner); start with: make up STACK=local"; fi
+
+runner-logs:
+	@$(ENV); file=$$RUN_PATH/logs/$(S).log; if [[ ! -f $$file ]]; then echo "no log $$file; one of: $$(cd $$RUN_PATH/logs 2>/dev/null && ls -m *.log | sed 's/\.log//g')" >&2; exit 1; fi; \
+	  if [[ -t 1 ]]; then tail -n 100 -F $$file; else tail -n 1000 $$file; fi
+
+# run_job NAME,PROCESSES: (re)start them if their arguments changed, start them if they do not run, wait until they work.
+define run_job
+$(ENV); if ! $(RUNNING); then echo "the stack is not up (local runner); start it with: make up STACK=local" >&2; exit 1; fi; \
+printf '%s\n' '$(ARGS)' >$$RUN_PATH/$(1).args.new; \
+if ! cmp -s $$RUN_PATH/$(1).args.new $$RUN_PATH/$(1).args; then $(SUPERVISORCTL) stop $(call supervised,$(2)) >/dev/null || true; fi; \
+mv $$RUN_PATH/$(1).args.new $$RUN_PATH/$(1).args; \
+$(SUPERVISORCTL) start $(call supervised,$(2)) | grep -v 'already started' || true; \
+$(if $(filter-out sensors,$(2)),$(HEALTH) $(filter-out sensors,$(2)),echo "  sensors      started; see: make logs S=sensors")
+endef
+supervised = $(foreach process,$(1),$(if $(filter fog-%,$(process)),fog:$(process),$(process)))
+
+runner-stop-jobs:
+	@$(ENV); if $(RUNNING); then $(SUPERVISORCTL) stop sensors fog:* cloud squares | grep -v 'not running' || true; fi

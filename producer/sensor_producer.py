@@ -1,0 +1,218 @@
+"""Sensor producer: publishes simulated readings, or those of a CSV file, to the fog nodes' topics.
+
+    node-1 --> sensor-data-node-1, node-2 --> sensor-data-node-2, ...   (or all --> one --topic)
+
+Examples:
+    python producer/sensor_producer.py
+    python producer/sensor_producer.py --nodes 4 --rate 1000 --count 100000 --seed 7
+    python producer/sensor_producer.py --shift 2:10:0.02
+    python producer/sensor_producer.py --csv machines.csv --rate 50 --columns temperature=temp_c,vibration=vib_g
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from kafka import KafkaProducer
+
+from fedstream import kafka, messages
+from fedstream.settings import SettingError, Settings
+
+TEMPERATURE_CELSIUS = (60.0, 90.0)
+VIBRATION_G = (0.02, 0.1)
+QUIET_ABOVE_RATE = 20.0  # readings a second; above it a terminal shows a count, not every reading
+
+Reading = dict[str, Any]
+Shifts = dict[int, tuple[float, float]]
+
+
+def simulate_readings(nodes: int, seed: int | None, shifts: Shifts | None = None) -> Iterator[tuple[int, Reading]]:
+    """Yield (node, reading) for ever, node after node; `shifts` moves a node's ranges by (°C, g).
+
+    Temperature is uniform on 60-90 °C and vibration on 0.02-0.1 g; the label follows `messages.label_of`.
+    """
+    shifts = shifts or {}
+    source = random.Random(seed)
+    for node in itertools.cycle(range(1, nodes + 1)):
+        warmer, stronger = shifts.get(node, (0.0, 0.0))
+        temperature = round(source.uniform(*TEMPERATURE_CELSIUS) + warmer, 2)
+        vibration = round(source.uniform(*VIBRATION_G) + stronger, 3)
+        label = messages.label_of(temperature, vibration)
+        yield node, {"sensor_id": f"node-{node}", "temperature": temperature, "vibration": vibration, "label": label}
+
+
+def csv_readings(rows: Iterable[dict[str, str]], columns: dict[str, str], nodes: int) -> Iterator[tuple[int, Reading]]:
+    """Yield (node, reading) for each row of a CSV file.
+
+    `columns` maps a field to its column. Without a column for `sensor_id` the rows are dealt out to the nodes in turn;
+    with one, each sensor belongs to a node, in the order in which the sensors appear. Without a column for `label` the
+    label follows `messages.label_of`.
+
+    Raises:
+        ValueError: a column is missing or a value is no number; the text names line, column and value.
+    """
+    node_of: dict[str, int] = {}
+    for index, row in enumerate(rows):
+        line = index + 2  # the header is line 1
+
+        def number(field: str, kind: type = float, row: dict[str, str] = row, line: int = line) -> Any:
+            column = columns.get(field, field)
+            try:
+                return kind(row[column])
+            except KeyError:
+                msg = f"no column {column!r} for {field}; the file has {', '.join(row)}. Map it: --columns {field}=NAME"
+                raise ValueError(msg) from None
+            except (TypeError, ValueError):
+                msg = f"line {line}: {column} is {row[column]!r}; expected a {'whole ' if kind is int else ''}number"
+                raise ValueError(msg) from None
+
+        sensor_column = columns.get("sensor_id", "sensor_id")
+        if sensor_column in row:
+            sensor_id = row[sensor_column]
+            node = node_of.setdefault(sensor_id, len(node_of) % nodes + 1)
+        else:
+            node = index % nodes + 1
+            sensor_id = f"node-{node}"
+        reading = {"sensor_id": sensor_id, "temperature": number("temperature"), "vibration": number("vibration")}
+        has_label = "label" in columns or "label" in row
+        reading["label"] = number("label", int) if has_label else messages.label_of(reading["temperature"], reading["vibration"])
+        if "event_time" in columns or "event_time" in row:
+            reading["event_time"] = number("event_time", int)
+        yield node, reading
+
+
+def parse_shift(text: str) -> tuple[int, tuple[float, float]]:
+    """Read NODE:CELSIUS:G, such as 2:10:0.02.
+
+    Raises:
+        ValueError: the text has another form.
+    """
+    node, warmer, stronger = text.split(":")
+    return int(node), (float(warmer), float(stronger))
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """Read FIELD=COLUMN,FIELD=COLUMN.
+
+    Raises:
+        ValueError: the text has another form or names a field that readings do not have.
+    """
+    columns = dict(part.split("=", 1) for part in text.split(",")) if text else {}
+    fields = [name.split()[0] for name in messages.READING_DDL.split(", ")]
+    if unknown := sorted(set(columns) - set(fields)):
+        msg = f"{', '.join(unknown)} is no field of a reading; expected {', '.join(fields)}"
+        raise ValueError(msg)
+    return columns
+
+
+def paced(
+    readings: Iterable[tuple[int, Reading]], per_second: float, stopping: threading.Event
+) -> Iterator[tuple[int, Reading]]:
+    """Pass readings on at a steady rate (0 = as fast as possible) until `stopping` is set.
+
+    A late reading does not delay those behind it.
+    """
+    begin = time.monotonic()
+    for index, reading in enumerate(readings):
+        # Sleeping for each of many readings would limit the rate to what the clock of a sleep can do.
+        if per_second and (ahead := begin + index / per_second - time.monotonic()) > 0.001:
+            stopping.wait(ahead)
+        if stopping.is_set():
+            return
+        yield reading
+
+
+def publish_readings(
+    producer: KafkaProducer, readings: Iterable[tuple[int, Reading]], topics: dict[int, str], quiet: bool
+) -> int:
+    """Send each reading to its node's topic, keyed by sensor, and return how many the broker acknowledged.
+
+    Raises:
+        click.ClickException: the broker did not take a reading in time.
+    """
+    sent = 0
+    failed: list[BaseException] = []
+    for node, reading in readings:
+        delivery = producer.send(topics[node], key=reading["sensor_id"].encode(), value=messages.to_json(reading))
+        delivery.add_errback(failed.append)
+        sent += 1
+        if not quiet:
+            print(f"Node-{node}: {reading}", flush=True)
+        elif sent % 10_000 == 0:
+            print(f"{sent} readings sent", flush=True)
+        if failed:
+            break
+    producer.flush()
+    if failed:
+        raise click.ClickException(f"the broker did not take a reading: {failed[0]!r}")
+    return sent
+
+
+@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--nodes", default=2, show_default=True, type=click.IntRange(1), help="Nodes 1..N get readings.")
+@click.option("--rate", default=0.5, show_default=True, type=click.FloatRange(0), help="Readings per second and node; 0 = as fast as possible.")
+@click.option("--count", type=click.IntRange(1), help="Stop after this many readings in all. [default: never]")
+@click.option("--seed", type=int, help="Send the same readings in each run.")
+@click.option("--shift", multiple=True, metavar="NODE:CELSIUS:G", help="Move a node's ranges; repeatable.")
+@click.option("--csv", "csv_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Replay this file.")
+@click.option("--columns", default="", metavar="FIELD=COLUMN,...", help="Columns of the CSV file, where they differ.")
+@click.option("--topic", help="Send all to this topic, such as sensor-data. [default: sensor-data-node-N]")
+@click.option("--quiet/--no-quiet", default=None, help=f"Show a count only. [default: above {QUIET_ABOVE_RATE:g} a second]")
+def main(
+    nodes: int,
+    rate: float,
+    count: int | None,
+    seed: int | None,
+    shift: tuple[str, ...],
+    csv_file: Path | None,
+    columns: str,
+    topic: str | None,
+    quiet: bool | None,
+) -> None:
+    """Publish readings until the count is reached, the file ends, or SIGTERM or Ctrl-C comes."""
+    try:
+        settings = Settings.from_env(os.environ)
+        shifts = dict(map(parse_shift, shift))
+        column_of = parse_columns(columns)
+    except SettingError as error:
+        raise click.ClickException(str(error)) from error
+    except ValueError as error:
+        raise click.UsageError(f"--shift {' '.join(shift)} --columns {columns}: {error}") from error
+
+    topics = {node: topic or messages.sensor_topic(node) for node in range(1, nodes + 1)}
+    per_second = rate * nodes
+    if quiet is None:
+        quiet = per_second == 0 or per_second > QUIET_ABOVE_RATE
+    stopping = threading.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: stopping.set())
+    try:
+        kafka.ensure_topics(settings, sorted(set(topics.values())))
+        producer = kafka.connect_producer(settings, linger_ms=5 if quiet else 0)
+    except kafka.KafkaUnavailableError as error:
+        raise click.ClickException(str(error)) from error
+    with producer, open(csv_file or os.devnull, newline="", encoding="utf-8-sig") as file:
+        readings = (
+            csv_readings(csv.DictReader(file), column_of, nodes) if csv_file else simulate_readings(nodes, seed, shifts)
+        )
+        try:
+            sent = publish_readings(
+                producer, paced(itertools.islice(readings, count), per_second, stopping), topics, quiet
+            )
+        except ValueError as error:
+            raise click.ClickException(f"{csv_file}: {error}") from error
+    print(f"{sent} readings sent, all acknowledged", flush=True)
+
+
+if __name__ == "__main__":
+    main()

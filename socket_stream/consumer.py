@@ -1,0 +1,126 @@
+"""Squares consumer: reads numbers from a socket and prints each with its square, in micro-batches of one second.
+
+    socket producer --> [n, n²] --> console (and files, with --output)
+
+Examples:
+    spark-submit socket_stream/consumer.py
+    spark-submit socket_stream/consumer.py --host producer --port 9999 --output /data/output/squares --format csv
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+
+import click
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as F
+from pyspark.sql.streaming import DataStreamWriter
+
+from fedstream import streams
+from fedstream.settings import Settings
+
+SHOWN = 10  # as many rows of a micro-batch are printed, as pprint(num=10) does in the report
+RECONNECT_SECONDS = 1.0
+LONGEST_LINE_BYTES = 4096
+
+
+def square_lines(lines: DataFrame) -> DataFrame:
+    """Turn lines (value, timestamp) into (n, square, line); n or square is null where there is no 64-bit result."""
+    number = F.expr("try_cast(trim(value) AS BIGINT)")
+    return lines.select(
+        number.alias("n"), F.try_multiply(number, number).alias("square"), F.col("value").alias("line"), "timestamp"
+    )
+
+
+def report(rows: list[Row], time_text: str) -> str:
+    """Return what is printed of a micro-batch: its time, the first pairs in order of arrival, and the bad lines."""
+    ordered = sorted(rows, key=lambda row: row.timestamp)
+    good = [f"({row.n}, {row.square})" for row in ordered if row.square is not None]
+    bad = [repr(row.line[:SHOWN * 10]) for row in ordered if row.square is None]
+    rule = "-------------------------------------------"
+    text = [rule, f"Time: {time_text}", rule, *good[:SHOWN]]
+    if len(good) > SHOWN:
+        text.append(f"... ({len(good)} nombres)")
+    if bad:
+        text.append(f"{len(bad)} ligne(s) sans entier de 64 bits, ignorée(s) : {', '.join(bad[:SHOWN])}")
+    return "\n".join([*text, ""])
+
+
+def build_query(
+    lines: DataFrame, show: Callable[[str], None], output: str | None = None, output_format: str = "parquet"
+) -> DataStreamWriter:
+    """Return the unstarted query: lines (value, timestamp) in, one report a second to `show`, pairs to files."""
+
+    def handle_batch(batch: DataFrame, batch_id: int) -> None:
+        # The socket source holds a batch's lines on the driver anyway, so collecting them bounds nothing further.
+        rows = batch.collect()
+        if output and rows:
+            pairs = batch.where("square IS NOT NULL").select("n", "square")
+            pairs.write.format(output_format).mode("append").save(output)
+        if rows:
+            show(report(rows, f"{datetime.now():%Y-%m-%d %H:%M:%S}"))
+
+    return square_lines(lines).writeStream.queryName("squares").foreachBatch(handle_batch).trigger(processingTime="1 second")
+
+
+def relay_lines(host: str, port: int) -> int:
+    """Pass the producer's lines on at a local port, connecting again whenever the producer comes back.
+
+    Spark's socket source reads on after its peer has gone and never connects again; this peer never goes.
+
+    Returns:
+        The local port, which serves one client: the source.
+    """
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def pump() -> None:
+        client, _ = server.accept()
+        while True:
+            try:
+                with socket.create_connection((host, port)) as producer, producer.makefile("rb") as lines:
+                    print(f"Connecté au producteur {host}:{port}", flush=True)
+                    while line := lines.readline(LONGEST_LINE_BYTES):
+                        if line.endswith(b"\n"):
+                            client.sendall(line)
+                        elif len(line) == LONGEST_LINE_BYTES:
+                            client.sendall(line + b"\n")  # no number: shown and counted like any other bad line
+                        # else the last line of a producer that died, cut off
+                print("Producteur parti", flush=True)
+            except OSError as error:
+                print(f"Producteur {host}:{port} injoignable ({error}), nouvel essai...", flush=True)
+            time.sleep(RECONNECT_SECONDS)
+
+    threading.Thread(target=pump, daemon=True).start()
+    return server.getsockname()[1]
+
+
+@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--host", help="Host of the producer. [default: setting NUMBERS_HOST]")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of the producer. [default: setting NUMBERS_PORT]")
+@click.option("--output", help="Folder for the pairs; workers and driver must share it.")
+@click.option("--format", "output_format", type=click.Choice(["parquet", "csv"]), default="parquet", show_default=True)
+def main(host: str | None, port: int | None, output: str | None, output_format: str) -> None:
+    """Print squares until it is stopped."""
+    settings = Settings.from_env(os.environ)
+    spark = streams.start_session("RealTimeSquareCalculator")
+    local_port = relay_lines(host or settings.numbers_host, port or settings.numbers_port)
+    lines = (
+        spark.readStream.format("socket")
+        .option("host", "127.0.0.1")
+        .option("port", local_port)
+        .option("includeTimestamp", "true")
+        .option("numPartitions", 2)  # one task for each worker
+        .load()
+    )
+    query = build_query(lines, partial(print, flush=True), output and os.path.abspath(output), output_format)
+    streams.run_query(query, ready="Consommateur prêt à traiter les données...")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Runs one of the stack's jobs in the foreground, the same way in a container and in the local runner:
+#   start-job.sh sensors|cloud|squares|sum [ARGS]    start-job.sh fog N [ARGS]
+# More arguments come from $JOB_ARGS (containers) or from the file JOB.args that `make run-JOB ARGS=...` left (local).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+job=$1
+shift
+if [[ -f ${RUN_PATH-}/$job.args ]]; then JOB_ARGS=$(<"$RUN_PATH/$job.args"); fi
+read -ra more <<<"${JOB_ARGS-}"
+set -- "$@" "${more[@]}"
+
+case $job in
+  sensors) exec python producer/sensor_producer.py --nodes "$NODES" "$@" ;;
+  # A node's topic has one partition by default, so one core is all it can use.
+  fog) exec spark-submit --conf spark.cores.max="$TOPIC_PARTITIONS" --conf spark.ui.port=$((FOG_UI_BASE_PORT + $1)) fog/fog_node.py --node "$@" ;;
+  cloud) exec spark-submit --conf spark.cores.max=1 --conf spark.ui.port="$CLOUD_UI_PORT" cloud/aggregator.py "$@" ;;
+  squares) exec spark-submit --conf spark.ui.port="$SQUARES_UI_PORT" socket_stream/consumer.py "$@" ;;
+  sum) exec spark-submit --class App "$APP_SUM_JAR" "$@" ;;
+  *)
+    echo "start-job.sh: got '$job', expected sensors, fog, cloud, squares or sum" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Starts worker N in the foreground: start-worker.sh 1. It offers more slots than there are CPUs, since streams mostly wait.
+set -euo pipefail
+ui_port=SPARK_WORKER_$1_UI_PORT
+exec "$SPARK_HOME/bin/spark-class" org.apache.spark.deploy.worker.Worker \
+  --cores "$WORKER_CORES" --memory "$WORKER_MEMORY" --webui-port "${!ui_port}" --work-dir "$DATA_DIR/worker-$1" "$MASTER"
