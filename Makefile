@@ -107,7 +107,7 @@ runner-say:
 $(PYTHON): pyproject.toml requirements.lock
 	$(SAY) "Python packages into .venv (Spark is the large one: about a minute)"
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "python3 is $$(python3 --version); expected 3.10 or newer" >&2; exit 1; }
-	@python3 -m venv .venv || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@[[ -x $(PYTHON) ]] || python3 -m venv .venv || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@.venv/bin/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[spark,local,dev]' || { rm -f $(PYTHON); exit 1; }
 	@touch $(PYTHON)
 

@@ -54,7 +54,7 @@ def driver_ui_port(job: str, env: Mapping[str, str]) -> int:
         ValueError: there is no such job.
     """
     if job.startswith("fog-") and job[4:].isdigit():
-        return int(env["FOG_UI_BASE_PORT"]) + int(job[4:])
+        return int(env["FOG_UI_PORT_PREFIX"] + job[4:])
     if job in ("cloud", "squares"):
         return int(env[f"{job.upper()}_UI_PORT"])
     msg = f"no service or job {job!r}; expected zookeeper, kafka, topics, spark, producer, fog-N, cloud or squares"

@@ -11,9 +11,9 @@ read -ra more <<<"${JOB_ARGS-}"
 set -- "$@" "${more[@]}"
 
 case $job in
-  sensors) exec python producer/sensor_producer.py --nodes "$NODES" "$@" ;;
+  sensors) exec python producer/sensor_producer.py "$@" ;;
   # A node's topic has one partition by default, so one core is all it can use.
-  fog) exec spark-submit --conf spark.cores.max="$TOPIC_PARTITIONS" --conf spark.ui.port=$((FOG_UI_BASE_PORT + $1)) fog/fog_node.py --node "$@" ;;
+  fog) exec spark-submit --conf spark.cores.max="$TOPIC_PARTITIONS" --conf spark.ui.port="$FOG_UI_PORT_PREFIX$1" fog/fog_node.py --node "$@" ;;
   cloud) exec spark-submit --conf spark.cores.max=1 --conf spark.ui.port="$CLOUD_UI_PORT" cloud/aggregator.py "$@" ;;
   squares) exec spark-submit --conf spark.ui.port="$SQUARES_UI_PORT" socket_stream/consumer.py "$@" ;;
   sum) exec spark-submit --class App "$APP_SUM_JAR" "$@" ;;
