@@ -17,7 +17,7 @@ from typing import Any
 import click
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
-from pyspark.sql.streaming import DataStreamWriter
+from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from fedstream import kafka, messages, streams
 from fedstream.messages import BadMessage, GlobalModel, NodeUpdate
@@ -87,7 +87,10 @@ def build_query(
             if rejected:
                 dead_letters(_with_reasons(batch, rejected))
             merged, stale = close_batch(latest, updates)
-            for count, what in ((len(rejected), "rejeté(s) vers dead-letter"), (stale, "rejoué(s) ou en retard, ignoré(s)")):
+            for count, what in (
+                (len(rejected), "rejeté(s) vers dead-letter"),
+                (stale, "rejoué(s) ou en retard, ignoré(s)"),
+            ):
                 if count:
                     print(f"Cloud -> {count} message(s) {what}", flush=True)
             return merged
@@ -111,7 +114,9 @@ def console_table(batch_id: int, model: GlobalModel | None) -> str:
     cell = repr(model.global_weight) if model else "NULL"
     width = max(len(cell), len("global_weight"))
     rule = "+" + "-" * width + "+"
-    heading = f"-------------------------------------------\nBatch: {batch_id}\n-------------------------------------------"
+    heading = (
+        f"-------------------------------------------\nBatch: {batch_id}\n-------------------------------------------"
+    )
     return f"{heading}\n{rule}\n|{'global_weight':<{width}}|\n{rule}\n|{cell:<{width}}|\n{rule}\n"
 
 
@@ -131,7 +136,7 @@ def main() -> None:
     settings = Settings.from_env(os.environ)
     kafka.ensure_topics(settings, [messages.MODEL_WEIGHTS, messages.GLOBAL_MODEL, messages.DEAD_LETTER])
     publish = kafka.connect_publisher(settings, messages.GLOBAL_MODEL)
-    spark = streams.start_session("CloudAggregator")
+    spark = streams.start_session("CloudAggregator", settings)
     query = build_query(
         streams.read_topic(spark, settings, messages.MODEL_WEIGHTS, settings.max_updates_per_trigger),
         settings.checkpoint_dir / "cloud",

@@ -7,7 +7,7 @@ export COMPOSE_IGNORE_ORPHANS := true
 KAFKA_TOPICS = docker exec $(CONTAINER_PREFIX)kafka kafka-topics --bootstrap-server kafka:$(KAFKA_NETWORK_PORT)
 DOCTOR = python3 -m fedstream.doctor
 IN_STACK_PYTHON = docker exec -i $(MASTER) python
-FOLLOW_SQUARES = docker logs -f --tail 0 $(CONTAINER_PREFIX)squares
+FOLLOW_SQUARES = docker logs -f --tail 0 $(CONTAINER_PREFIX)squares 2>/dev/null
 RUN_SUM = docker exec $(MASTER) spark_cluster/start-job.sh sum $(ARGS)
 SUBMIT = docker cp -q $(APP) $(MASTER):/tmp/ && docker exec $(MASTER) spark-submit $(OPTS) /tmp/$(notdir $(APP)) $(ARGS)
 
@@ -21,6 +21,7 @@ runner-base:
 	  timeout 120 docker pull -q $(BASE_IMAGE) || { echo "no registry served it: making it from Debian packages"; $(MAKE) base-image; }; }
 
 runner-up: runner-setup
+	@! command -v python3 >/dev/null || $(DOCTOR) --ports-only
 	@docker compose up -d --wait --wait-timeout $(UP_TIMEOUT_SECONDS) || { $(what_failed); }
 
 runner-down:

@@ -9,14 +9,14 @@ from kafka import KafkaAdminClient, KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
 
 from fedstream.messages import DEAD_LETTER, GLOBAL_MODEL, MODEL_WEIGHTS, SENSOR_DATA, sensor_topic, to_json
-from fedstream.settings import Settings
+from fedstream.settings import Settings, StackError
 
 # A dead letter is the original record in base64 (4/3 of its size) and some fields: it must hold the largest record
 # the broker takes elsewhere (1 MiB).
 DEAD_LETTER_MAX_BYTES = 2 * 2**20
 
 
-class KafkaUnavailableError(RuntimeError):
+class KafkaUnavailableError(StackError):
     """No broker answered in time; the text names the brokers, the time and what to check."""
 
 
@@ -94,7 +94,7 @@ def ensure_topics(settings: Settings, names: Iterable[str]) -> list[str]:
     with admin:
         missing = sorted(set(names) - set(admin.list_topics()))
         for name in missing:
-            topic = {"num_partitions": settings.topic_partitions, "replication_factor": 1}
+            topic: dict[str, Any] = {"num_partitions": settings.topic_partitions, "replication_factor": 1}
             if name == DEAD_LETTER:
                 topic["configs"] = {"max.message.bytes": str(DEAD_LETTER_MAX_BYTES)}
             try:

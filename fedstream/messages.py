@@ -70,7 +70,7 @@ class NodeUpdate:
         message = _json_object(value)
         node_id = _field(message, "node_id", str)
         if not node_id:
-            raise BadMessage("node_id is empty; expected the name of a node")  # noqa: EM101
+            raise BadMessage("node_id is empty; expected the name of a node")
         return cls(
             node_id=node_id,
             weight=_number(message, "weight"),
@@ -94,7 +94,7 @@ class GlobalModel:
 
 def _json_object(value: bytes | None) -> dict[str, Any]:
     if not value:
-        raise BadMessage("empty value; expected a JSON object")  # noqa: EM101
+        raise BadMessage("empty value; expected a JSON object")
     try:
         message = json.loads(value.decode("utf-8"), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:

@@ -47,9 +47,7 @@ def global_weight(updates: Collection[NodeUpdate]) -> float:
     return math.fsum(update.weight * update.samples for update in updates) / sum(update.samples for update in updates)
 
 
-def merge_updates(
-    latest: dict[str, NodeUpdate], arrived: Collection[NodeUpdate]
-) -> tuple[dict[str, NodeUpdate], int]:
+def merge_updates(latest: dict[str, NodeUpdate], arrived: Collection[NodeUpdate]) -> tuple[dict[str, NodeUpdate], int]:
     """Return the latest update of each node and how many of the arrived ones were not newer than what was known.
 
     A node's `samples` only ever grows, so of two updates the one with more samples is the later one: an update that

@@ -8,11 +8,18 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import click
 
-class SettingError(ValueError):
+
+class StackError(click.ClickException):
+    """An error whose text tells the user what to do: the command line shows it without a traceback, exit code 1."""
+
+
+class SettingError(StackError):
     """A setting has a value that cannot be used; the text names the setting, its value and what is expected."""
 
 
+# A function, so that a field's default, meaning and limits stand on one line.
 def _setting(default: Any, about: str, low: float = -math.inf, high: float = math.inf) -> Any:
     return field(default=default, metadata={"about": about, "low": low, "high": high})
 

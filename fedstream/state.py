@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fedstream.settings import StackError
 
-class StateError(RuntimeError):
+
+class StateError(StackError):
     """The state on disk and the checkpoint do not belong together, or another driver holds them."""
 
 

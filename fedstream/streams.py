@@ -3,26 +3,55 @@
 from __future__ import annotations
 
 import logging
+import socket
+import time
 
+from pyspark import SparkConf
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.streaming import DataStreamWriter
+from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from fedstream import kafka
 from fedstream.messages import DEAD_LETTER, READING_DDL
-from fedstream.settings import Settings
-
-log = logging.getLogger(__name__)
+from fedstream.settings import Settings, StackError
 
 READING_FIELDS = ("sensor_id", "temperature", "vibration", "label", "event_time")
 
 
-def start_session(app_name: str) -> SparkSession:
-    """Return the session of a job; master, cores and memory come from spark-submit and spark-defaults.conf."""
+class SparkUnavailableError(StackError):
+    """No Spark master answered in time; the text names the master and the time."""
+
+
+def start_session(app_name: str, settings: Settings) -> SparkSession:
+    """Return the session of a job; master, cores and memory come from spark-submit and spark-defaults.conf.
+
+    Raises:
+        SparkUnavailableError: the master did not answer within `wait_timeout_seconds`.
+    """
+    _wait_for_master(SparkConf().get("spark.master", "local"), settings.wait_timeout_seconds)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s [%(levelname)s] %(message)s")
     logging.getLogger("py4j").setLevel(logging.WARNING)
     logging.getLogger("kafka").setLevel(logging.WARNING)
     return SparkSession.builder.appName(app_name).getOrCreate()
+
+
+def _wait_for_master(master: str, timeout_seconds: float) -> None:
+    if not master.startswith("spark://"):
+        return
+    host, _, port = master.removeprefix("spark://").partition(":")
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                msg = (
+                    f"no Spark master answered at {master} within {timeout_seconds:g} s ({error}); "
+                    "is the stack up (`make ps`, `make doctor`)? Else set MASTER or --master."
+                )
+                raise SparkUnavailableError(msg) from error
+            time.sleep(0.5)
 
 
 def read_topic(spark: SparkSession, settings: Settings, topic: str, max_records: int) -> DataFrame:
@@ -72,7 +101,9 @@ def _reason(text: Column, settings: Settings) -> Column:
         .when(F.coalesce(size, F.lit(0)) == 0, F.lit("empty value; expected a JSON object"))
         .when(
             size > settings.max_value_bytes,
-            F.format_string("value of %d bytes; expected at most MAX_VALUE_BYTES=%d", size, F.lit(settings.max_value_bytes)),
+            F.format_string(
+                "value of %d bytes; expected at most MAX_VALUE_BYTES=%d", size, F.lit(settings.max_value_bytes)
+            ),
         )
         .when(~F.is_valid_utf8("value"), F.lit("invalid UTF-8"))
         .when(F.col("parsed.reading").isNull(), F.lit("not JSON, or not one JSON object"))
@@ -91,7 +122,10 @@ def _reason(text: Column, settings: Settings) -> Column:
         reason = reason.when(absent, got)
     return (
         reason.when(
-            F.isnan(temperature) | F.isnan(vibration) | (F.abs(temperature) == float("inf")) | (vibration == float("inf")),
+            F.isnan(temperature)
+            | F.isnan(vibration)
+            | (F.abs(temperature) == float("inf"))
+            | (vibration == float("inf")),
             F.format_string("temperature is %s, vibration is %s; expected finite numbers", temperature, vibration),
         )
         .when(

@@ -18,7 +18,7 @@ from typing import Any
 import click
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
-from pyspark.sql.streaming import DataStreamWriter
+from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from fedstream import kafka, messages, streams
 from fedstream.messages import NodeUpdate
@@ -107,7 +107,7 @@ def main(node: int, topic: str | None, sensors: str | None) -> None:
     topic = topic or own_topic
     kafka.ensure_topics(settings, [topic, messages.MODEL_WEIGHTS, messages.DEAD_LETTER])
     publish = kafka.connect_publisher(settings, messages.MODEL_WEIGHTS)
-    spark = streams.start_session(f"FogNode{node}")
+    spark = streams.start_session(f"FogNode{node}", settings)
     records = streams.read_topic(spark, settings, topic, settings.max_offsets_per_trigger)
     readings = streams.parse_readings(records, settings)
     if topic != own_topic:

@@ -26,7 +26,7 @@ import click
 from kafka import KafkaProducer
 
 from fedstream import kafka, messages
-from fedstream.settings import SettingError, Settings
+from fedstream.settings import Settings
 
 TEMPERATURE_CELSIUS = (60.0, 90.0)
 VIBRATION_G = (0.02, 0.1)
@@ -85,7 +85,9 @@ def csv_readings(rows: Iterable[dict[str, str]], columns: dict[str, str], nodes:
             sensor_id = f"node-{node}"
         reading = {"sensor_id": sensor_id, "temperature": number("temperature"), "vibration": number("vibration")}
         has_label = "label" in columns or "label" in row
-        reading["label"] = number("label", int) if has_label else messages.label_of(reading["temperature"], reading["vibration"])
+        reading["label"] = (
+            number("label", int) if has_label else messages.label_of(reading["temperature"], reading["vibration"])
+        )
         if "event_time" in columns or "event_time" in row:
             reading["event_time"] = number("event_time", int)
         yield node, reading
@@ -160,14 +162,24 @@ def publish_readings(
 
 @click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--nodes", default=2, show_default=True, type=click.IntRange(1), help="Nodes 1..N get readings.")
-@click.option("--rate", default=0.5, show_default=True, type=click.FloatRange(0), help="Readings per second and node; 0 = as fast as possible.")
+@click.option(
+    "--rate",
+    default=0.5,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Readings per second and node; 0 = as fast as possible.",
+)
 @click.option("--count", type=click.IntRange(1), help="Stop after this many readings in all. [default: never]")
 @click.option("--seed", type=int, help="Send the same readings in each run.")
 @click.option("--shift", multiple=True, metavar="NODE:CELSIUS:G", help="Move a node's ranges; repeatable.")
-@click.option("--csv", "csv_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Replay this file.")
+@click.option(
+    "--csv", "csv_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Replay this file."
+)
 @click.option("--columns", default="", metavar="FIELD=COLUMN,...", help="Columns of the CSV file, where they differ.")
 @click.option("--topic", help="Send all to this topic, such as sensor-data. [default: sensor-data-node-N]")
-@click.option("--quiet/--no-quiet", default=None, help=f"Show a count only. [default: above {QUIET_ABOVE_RATE:g} a second]")
+@click.option(
+    "--quiet/--no-quiet", default=None, help=f"Show a count only. [default: above {QUIET_ABOVE_RATE:g} a second]"
+)
 def main(
     nodes: int,
     rate: float,
@@ -180,12 +192,10 @@ def main(
     quiet: bool | None,
 ) -> None:
     """Publish readings until the count is reached, the file ends, or SIGTERM or Ctrl-C comes."""
+    settings = Settings.from_env(os.environ)
     try:
-        settings = Settings.from_env(os.environ)
         shifts = dict(map(parse_shift, shift))
         column_of = parse_columns(columns)
-    except SettingError as error:
-        raise click.ClickException(str(error)) from error
     except ValueError as error:
         raise click.UsageError(f"--shift {' '.join(shift)} --columns {columns}: {error}") from error
 
@@ -196,11 +206,8 @@ def main(
     stopping = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stopping.set())
-    try:
-        kafka.ensure_topics(settings, sorted(set(topics.values())))
-        producer = kafka.connect_producer(settings, linger_ms=5 if quiet else 0)
-    except kafka.KafkaUnavailableError as error:
-        raise click.ClickException(str(error)) from error
+    kafka.ensure_topics(settings, sorted(set(topics.values())))
+    producer = kafka.connect_producer(settings, linger_ms=5 if quiet else 0)
     with producer, open(csv_file or os.devnull, newline="", encoding="utf-8-sig") as file:
         readings = (
             csv_readings(csv.DictReader(file), column_of, nodes) if csv_file else simulate_readings(nodes, seed, shifts)

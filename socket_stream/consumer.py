@@ -20,7 +20,7 @@ from functools import partial
 import click
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
-from pyspark.sql.streaming import DataStreamWriter
+from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from fedstream import streams
 from fedstream.settings import Settings
@@ -42,7 +42,7 @@ def report(rows: list[Row], time_text: str) -> str:
     """Return what is printed of a micro-batch: its time, the first pairs in order of arrival, and the bad lines."""
     ordered = sorted(rows, key=lambda row: row.timestamp)
     good = [f"({row.n}, {row.square})" for row in ordered if row.square is not None]
-    bad = [repr(row.line[:SHOWN * 10]) for row in ordered if row.square is None]
+    bad = [repr(row.line[: SHOWN * 10]) for row in ordered if row.square is None]
     rule = "-------------------------------------------"
     text = [rule, f"Time: {time_text}", rule, *good[:SHOWN]]
     if len(good) > SHOWN:
@@ -66,7 +66,12 @@ def build_query(
         if rows:
             show(report(rows, f"{datetime.now():%Y-%m-%d %H:%M:%S}"))
 
-    return square_lines(lines).writeStream.queryName("squares").foreachBatch(handle_batch).trigger(processingTime="1 second")
+    return (
+        square_lines(lines)
+        .writeStream.queryName("squares")
+        .foreachBatch(handle_batch)
+        .trigger(processingTime="1 second")
+    )
 
 
 def relay_lines(host: str, port: int) -> int:
@@ -108,7 +113,7 @@ def relay_lines(host: str, port: int) -> int:
 def main(host: str | None, port: int | None, output: str | None, output_format: str) -> None:
     """Print squares until it is stopped."""
     settings = Settings.from_env(os.environ)
-    spark = streams.start_session("RealTimeSquareCalculator")
+    spark = streams.start_session("RealTimeSquareCalculator", settings)
     local_port = relay_lines(host or settings.numbers_host, port or settings.numbers_port)
     lines = (
         spark.readStream.format("socket")

@@ -58,15 +58,25 @@ class NumberHandler(socketserver.StreamRequestHandler):
 
 @click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--host", default="0.0.0.0", show_default=True, help="Address to listen on.")
-@click.option("--port", default=9999, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes a free one.")
-@click.option("--rate", default=1.0, show_default=True, type=click.FloatRange(0, 10_000, min_open=True), help="Numbers per second and client.")
+@click.option(
+    "--port", default=9999, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes a free one."
+)
+@click.option(
+    "--rate",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0, 10_000, min_open=True),
+    help="Numbers per second and client.",
+)
 @click.option("--seed", type=int, help="Send each client the same numbers in each run.")
 def main(host: str, port: int, rate: float, seed: int | None) -> None:
     """Serve numbers until SIGTERM or Ctrl-C."""
     try:
         server = NumberServer((host, port), rate, seed)
     except OSError as error:
-        raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror}. Choose another --port.") from error
+        raise click.ClickException(
+            f"cannot listen on {host}:{port}: {error.strerror}. Choose another --port."
+        ) from error
 
     def stop(*_: object) -> None:
         server.stopping.set()

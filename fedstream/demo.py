@@ -1,0 +1,180 @@
+"""Checks the whole chain on live data and shows it: the end of `make demo`.
+
+What the jobs published is compared with what the report's formulas give for the records now on the topics, computed
+here a second time. The Java job's line and the squares come in on standard input, as the jobs print them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+from kafka import KafkaConsumer, TopicPartition
+from rich.console import Console
+from rich.table import Table
+
+from fedstream.messages import GLOBAL_MODEL, MODEL_WEIGHTS, sensor_topic
+from fedstream.settings import Settings
+
+READINGS_WANTED = 5
+SQUARES_WANTED = 5
+MOST_RECOMPUTED = 200_000  # readings; more would take longer than the demo should
+SUM_LINE = "La somme des entiers de 1 à 100 est : 5050"
+
+Follow = Callable[[], list[dict[str, Any]]]
+
+
+def follow(consumer: KafkaConsumer, topic: str) -> Follow:
+    """Return a function that gives all JSON messages of a topic so far; each call adds what has come since."""
+    partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic))]
+    messages: list[dict[str, Any]] = []
+    offsets = consumer.beginning_offsets(partitions)
+
+    def read() -> list[dict[str, Any]]:
+        consumer.assign(partitions)
+        ends = consumer.end_offsets(partitions)
+        for partition in partitions:
+            consumer.seek(partition, offsets[partition])
+        while any(consumer.position(partition) < ends[partition] for partition in partitions):
+            for batch in consumer.poll(timeout_ms=500).values():
+                messages.extend(filter(None, (_json_object(record.value) for record in batch)))
+        offsets.update({partition: consumer.position(partition) for partition in partitions})
+        return messages
+
+    return read
+
+
+def _json_object(value: bytes) -> dict[str, Any] | None:
+    try:
+        message = json.loads(value)
+    except ValueError:
+        return None  # the jobs keep it in dead-letter
+    return message if isinstance(message, dict) else None
+
+
+def mean_weight(readings: list[dict[str, Any]]) -> float:
+    """Return the report's weight of these readings, written as the report writes it."""
+    avg_temp = sum(reading["temperature"] for reading in readings) / len(readings)
+    avg_vib = sum(reading["vibration"] for reading in readings) / len(readings)
+    return float(avg_temp + 100 * avg_vib) / 2
+
+
+def explains(model: dict[str, Any], updates: list[dict[str, Any]]) -> float | None:
+    """Return the weighted mean of the latest updates at the moment when they had the model's samples, or None."""
+    latest: dict[str, dict[str, Any]] = {}
+    for update in updates:
+        known = latest.get(update["node_id"], {"samples": 0})
+        if update["samples"] > known["samples"]:
+            latest[update["node_id"]] = update
+        samples = sum(each["samples"] for each in latest.values())
+        if samples == model["samples"] and len(latest) == model["nodes"]:
+            return float(sum(each["weight"] * each["samples"] for each in latest.values()) / samples)
+    return None
+
+
+def piped_lines() -> queue.Queue[str]:
+    """Return a queue that fills with the lines of standard input."""
+    lines: queue.Queue[str] = queue.Queue()
+
+    def pump() -> None:
+        for line in sys.stdin:
+            lines.put(line.rstrip("\n"))
+
+    threading.Thread(target=pump, daemon=True).start()
+    return lines
+
+
+def until(deadline: float, lines: queue.Queue[str]) -> Iterator[str]:
+    """Yield lines until the deadline (of `time.monotonic`)."""
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            yield lines.get(timeout=left)
+        except queue.Empty:
+            return
+
+
+@click.command(help=__doc__)
+@click.option("--nodes", default=2, show_default=True, type=click.IntRange(1), help="Fog nodes that run.")
+@click.option("--timeout", "timeout_seconds", default=90.0, show_default=True, help="Longest wait for each part.")
+def main(nodes: int, timeout_seconds: float) -> None:
+    """Wait for data from every part, check it, print a table; exit code 1 if a part failed."""
+    settings = Settings.from_env(os.environ)
+    console = Console(width=110, highlight=False)
+    table = Table("part", "what came out", "checked against", "result", title="Edge-Fog-Cloud on live data")
+    failed = []
+
+    def row(part: str, came_out: str, against: str, good: bool) -> None:
+        table.add_row(part, came_out, against, "ok" if good else "FAILED")
+        if not good:
+            failed.append(part)
+
+    lines = piped_lines()
+    with KafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers.split(",")) as consumer:
+        updates_of = follow(consumer, MODEL_WEIGHTS)
+        models_of = follow(consumer, GLOBAL_MODEL)
+        for node in range(1, nodes + 1):
+            console.print(f"  waiting for {READINGS_WANTED} readings behind a weight of fog-{node} ...")
+            deadline = time.monotonic() + timeout_seconds
+            update = None
+            while time.monotonic() < deadline and (update is None or update["samples"] < READINGS_WANTED):
+                update = next((each for each in reversed(updates_of()) if each["node_id"] == f"fog-{node}"), None)
+            if update is None or update["samples"] < READINGS_WANTED:
+                row(f"fog-{node}", f"{update or 'no weight'}", f"after {timeout_seconds:g} s", False)
+                continue
+            came_out = f"weight {update['weight']} of {update['samples']} readings"
+            if update["rejected"] or update["samples"] > MOST_RECOMPUTED:
+                row(f"fog-{node}", came_out, "40.5 expected of uniform readings", abs(update["weight"] - 40.5) < 5)
+            else:
+                readings = follow(consumer, sensor_topic(node))()[: update["samples"]]
+                expected = round(mean_weight(readings), 4)
+                row(f"fog-{node}", came_out, f"{expected} recomputed from the topic", expected == update["weight"])
+
+        console.print(f"  waiting for a global model of {nodes} nodes ...")
+        deadline = time.monotonic() + timeout_seconds
+        model = None
+        while time.monotonic() < deadline and (model is None or model["nodes"] < nodes):
+            model = next(iter(models_of()[-1:]), None)
+        if model is None or model["nodes"] < nodes:
+            row("cloud", f"{model or 'no global model'}", f"after {timeout_seconds:g} s", False)
+        else:
+            mean = explains(model, updates_of())
+            row(
+                "cloud",
+                f"global_weight {model['global_weight']:.10f} of {model['samples']} readings",
+                "no such updates" if mean is None else f"{mean:.10f} recomputed from the updates",
+                mean is not None and abs(mean - model["global_weight"]) < 1e-9,
+            )
+
+    console.print("  waiting for the sum and for squares ...")
+    pairs: list[tuple[int, int]] = []
+    sum_line = ""
+    for line in until(time.monotonic() + timeout_seconds, lines):
+        if line.startswith("La somme"):
+            sum_line = line
+        elif pair := re.fullmatch(r"\((-?\d+), (\d+)\)", line):
+            pairs.append((int(pair[1]), int(pair[2])))
+        if len(pairs) >= SQUARES_WANTED:
+            break
+    row(
+        "squares",
+        " ".join(map(str, pairs)) or "none",
+        f"{SQUARES_WANTED} pairs (n, n * n)",
+        len(pairs) >= SQUARES_WANTED and all(n * n == square for n, square in pairs),
+    )
+    row("Java sum", sum_line or "nothing", "100 * 101 / 2 = 5050", sum_line == SUM_LINE)
+    console.print(table)
+    if failed:
+        console.print(f"failed: {', '.join(failed)}; see: make logs S=NAME, make doctor")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
