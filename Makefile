@@ -54,17 +54,17 @@ topics: ## the topics, with their partitions
 	@$(KAFKA_TOPICS) --describe | grep -v '^\s' || true
 
 run-producer: ## start the simulated sensors; ARGS="--rate 100"
-	@$(call run_job,sensors,sensors)
+	@$(call run_job,sensors,sensors,--nodes $(NODES) $(ARGS))
 
 run-fog: ## start the fog nodes 1..NODES; NODES=2 ARGS="--topic sensor-data"
 	@if (($(NODES) > $(FOG_NODES_MAX))); then echo "NODES is $(NODES); expected at most FOG_NODES_MAX=$(FOG_NODES_MAX) (set it in .env)" >&2; exit 2; fi
-	@$(call run_job,fog,$(foreach node,$(shell seq $(NODES)),fog-$(node)))
+	@$(call run_job,fog,$(foreach node,$(shell seq $(NODES)),fog-$(node)),$(ARGS))
 
 run-cloud: ## start the cloud aggregator
-	@$(call run_job,cloud,cloud)
+	@$(call run_job,cloud,cloud,$(ARGS))
 
 run-squares: ## start the squares of the number stream; ARGS="--output DIR --format csv"
-	@$(call run_job,squares,squares)
+	@$(call run_job,squares,squares,$(ARGS))
 
 run-sum: ## run the Java job; ARGS="1 1000 --mean"
 	@$(RUN_SUM)
@@ -82,13 +82,15 @@ demo: up run-fog run-cloud run-squares run-producer ## everything from a bare cl
 	@{ $(MAKE) run-sum ARGS= || true; timeout 120 $(FOLLOW_SQUARES) || true; } | { $(IN_STACK_PYTHON) -m fedstream.demo --nodes $(NODES); }
 	@echo; echo "The jobs go on: make ps, make logs S=fog-1, http://$(PUBLIC_HOST):$(SPARK_MASTER_UI_PORT). Stop with: make down"
 
-test: test-unit test-spark test-stack ## every test this machine can run
+test: test-unit test-spark test-stack ## every test, the stack's on the chosen runner
+	@echo "The stack was tested on the $(STACK) runner; on the other one: make test-stack STACK=$(filter-out $(STACK),docker local)"
 
-test-unit: $(PYTHON) ## tests without Spark and Kafka (seconds), and of the Java job
+test-unit: $(PYTHON) ## tests without Spark and Kafka (seconds)
 	$(PYTHON) -m pytest tests/unit
 
-test-spark: $(PYTHON) ## tests of the jobs' queries in a local Spark session
+test-spark: $(PYTHON) ## tests of the jobs' queries in a local Spark session, and of the Java job
 	$(PYTHON) -m pytest tests/spark
+	@if command -v mvn >/dev/null; then mvn -B -ntp -f java-sum/pom.xml test; else echo "SKIPPED the Java job's tests: no mvn in PATH"; fi
 
 test-stack: setup $(PYTHON) ## tests of the real stack, on the chosen runner, beside a running one
 	$(PYTHON) -m pytest tests/stack

@@ -17,7 +17,7 @@ import click
 from kafka import KafkaConsumer, TopicPartition
 
 from fedstream.messages import MODEL_WEIGHTS, sensor_topic
-from fedstream.settings import Settings
+from fedstream.settings import Settings, command_help
 
 
 def read_all(settings: Settings, topic: str) -> list[tuple[int, bytes]]:
@@ -34,7 +34,7 @@ def read_all(settings: Settings, topic: str) -> list[tuple[int, bytes]]:
     return records
 
 
-@click.command(help=__doc__)
+@click.command(help=command_help(__doc__))
 @click.option("--node", default=1, show_default=True, type=click.IntRange(1))
 @click.option("--last", default=300, show_default=True, help="Use this many of the newest updates.")
 def main(node: int, last: int) -> None:

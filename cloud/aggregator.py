@@ -22,7 +22,7 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 from fedstream import kafka, messages, streams
 from fedstream.messages import BadMessage, GlobalModel, NodeUpdate
 from fedstream.model import global_weight, merge_updates
-from fedstream.settings import Settings
+from fedstream.settings import Settings, command_help
 from fedstream.state import BatchState
 
 Rejected = tuple[Row, str]  # a record of the topic and the reason
@@ -130,7 +130,7 @@ def _with_reasons(batch: DataFrame, rejected: list[Rejected]) -> DataFrame:
     return batch.join(F.broadcast(reasons), ["topic", "partition", "offset"], how="inner")
 
 
-@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Run the aggregator until it is stopped."""
     settings = Settings.from_env(os.environ)

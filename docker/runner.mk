@@ -9,7 +9,7 @@ DOCTOR = python3 -m fedstream.doctor
 IN_STACK_PYTHON = docker exec -i $(MASTER) python
 FOLLOW_SQUARES = docker logs -f --tail 0 $(CONTAINER_PREFIX)squares 2>/dev/null
 RUN_SUM = docker exec $(MASTER) spark_cluster/start-job.sh sum $(ARGS)
-SUBMIT = docker cp -q $(APP) $(MASTER):/tmp/ && docker exec $(MASTER) spark-submit $(OPTS) /tmp/$(notdir $(APP)) $(ARGS)
+SUBMIT = docker cp $(APP) $(MASTER):/tmp/ && docker exec $(MASTER) spark-submit $(OPTS) /tmp/$(notdir $(APP)) $(ARGS)
 
 runner-setup: runner-base
 	$(SAY) "images (the first time some minutes, then seconds)"
@@ -40,11 +40,11 @@ runner-logs:
 
 need_stack = [[ $$(docker inspect -f '{{.State.Health.Status}}' $(MASTER) 2>/dev/null) == healthy ]] || { echo "the stack is not up (Docker runner); start it with: make up" >&2; exit 1; }
 
-# run_job NAME,SERVICES: start them (anew if their arguments changed) and wait until they work. Fog nodes beyond the
+# run_job NAME,SERVICES,ARGS: start them (anew if their arguments changed) and wait until they work. Fog nodes beyond the
 # second are the same service with another number.
 define run_job
 $(need_stack); printf '%s\n' 'services:' $(foreach node,$(filter-out fog-1 fog-2,$(filter fog-%,$(2))),$(call fog_service,$(node:fog-%=%))) '  $(firstword $(2)): {}' | \
-JOB_ARGS='$(ARGS)' docker compose --profile jobs -f docker-compose.yml -f - up -d --no-build --no-deps $(if $(filter-out sensors,$(2)),--wait --wait-timeout $(UP_TIMEOUT_SECONDS)) $(2) || { $(what_failed); }
+JOB_ARGS='$(3)' docker compose --profile jobs -f docker-compose.yml -f - up -d --no-build --no-deps $(if $(filter-out sensors,$(2)),--wait --wait-timeout $(UP_TIMEOUT_SECONDS)) $(2) || { $(what_failed); }
 endef
 define fog_service
 '  fog-$(1): {extends: {file: docker-compose.yml, service: fog-1}, container_name: $(CONTAINER_PREFIX)fog-$(1), command: [spark_cluster/start-job.sh, fog, "$(1)"], ports: !override ["$(BIND_ADDRESS):$(FOG_UI_PORT_PREFIX)$(1):$(FOG_UI_PORT_PREFIX)$(1)"], healthcheck: {test: python -m fedstream.health fog-$(1)}}'

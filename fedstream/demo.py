@@ -21,8 +21,8 @@ from kafka import KafkaConsumer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
-from fedstream.messages import GLOBAL_MODEL, MODEL_WEIGHTS, sensor_topic
-from fedstream.settings import Settings
+from fedstream.messages import GLOBAL_MODEL, MODEL_WEIGHTS, label_of, sensor_topic
+from fedstream.settings import Settings, command_help
 
 READINGS_WANTED = 5
 SQUARES_WANTED = 5
@@ -67,6 +67,18 @@ def mean_weight(readings: list[dict[str, Any]]) -> float:
     return float(avg_temp + 100 * avg_vib) / 2
 
 
+def readings_behind(consumer: KafkaConsumer, node: int, update: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """Return the readings an update was made of, or None where the topic does not tell.
+
+    It tells if it has one partition and no record was rejected: then they are its first `samples` records.
+    """
+    topic = sensor_topic(node)
+    if update["rejected"] or update["samples"] > MOST_RECOMPUTED or len(consumer.partitions_for_topic(topic)) > 1:
+        return None
+    readings = follow(consumer, topic)()[: update["samples"]]
+    return readings if len(readings) == update["samples"] else None
+
+
 def explains(model: dict[str, Any], updates: list[dict[str, Any]]) -> float | None:
     """Return the weighted mean of the latest updates at the moment when they had the model's samples, or None."""
     latest: dict[str, dict[str, Any]] = {}
@@ -101,7 +113,7 @@ def until(deadline: float, lines: queue.Queue[str]) -> Iterator[str]:
             return
 
 
-@click.command(help=__doc__)
+@click.command(help=command_help(__doc__))
 @click.option("--nodes", default=2, show_default=True, type=click.IntRange(1), help="Fog nodes that run.")
 @click.option("--timeout", "timeout_seconds", default=90.0, show_default=True, help="Longest wait for each part.")
 def main(nodes: int, timeout_seconds: float) -> None:
@@ -117,7 +129,9 @@ def main(nodes: int, timeout_seconds: float) -> None:
             failed.append(part)
 
     lines = piped_lines()
-    with KafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers.split(",")) as consumer:
+    with KafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap_servers.split(","), enable_auto_commit=False
+    ) as consumer:
         updates_of = follow(consumer, MODEL_WEIGHTS)
         models_of = follow(consumer, GLOBAL_MODEL)
         for node in range(1, nodes + 1):
@@ -130,12 +144,17 @@ def main(nodes: int, timeout_seconds: float) -> None:
                 row(f"fog-{node}", f"{update or 'no weight'}", f"after {timeout_seconds:g} s", False)
                 continue
             came_out = f"weight {update['weight']} of {update['samples']} readings"
-            if update["rejected"] or update["samples"] > MOST_RECOMPUTED:
+            readings = readings_behind(consumer, node, update)
+            if readings is None:
                 row(f"fog-{node}", came_out, "40.5 expected of uniform readings", abs(update["weight"] - 40.5) < 5)
-            else:
-                readings = follow(consumer, sensor_topic(node))()[: update["samples"]]
-                expected = round(mean_weight(readings), 4)
-                row(f"fog-{node}", came_out, f"{expected} recomputed from the topic", expected == update["weight"])
+                continue
+            mean = mean_weight(readings)
+            # Half a unit of the fourth decimal, to which an update is rounded.
+            good = abs(mean - update["weight"]) < 0.5001e-4
+            row(f"fog-{node}", came_out, f"{mean:.6f} recomputed from the topic", good)
+            reading = readings[-1]
+            is_label = reading["label"] == label_of(reading["temperature"], reading["vibration"])
+            row(f"sensors of node {node}", f"{reading}", "label: > 85 °C or > 0.08 g", is_label)
 
         console.print(f"  waiting for a global model of {nodes} nodes ...")
         deadline = time.monotonic() + timeout_seconds
@@ -145,12 +164,12 @@ def main(nodes: int, timeout_seconds: float) -> None:
         if model is None or model["nodes"] < nodes:
             row("cloud", f"{model or 'no global model'}", f"after {timeout_seconds:g} s", False)
         else:
-            mean = explains(model, updates_of())
+            merged = explains(model, updates_of())
             row(
                 "cloud",
                 f"global_weight {model['global_weight']:.10f} of {model['samples']} readings",
-                "no such updates" if mean is None else f"{mean:.10f} recomputed from the updates",
-                mean is not None and abs(mean - model["global_weight"]) < 1e-9,
+                "no such updates" if merged is None else f"{merged:.10f} recomputed from the updates",
+                merged is not None and abs(merged - model["global_weight"]) < 1e-9,
             )
 
     console.print("  waiting for the sum and for squares ...")

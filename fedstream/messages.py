@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
@@ -15,6 +14,10 @@ DEAD_LETTER = "dead-letter"
 GLOBAL_MODEL_KEY = "weight"
 
 READING_DDL = "sensor_id STRING, temperature DOUBLE, vibration DOUBLE, label INT, event_time BIGINT"
+READING_FIELDS = tuple(field.split()[0] for field in READING_DDL.split(", "))
+
+# Far beyond any weight, and still finite when multiplied by any number of samples.
+LARGEST_WEIGHT = 1e9
 
 # The rule behind the simulated labels; it reproduces every labelled reading shown in the course report.
 HOT_CELSIUS = 85.0
@@ -68,14 +71,14 @@ class NodeUpdate:
             BadMessage: it is not JSON, or a field is missing, of the wrong type or out of range.
         """
         message = _json_object(value)
-        node_id = _field(message, "node_id", str)
+        node_id = _field(message, "node_id", str, "a string")
         if not node_id:
             raise BadMessage("node_id is empty; expected the name of a node")
         return cls(
             node_id=node_id,
             weight=_number(message, "weight"),
-            samples=_count(_field(message, "samples", int), "samples", low=1),
-            rejected=_count(_field({"rejected": 0} | message, "rejected", int), "rejected", low=0),
+            samples=_count(message, "samples", low=1),
+            rejected=_count({"rejected": 0} | message, "rejected", low=0),
         )
 
 
@@ -100,7 +103,7 @@ def _json_object(value: bytes | None) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         msg = f"invalid UTF-8 at byte {error.start}"
         raise BadMessage(msg) from error
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a ValueError of its own: a number of thousands of digits
         msg = f"not JSON: {error}"
         raise BadMessage(msg) from error
     if not isinstance(message, dict):
@@ -110,11 +113,11 @@ def _json_object(value: bytes | None) -> dict[str, Any]:
 
 
 def _refuse_constant(text: str) -> NoReturn:
-    msg = f"not JSON: {text} is not a number; expected finite numbers"
-    raise BadMessage(msg)
+    msg = f"{text} is not a number; expected finite numbers"
+    raise ValueError(msg)
 
 
-def _field(message: dict[str, Any], name: str, kind: type) -> Any:
+def _field(message: dict[str, Any], name: str, kind: type | tuple[type, ...], wanted: str) -> Any:
     if name not in message:
         msg = f"{name} is missing"
         raise BadMessage(msg)
@@ -124,20 +127,21 @@ def _field(message: dict[str, Any], name: str, kind: type) -> Any:
         raise BadMessage(msg)
     # bool is a subclass of int, but true is no count.
     if not isinstance(value, kind) or isinstance(value, bool):
-        msg = f"{name} is of the wrong type: got {value!r:.100}, expected {kind.__name__}"
+        msg = f"{name} is of the wrong type: got {value!r:.100}, expected {wanted}"
         raise BadMessage(msg)
     return value
 
 
 def _number(message: dict[str, Any], name: str) -> float:
-    value = _field(message, name, (int, float))  # type: ignore[arg-type]
-    if not math.isfinite(value):
-        msg = f"{name} is {value}; expected a finite number"
+    value = _field(message, name, (int, float), "a number")
+    if not -LARGEST_WEIGHT <= value <= LARGEST_WEIGHT:  # refuses NaN, too
+        msg = f"{name} is {value!s:.40}; expected a finite number of at most {LARGEST_WEIGHT:g}"
         raise BadMessage(msg)
     return float(value)
 
 
-def _count(value: int, name: str, low: int) -> int:
+def _count(message: dict[str, Any], name: str, low: int) -> int:
+    value: int = _field(message, name, int, "a whole number")
     if not low <= value < 2**63:
         msg = f"{name} is {value}; expected a whole number from {low} to 2^63 - 1"
         raise BadMessage(msg)

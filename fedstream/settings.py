@@ -24,6 +24,11 @@ def _setting(default: Any, about: str, low: float = -math.inf, high: float = mat
     return field(default=default, metadata={"about": about, "low": low, "high": high})
 
 
+def command_help(docstring: str | None) -> str:
+    """Return a module's docstring as click's help text, with its lines kept as they are."""
+    return (docstring or "").replace("\n\n", "\n\n\b\n")
+
+
 @dataclass(frozen=True)
 class Settings:
     """The jobs' settings; each is the environment variable of the same name in capitals."""
@@ -33,6 +38,7 @@ class Settings:
     wait_timeout_seconds: float = _setting(60.0, "longest wait for Kafka, Spark or a result", low=0.1)
     temperature_min_celsius: float = _setting(-100.0, "a reading below this is rejected")
     temperature_max_celsius: float = _setting(1000.0, "a reading above this is rejected")
+    vibration_max_g: float = _setting(1000.0, "a reading above this is rejected", low=0.001)
     max_value_bytes: int = _setting(65_536, "a longer record value is rejected", low=1, high=2**20)
     max_offsets_per_trigger: int = _setting(500_000, "most records of one micro-batch: bounds memory", low=1)
     max_updates_per_trigger: int = _setting(1_000, "most node updates of one micro-batch of the cloud", low=1)
@@ -71,13 +77,13 @@ def _parse(name: str, text: str, kind: type, limits: Mapping[str, Any]) -> Any:
         return kind(text)
     expected = f"a {'whole ' if kind is int else ''}number"
     if limits["low"] > -math.inf:
-        expected += f" of at least {limits['low']:g}"
+        expected += f" of at least {limits['low']}"
     if limits["high"] < math.inf:
-        expected += f" and at most {limits['high']:g}"
+        expected += f" and at most {limits['high']}"
     try:
         value = kind(text)
         good = math.isfinite(value) and limits["low"] <= value <= limits["high"]
-    except ValueError:
+    except (ValueError, OverflowError):  # OverflowError: an integer beyond every float
         good = False
     if not good:
         msg = f"{name} is {text!r}; expected {expected}. Set it in the environment or in .env."

@@ -6,16 +6,14 @@ import logging
 import socket
 import time
 
-from pyspark import SparkConf
+from pyspark import SparkConf, SparkContext
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from fedstream import kafka
-from fedstream.messages import DEAD_LETTER, READING_DDL
+from fedstream.messages import DEAD_LETTER, READING_DDL, READING_FIELDS
 from fedstream.settings import Settings, StackError
-
-READING_FIELDS = ("sensor_id", "temperature", "vibration", "label", "event_time")
 
 
 class SparkUnavailableError(StackError):
@@ -28,7 +26,8 @@ def start_session(app_name: str, settings: Settings) -> SparkSession:
     Raises:
         SparkUnavailableError: the master did not answer within `wait_timeout_seconds`.
     """
-    _wait_for_master(SparkConf().get("spark.master", "local"), settings.wait_timeout_seconds)
+    SparkContext._ensure_initialized()  # connects to spark-submit's JVM, which knows the master it was given
+    _wait_for_master(SparkConf().get("spark.master") or "local", settings.wait_timeout_seconds)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s [%(levelname)s] %(message)s")
     logging.getLogger("py4j").setLevel(logging.WARNING)
     logging.getLogger("kafka").setLevel(logging.WARNING)
@@ -91,8 +90,7 @@ def _reason(text: Column, settings: Settings) -> Column:
         F.col("parsed.malformed").isNull()
         & quoted_id
         & temperature.between(low, high)
-        & (vibration >= 0)
-        & (vibration < float("inf"))  # Spark orders NaN above infinity, so both comparisons refuse it
+        & vibration.between(0, settings.vibration_max_g)
         & label.isin(0, 1)
         & F.is_valid_utf8("value")
     )
@@ -132,17 +130,17 @@ def _reason(text: Column, settings: Settings) -> Column:
             ~temperature.between(low, high),
             F.format_string(f"temperature is %s °C; expected {low:g} to {high:g}", temperature),
         )
-        .when(vibration < 0, F.format_string("vibration is %s g; expected at least 0", vibration))
+        .when(
+            ~vibration.between(0, settings.vibration_max_g),
+            F.format_string(f"vibration is %s g; expected 0 to {settings.vibration_max_g:g}", vibration),
+        )
         .when(~label.isin(0, 1), F.format_string("label is %d; expected 0 or 1", label))
         .otherwise(F.lit("event_time is of the wrong type; expected whole milliseconds since 1970"))
     )
 
 
-def write_dead_letters(rejected: DataFrame, settings: Settings) -> None:
-    """Send records (value, reason, topic, partition, offset) to `dead-letter`, from the executors.
-
-    A driver that dies right after this repeats it; topic, partition and offset tell such twins.
-    """
+def dead_letters(rejected: DataFrame) -> DataFrame:
+    """Turn records (value, reason, topic, partition, offset) into the values of `dead-letter`: JSON, base64 inside."""
     letter = F.to_json(
         F.struct(
             F.base64("value").alias("value"),
@@ -154,9 +152,15 @@ def write_dead_letters(rejected: DataFrame, settings: Settings) -> None:
         ),
         {"ignoreNullFields": "false"},
     )
-    rejected.select(letter.alias("value")).write.format("kafka").options(
-        **kafka.sink_options(settings, DEAD_LETTER)
-    ).save()
+    return rejected.select(letter.alias("value"))
+
+
+def write_dead_letters(rejected: DataFrame, settings: Settings) -> None:
+    """Send records (value, reason, topic, partition, offset) to `dead-letter`, from the executors.
+
+    A driver that dies right after this repeats it; topic, partition and offset tell such twins.
+    """
+    dead_letters(rejected).write.format("kafka").options(**kafka.sink_options(settings, DEAD_LETTER)).save()
 
 
 def run_query(writer: DataStreamWriter, ready: str) -> None:

@@ -23,7 +23,7 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 from fedstream import kafka, messages, streams
 from fedstream.messages import NodeUpdate
 from fedstream.model import Totals
-from fedstream.settings import Settings
+from fedstream.settings import Settings, command_help
 from fedstream.state import BatchState
 
 
@@ -96,7 +96,7 @@ def build_query(
     )
 
 
-@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--node", type=click.IntRange(1), required=True, help="Number N of the node.")
 @click.option("--topic", help="Topic to read. [default: sensor-data-node-N]")
 @click.option("--sensors", help="On a shared topic: the node's sensors, separated by commas. [default: node-N]")

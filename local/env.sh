@@ -16,6 +16,7 @@ export NUMBERS_HOST=${NUMBERS_HOST:-localhost}
 export SPARK_MASTER_HOST=localhost MASTER=spark://localhost:$SPARK_MASTER_PORT SPARK_LOCAL_IP=127.0.0.1
 export SPARK_PUBLIC_DNS=$PUBLIC_HOST SPARK_CONF_DIR=$root/spark_cluster
 export SPARK_DAEMON_MEMORY=$DAEMON_HEAP SPARK_DAEMON_JAVA_OPTS="-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+export SPARK_SUBMIT_OPTS=-Dspark.ui.port=$SPARK_DRIVER_UI_PORT
 export SPARK_DRIVER_MEMORY=$DRIVER_HEAP SPARK_EXECUTOR_MEMORY=$EXECUTOR_HEAP
 export PYSPARK_PYTHON=$root/.venv/bin/python PYTHONUNBUFFERED=1 LANG=C.UTF-8
 SPARK_HOME=$(echo "$root"/.venv/lib/python3*/site-packages/pyspark)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import math
 import os
 import random
 import signal
@@ -26,7 +27,8 @@ import click
 from kafka import KafkaProducer
 
 from fedstream import kafka, messages
-from fedstream.settings import Settings
+from fedstream.messages import READING_FIELDS
+from fedstream.settings import Settings, command_help
 
 TEMPERATURE_CELSIUS = (60.0, 90.0)
 VIBRATION_G = (0.02, 0.1)
@@ -51,7 +53,7 @@ def simulate_readings(nodes: int, seed: int | None, shifts: Shifts | None = None
         yield node, {"sensor_id": f"node-{node}", "temperature": temperature, "vibration": vibration, "label": label}
 
 
-def csv_readings(rows: Iterable[dict[str, str]], columns: dict[str, str], nodes: int) -> Iterator[tuple[int, Reading]]:
+def csv_readings(rows: csv.DictReader[str], columns: dict[str, str], nodes: int) -> Iterator[tuple[int, Reading]]:
     """Yield (node, reading) for each row of a CSV file.
 
     `columns` maps a field to its column. Without a column for `sensor_id` the rows are dealt out to the nodes in turn;
@@ -59,37 +61,41 @@ def csv_readings(rows: Iterable[dict[str, str]], columns: dict[str, str], nodes:
     label follows `messages.label_of`.
 
     Raises:
-        ValueError: a column is missing or a value is no number; the text names line, column and value.
+        ValueError: a column is missing or a value is no finite number; the text names line, column and value.
     """
+    header = list(rows.fieldnames or [])
+    column_of = {field: columns.get(field, field) for field in READING_FIELDS}
+    for field, column in column_of.items():
+        if column not in header and (field in columns or field in ("temperature", "vibration")):
+            msg = f"no column {column!r} for {field}; the file has {', '.join(header)}. Map it: --columns {field}=NAME"
+            raise ValueError(msg)
+
+    def number(row: dict[str, str], field: str, kind: type) -> Any:
+        text = row[column_of[field]]
+        try:
+            value = kind(text)
+            if math.isfinite(value):
+                return value
+        except (TypeError, ValueError, OverflowError):
+            pass
+        expected = "whole number" if kind is int else "number"
+        msg = f"line {rows.line_num}: {column_of[field]} is {text!r}; expected a {expected}"
+        raise ValueError(msg)
+
     node_of: dict[str, int] = {}
     for index, row in enumerate(rows):
-        line = index + 2  # the header is line 1
-
-        def number(field: str, kind: type = float, row: dict[str, str] = row, line: int = line) -> Any:
-            column = columns.get(field, field)
-            try:
-                return kind(row[column])
-            except KeyError:
-                msg = f"no column {column!r} for {field}; the file has {', '.join(row)}. Map it: --columns {field}=NAME"
-                raise ValueError(msg) from None
-            except (TypeError, ValueError):
-                msg = f"line {line}: {column} is {row[column]!r}; expected a {'whole ' if kind is int else ''}number"
-                raise ValueError(msg) from None
-
-        sensor_column = columns.get("sensor_id", "sensor_id")
-        if sensor_column in row:
-            sensor_id = row[sensor_column]
+        if column_of["sensor_id"] in header:
+            sensor_id = row[column_of["sensor_id"]]
             node = node_of.setdefault(sensor_id, len(node_of) % nodes + 1)
         else:
             node = index % nodes + 1
             sensor_id = f"node-{node}"
-        reading = {"sensor_id": sensor_id, "temperature": number("temperature"), "vibration": number("vibration")}
-        has_label = "label" in columns or "label" in row
-        reading["label"] = (
-            number("label", int) if has_label else messages.label_of(reading["temperature"], reading["vibration"])
-        )
-        if "event_time" in columns or "event_time" in row:
-            reading["event_time"] = number("event_time", int)
+        temperature, vibration = number(row, "temperature", float), number(row, "vibration", float)
+        reading = {"sensor_id": sensor_id, "temperature": temperature, "vibration": vibration}
+        has_label = column_of["label"] in header
+        reading["label"] = number(row, "label", int) if has_label else messages.label_of(temperature, vibration)
+        if column_of["event_time"] in header:
+            reading["event_time"] = number(row, "event_time", int)
         yield node, reading
 
 
@@ -100,7 +106,11 @@ def parse_shift(text: str) -> tuple[int, tuple[float, float]]:
         ValueError: the text has another form.
     """
     node, warmer, stronger = text.split(":")
-    return int(node), (float(warmer), float(stronger))
+    shift = float(warmer), float(stronger)
+    if not all(map(math.isfinite, shift)):
+        msg = f"{text} is not finite"
+        raise ValueError(msg)
+    return int(node), shift
 
 
 def parse_columns(text: str) -> dict[str, str]:
@@ -110,9 +120,8 @@ def parse_columns(text: str) -> dict[str, str]:
         ValueError: the text has another form or names a field that readings do not have.
     """
     columns = dict(part.split("=", 1) for part in text.split(",")) if text else {}
-    fields = [name.split()[0] for name in messages.READING_DDL.split(", ")]
-    if unknown := sorted(set(columns) - set(fields)):
-        msg = f"{', '.join(unknown)} is no field of a reading; expected {', '.join(fields)}"
+    if unknown := sorted(set(columns) - set(READING_FIELDS)):
+        msg = f"{', '.join(unknown)} is no field of a reading; expected {', '.join(READING_FIELDS)}"
         raise ValueError(msg)
     return columns
 
@@ -160,7 +169,7 @@ def publish_readings(
     return sent
 
 
-@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--nodes", default=2, show_default=True, type=click.IntRange(1), help="Nodes 1..N get readings.")
 @click.option(
     "--rate",

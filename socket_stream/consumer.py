@@ -13,9 +13,10 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
+from typing import BinaryIO
 
 import click
 from pyspark.sql import DataFrame, Row
@@ -23,7 +24,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from fedstream import streams
-from fedstream.settings import Settings
+from fedstream.settings import Settings, command_help
 
 SHOWN = 10  # as many rows of a micro-batch are printed, as pprint(num=10) does in the report
 RECONNECT_SECONDS = 1.0
@@ -74,6 +75,15 @@ def build_query(
     )
 
 
+def complete_lines(lines: BinaryIO) -> Iterator[bytes]:
+    """Yield lines with their end; an over-long one is cut into bad lines, the last one of a dead producer dropped."""
+    while line := lines.readline(LONGEST_LINE_BYTES):
+        if line.endswith(b"\n"):
+            yield line
+        elif len(line) == LONGEST_LINE_BYTES:
+            yield line + b"\n"  # no number: shown and counted like any other bad line
+
+
 def relay_lines(host: str, port: int) -> int:
     """Pass the producer's lines on at a local port, connecting again whenever the producer comes back.
 
@@ -90,12 +100,8 @@ def relay_lines(host: str, port: int) -> int:
             try:
                 with socket.create_connection((host, port)) as producer, producer.makefile("rb") as lines:
                     print(f"Connecté au producteur {host}:{port}", flush=True)
-                    while line := lines.readline(LONGEST_LINE_BYTES):
-                        if line.endswith(b"\n"):
-                            client.sendall(line)
-                        elif len(line) == LONGEST_LINE_BYTES:
-                            client.sendall(line + b"\n")  # no number: shown and counted like any other bad line
-                        # else the last line of a producer that died, cut off
+                    for line in complete_lines(lines):
+                        client.sendall(line)
                 print("Producteur parti", flush=True)
             except OSError as error:
                 print(f"Producteur {host}:{port} injoignable ({error}), nouvel essai...", flush=True)
@@ -105,7 +111,7 @@ def relay_lines(host: str, port: int) -> int:
     return server.getsockname()[1]
 
 
-@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--host", help="Host of the producer. [default: setting NUMBERS_HOST]")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the producer. [default: setting NUMBERS_PORT]")
 @click.option("--output", help="Folder for the pairs; workers and driver must share it.")

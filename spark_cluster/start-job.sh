@@ -10,12 +10,15 @@ if [[ -f ${RUN_PATH-}/$job.args ]]; then JOB_ARGS=$(<"$RUN_PATH/$job.args"); fi
 read -ra more <<<"${JOB_ARGS-}"
 set -- "$@" "${more[@]}"
 
+# A job's page has a port of its own; the next one would be another job's.
+page() { echo "--conf spark.ui.port=$1 --conf spark.port.maxRetries=0"; }
+
 case $job in
   sensors) exec python producer/sensor_producer.py "$@" ;;
   # A node's topic has one partition by default, so one core is all it can use.
-  fog) exec spark-submit --conf spark.cores.max="$TOPIC_PARTITIONS" --conf spark.ui.port="$FOG_UI_PORT_PREFIX$1" fog/fog_node.py --node "$@" ;;
-  cloud) exec spark-submit --conf spark.cores.max=1 --conf spark.ui.port="$CLOUD_UI_PORT" cloud/aggregator.py "$@" ;;
-  squares) exec spark-submit --conf spark.ui.port="$SQUARES_UI_PORT" socket_stream/consumer.py "$@" ;;
+  fog) exec spark-submit --conf spark.cores.max="$TOPIC_PARTITIONS" $(page "$FOG_UI_PORT_PREFIX$1") fog/fog_node.py --node "$@" ;;
+  cloud) exec spark-submit --conf spark.cores.max=1 $(page "$CLOUD_UI_PORT") cloud/aggregator.py "$@" ;;
+  squares) exec spark-submit $(page "$SQUARES_UI_PORT") socket_stream/consumer.py "$@" ;;
   sum) exec spark-submit --class App "$APP_SUM_JAR" "$@" ;;
   *)
     echo "start-job.sh: got '$job', expected sensors, fog, cloud, squares or sum" >&2

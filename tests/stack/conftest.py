@@ -109,7 +109,11 @@ class Stack:
         if self.runner == "docker":
             command = ["docker", verb, PREFIX + service]
         else:
-            command = ["bash", "-c", f"source local/env.sh; supervisorctl -c local/supervisord.conf {verb} {self._name(service)}"]
+            command = [
+                "bash",
+                "-c",
+                f"source local/env.sh; supervisorctl -c local/supervisord.conf {verb} {self._name(service)}",
+            ]
         subprocess.run(command, cwd=ROOT, env=os.environ | ENV, check=True, capture_output=True, timeout=60)
 
     def _name(self, job: str) -> str:
@@ -121,7 +125,7 @@ class Stack:
 
     def records(self, topic: str, start: int = 0) -> list[Any]:
         """Return the records now on a topic's only partition, from an offset on."""
-        with KafkaConsumer(bootstrap_servers=self.bootstrap) as consumer:
+        with KafkaConsumer(bootstrap_servers=self.bootstrap, enable_auto_commit=False) as consumer:
             partition = TopicPartition(topic, 0)
             consumer.assign([partition])
             end = consumer.end_offsets([partition])[partition]
@@ -134,7 +138,7 @@ class Stack:
 
     def end_offset(self, topic: str) -> int:
         """Return how many records a topic's only partition has ever had."""
-        with KafkaConsumer(bootstrap_servers=self.bootstrap) as consumer:
+        with KafkaConsumer(bootstrap_servers=self.bootstrap, enable_auto_commit=False) as consumer:
             partition = TopicPartition(topic, 0)
             return int(consumer.end_offsets([partition])[partition])
 
@@ -142,10 +146,23 @@ class Stack:
         """Return the JSON messages now on a topic."""
         return [json.loads(record.value) for record in self.records(topic, start)]
 
+    def updates(self, node: int) -> list[dict[str, Any]]:
+        """Return a node's updates; the topic also holds what the tests of bad updates have sent."""
+        found = []
+        for record in self.records("model-weights"):
+            if record.key == f"fog-{node}".encode():
+                found.append(json.loads(record.value))
+        return found
+
     def samples(self, node: int) -> int:
         """Return the `samples` of a node's newest update, 0 before the first."""
-        own = [each["samples"] for each in self.messages("model-weights") if each.get("node_id") == f"fog-{node}"]
-        return own[-1] if own else 0
+        updates = self.updates(node)
+        return updates[-1]["samples"] if updates else 0
+
+    def model(self) -> dict[str, Any]:
+        """Return the newest global model, one without samples before the first."""
+        models = self.messages("global-model")
+        return models[-1] if models else {"samples": 0}
 
     def send(self, topic: str, *values: bytes | None) -> None:
         """Put values on a topic as they are."""

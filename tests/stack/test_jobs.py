@@ -1,0 +1,345 @@
+"""What each service and job of the real stack gives, checked as data."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+
+from tests.stack.conftest import ENV, ROOT, Stack, eventually
+
+TOPICS = ["dead-letter", "global-model", "model-weights", "sensor-data", "sensor-data-node-1", "sensor-data-node-2"]
+
+
+def weight_of(readings: list[dict[str, float]]) -> float:
+    """Return the contract's formula, computed another way than the stack does (means, not running sums)."""
+    mean_temperature = fmean(reading["temperature"] for reading in readings)
+    mean_vibration = fmean(reading["vibration"] for reading in readings)
+    return (mean_temperature + 100 * mean_vibration) / 2
+
+
+def bad_readings() -> list[tuple[bytes | None, str]]:
+    """Return (value, part of the reason) for every kind of bad reading."""
+    good = {"sensor_id": "node-1", "temperature": 72.48, "vibration": 0.071, "label": 0}
+
+    def reading(**fields: object) -> bytes:
+        return json.dumps(good | fields).encode()
+
+    def without(field: str) -> bytes:
+        return json.dumps({name: value for name, value in good.items() if name != field}).encode()
+
+    return [
+        (b"hello", "not JSON"),
+        (json.dumps(good).encode()[:-1], "not JSON"),
+        (b"[1, 2]", "not JSON"),
+        *((without(field), f"{field} is missing or null") for field in good),
+        *((reading(**{field: None}), f"{field} is missing or null") for field in good),
+        (reading(temperature="72.48"), "temperature is of the wrong type: got 72.48"),
+        (reading(vibration=[0.07]), "vibration is of the wrong type"),
+        (reading(label=0.5), "label is of the wrong type"),
+        (reading(sensor_id=7), "sensor_id is of the wrong type: got 7"),
+        (reading(temperature=float("nan")), "temperature is NaN"),
+        (reading(vibration=float("inf")), "vibration is Infinity"),
+        (reading(temperature=float("-inf")), "temperature is -Infinity"),
+        (reading(label=2), "label is 2; expected 0 or 1"),
+        (reading(label=-1), "label is -1; expected 0 or 1"),
+        (reading(temperature=-100.01), "temperature is -100.01"),
+        (reading(temperature=1000.01), "temperature is 1000.01"),
+        (reading(vibration=-0.001), "vibration is -0.001 g; expected 0 to 1000"),
+        (reading(vibration=1e307), "expected 0 to 1000"),
+        (b"", "empty value"),
+        (None, "empty value"),
+        (reading(note="x" * 900_000), "expected at most MAX_VALUE_BYTES=65536"),
+        (b'{"sensor_id":"node-\xff","temperature":72,"vibration":0.07,"label":0}', "invalid UTF-8"),
+    ]
+
+
+def test_topics_exist_with_one_partition_each_and_none_is_made_by_mistake(stack: Stack) -> None:
+    described = stack.make("topics")
+    assert sorted(re.findall(r"^Topic: (\S+)", described, re.M)) == TOPICS
+    assert re.findall(r"PartitionCount: (\d+)", described) == ["1"] * len(TOPICS)
+    assert re.search(r"dead-letter.*max.message.bytes=2097152", described)
+    with KafkaProducer(bootstrap_servers=stack.bootstrap, max_block_ms=3000) as producer, pytest.raises(KafkaError):
+        producer.send("sensor-dta-node-1", b"{}").get(timeout=5)
+    assert "sensor-dta" not in stack.make("topics")
+
+
+def test_both_listeners_serve_a_reading_from_their_side(stack: Stack) -> None:
+    network = f"{'kafka' if stack.runner == 'docker' else 'localhost'}:{ENV['KAFKA_NETWORK_PORT']}"
+    start = stack.end_offset("sensor-data")
+    arguments = ["producer/sensor_producer.py", "--nodes", "1", "--count", "3", "--rate", "0", "--topic", "sensor-data"]
+    inside = stack.python(*arguments, KAFKA_BOOTSTRAP_SERVERS=network)
+    assert "3 readings sent, all acknowledged" in inside.stdout, inside
+    # The host's listener answers this test, which runs on the host.
+    assert [reading["sensor_id"] for reading in stack.messages("sensor-data", start)] == ["node-1"] * 3
+
+
+def test_kafka_tools_by_hand_on_both_addresses(stack: Stack) -> None:
+    addresses = [f"localhost:{ENV['KAFKA_PORT']}"]
+    addresses += [f"kafka:{ENV['KAFKA_NETWORK_PORT']}"] if stack.runner == "docker" else []
+    for address in addresses:
+        server = ["--bootstrap-server", address]
+        # The report's own command; the topic exists from the start, which is no error.
+        created = stack.run(
+            "kafka",
+            "kafka-topics",
+            *server,
+            "--create",
+            "--topic",
+            "sensor-data",
+            "--partitions",
+            "1",
+            "--replication-factor",
+            "1",
+        )
+        assert created.returncode == 0, created
+        assert stack.run("kafka", "kafka-topics", *server, "--list").stdout.split() == TOPICS
+        assert (
+            "PartitionCount: 1"
+            in stack.run("kafka", "kafka-topics", *server, "--describe", "--topic", "model-weights").stdout
+        )
+        start = stack.end_offset("sensor-data")
+        sent = stack.run("kafka", "kafka-console-producer", *server, "--topic", "sensor-data", text="bonjour\n")
+        assert sent.returncode == 0, sent
+        read = stack.run(
+            "kafka", "kafka-console-consumer", *server, "--topic", "sensor-data",
+            "--partition", "0", "--offset", str(start), "--max-messages", "1", "--timeout-ms", "20000",
+        )  # fmt: skip
+        assert read.stdout == "bonjour\n", read
+
+
+def test_master_shows_two_workers_and_links_that_open_from_the_host(stack: Stack) -> None:
+    workers = stack.get("SPARK_MASTER_UI_PORT", "/json/")["workers"]
+    assert [worker["state"] for worker in workers] == ["ALIVE", "ALIVE"]
+    links = sorted(worker["webuiaddress"] for worker in workers)
+    assert links == [f"http://localhost:{ENV[f'SPARK_WORKER_{number}_UI_PORT']}" for number in (1, 2)]
+    for number in (1, 2):
+        assert stack.get(f"SPARK_WORKER_{number}_UI_PORT", "/json/")["masterurl"].endswith(ENV["SPARK_MASTER_PORT"])
+
+
+def test_sum_prints_the_line_of_the_report(stack: Stack) -> None:
+    assert "\nLa somme des entiers de 1 à 100 est : 5050\n" in stack.make("run-sum")
+    # 10 + 11 + 12 + 13 = 46, and 46 / 4 = 11.5
+    assert "La moyenne des entiers de 10 à 13 est : 11.5\n" in stack.make("run-sum", "ARGS=10 13 --mean")
+
+
+def test_sum_submitted_by_hand(stack: Stack) -> None:
+    jar = "/app/app-sum.jar" if stack.runner == "docker" else "java-sum/target/app-sum-1.0-SNAPSHOT.jar"
+    host = "spark-master" if stack.runner == "docker" else "localhost"
+    command = ["spark-submit", "--class", "App", "--master", f"spark://{host}:{ENV['SPARK_MASTER_PORT']}", jar]
+    done = stack.run("spark-master", *command)
+    assert done.stdout == "La somme des entiers de 1 à 100 est : 5050\n", done
+    if stack.runner == "docker":
+        assert stack.run("spark-master", "test", "-x", "/opt/spark/bin/spark-submit").returncode == 0
+
+
+def test_fog_nodes_and_cloud_give_the_formulas_of_the_contract(stack: Stack) -> None:
+    printed = stack.make("run-fog", "run-cloud")
+    assert "fog-2" in printed
+    sent = stack.python("producer/sensor_producer.py", "--count", "401", "--rate", "0", "--seed", "11", "--no-quiet")
+    lines = re.findall(r"^Node-(\d): (\{.*\})$", sent.stdout, re.M)
+    assert len(lines) == 401, sent
+    assert lines[0][1].startswith("{'sensor_id': 'node-1', 'temperature': ")
+    expected = {}
+    for node, samples in ((1, 201), (2, 200)):  # 401 readings in turn
+        eventually(f"samples of fog-{node}", lambda node=node: stack.samples(node), lambda seen, n=samples: seen == n)
+        expected[f"fog-{node}"] = (weight_of(stack.messages(f"sensor-data-node-{node}")), samples)
+    latest = {f"fog-{node}": stack.updates(node)[-1] for node in (1, 2)}
+    for name, (weight, samples) in expected.items():
+        assert latest[name]["samples"] == samples
+        assert latest[name]["weight"] == pytest.approx(weight, abs=0.5001e-4)  # an update is rounded to 4 decimals
+    keys = {record.key.decode() for record in stack.records("model-weights")}
+    assert keys == {"fog-1", "fog-2"}
+    model = eventually("samples of the model", stack.model, lambda seen: seen["samples"] == 401)
+    # Weighted by samples; a plain mean of the two differs as 201 differs from 200.
+    mean = (latest["fog-1"]["weight"] * 201 + latest["fog-2"]["weight"] * 200) / 401
+    assert model["global_weight"] == pytest.approx(mean, abs=1e-9)
+    assert {record.key for record in stack.records("global-model")} == {b"weight"}
+    newest = latest["fog-1"]
+    assert f"Fog-1 -> poids envoyé : {{'node_id': 'fog-1', 'weight': {newest['weight']}, 'samples': 201" in stack.log(
+        "fog-1"
+    )
+    assert f"|{model['global_weight']!r}" in stack.log("cloud")
+
+
+def test_a_running_driver_shows_its_page(stack: Stack) -> None:
+    applications = stack.get(f"{ENV['FOG_UI_PORT_PREFIX']}1", "/api/v1/applications")
+    assert [application["name"] for application in applications] == ["FogNode1"]
+
+
+def test_every_bad_reading_goes_to_dead_letter_and_good_ones_of_the_batch_are_kept(stack: Stack) -> None:
+    before, letters = stack.samples(1), stack.end_offset("dead-letter")
+    first_bad = stack.end_offset("sensor-data-node-1") + 1
+    bad = bad_readings()
+    good = b'{"sensor_id":"node-1","temperature":%d,"vibration":0.07,"label":0,"unknown":[1]}'
+    stack.send("sensor-data-node-1", good % 70, *(value for value, _ in bad), good % 80)
+    eventually("good readings", lambda: stack.samples(1), lambda seen: seen == before + 2)
+    eventually("dead letters", lambda: stack.end_offset("dead-letter"), lambda seen: seen >= letters + len(bad))
+    by_offset = {letter["offset"]: letter for letter in stack.messages("dead-letter", letters)}
+    assert sorted(by_offset) == list(range(first_bad, first_bad + len(bad)))
+    for offset, (value, reason) in enumerate(bad, start=first_bad):
+        letter = by_offset[offset]
+        assert reason in letter["reason"], (value and value[:200], letter["reason"])
+        assert (letter["topic"], letter["partition"]) == ("sensor-data-node-1", 0)
+        assert (None if letter["value"] is None else base64.b64decode(letter["value"])) == value
+        assert letter["time"] > 1_700_000_000_000
+    newest = stack.updates(1)[-1]
+    assert newest["rejected"] == len(bad)
+
+
+def test_bad_replayed_and_late_updates_change_no_global_model(stack: Stack) -> None:
+    known = stack.samples(1) + stack.samples(2)
+    model = eventually("the model of all readings", stack.model, lambda seen: seen["samples"] == known)
+    count, letters = stack.end_offset("global-model"), stack.end_offset("dead-letter")
+    updates = [record.value for record in stack.records("model-weights")]
+    bad = {
+        b"hello": "not JSON",
+        b'{"node_id":"fog-9","weight":40.2}': "samples is missing",
+        b'{"node_id":"fog-9","weight":NaN,"samples":3}': "NaN is not a number",
+        b'{"node_id":"fog-9","weight":1e999,"samples":3}': "weight is inf",
+        b'{"node_id":"fog-9","weight":1e308,"samples":3}': "expected a finite number of at most 1e+09",
+        b'{"node_id":"fog-9","weight":1' + b"0" * 5000 + b',"samples":3}': "not JSON",
+        b'{"node_id":"fog-9","weight":40.2,"samples":0}': "samples is 0",
+        b'{"node_id":"fog-9","weight":"40","samples":3}': "weight is of the wrong type",
+    }
+    stack.send("model-weights", *bad, updates[0], updates[-1])
+    eventually("dead letters", lambda: stack.end_offset("dead-letter"), lambda seen: seen == letters + len(bad))
+    found = {base64.b64decode(letter["value"]): letter["reason"] for letter in stack.messages("dead-letter", letters)}
+    assert all(reason in found[value] for value, reason in bad.items()), found
+    # A new node after all of them: its model comes from a batch behind them, so they have been seen by then.
+    stack.send("model-weights", b'{"node_id":"fog-9","weight":50.0,"samples":1000}')
+    after = eventually("the next model", lambda: stack.messages("global-model", count), lambda seen: len(seen) > 0)
+    samples = model["samples"] + 1000
+    assert len(after) == 1
+    assert after[0]["global_weight"] == pytest.approx(
+        (model["global_weight"] * model["samples"] + 50_000) / samples, abs=1e-9
+    )
+    assert (after[0]["samples"], after[0]["nodes"]) == (samples, 3)
+
+
+def test_squares_on_both_workers_and_through_a_restart_of_the_producer(stack: Stack) -> None:
+    stack.make("run-squares")
+
+    def pairs() -> list[tuple[str, str]]:
+        return re.findall(r"^\((-?\d+), (\d+)\)$", stack.log("squares"), re.M)
+
+    seen = eventually("six squares", pairs, lambda seen: len(seen) >= 6)
+    assert all(int(number) ** 2 == int(square) for number, square in seen)
+    assert all(1 <= int(number) <= 100 for number, _ in seen)
+    assert re.search(r"^Time: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d$", stack.log("squares"), re.M)
+
+    def busy_executors() -> list[str]:
+        url = "/api/v1/applications"
+        application = stack.get("SQUARES_UI_PORT", url)[0]["id"]
+        executors = stack.get("SQUARES_UI_PORT", f"{url}/{application}/executors")
+        return [
+            each["executorLogs"]["stdout"] for each in executors if each["id"] != "driver" and each["completedTasks"]
+        ]
+
+    logs = eventually("two executors with tasks", busy_executors, lambda seen: len(seen) == 2)
+    # Each executor's log is served by its worker's page.
+    assert {re.search(r":(\d+)/", log)[1] for log in logs} == {
+        ENV["SPARK_WORKER_1_UI_PORT"],
+        ENV["SPARK_WORKER_2_UI_PORT"],
+    }  # type: ignore[index]
+    stack.stop("producer")
+    eventually("the loss is noticed", lambda: stack.log("squares"), lambda seen: "Producteur parti" in seen)
+    count = len(pairs())
+    stack.start("producer")
+    eventually("squares again", pairs, lambda seen: len(seen) >= count + 3)
+    assert "Producteur en écoute sur" in stack.log("producer")
+
+
+def test_sensors_stop_without_losing_a_reading(stack: Stack) -> None:
+    start = stack.end_offset("sensor-data")
+    stack.make("run-producer", "ARGS=--rate 200 --topic sensor-data --seed 3")
+    eventually("readings", lambda: stack.end_offset("sensor-data"), lambda seen: seen > start + 500)
+    stack.stop("sensors")
+    sent = re.search(r"(\d+) readings sent, all acknowledged", stack.log("sensors"))
+    assert sent, stack.log("sensors")
+    assert stack.end_offset("sensor-data") - start == int(sent[1])
+
+
+def test_csv_replay_with_mapped_columns(stack: Stack, tmp_path: Path) -> None:
+    start = stack.end_offset("sensor-data")
+    content = "machine,temp_c,vib_g\nm7,61.5,0.03\nm8,86,0.05\n"
+    if stack.runner == "docker":
+        stack.run("spark-master", "sh", "-c", "cat > /tmp/machines.csv", text=content)
+        file = "/tmp/machines.csv"
+    else:
+        file = str(tmp_path / "machines.csv")
+        Path(file).write_text(content)
+    columns = "sensor_id=machine,temperature=temp_c,vibration=vib_g"
+    done = stack.python(
+        "producer/sensor_producer.py", "--csv", file, "--columns", columns, "--rate", "0", "--topic", "sensor-data"
+    )
+    assert done.returncode == 0, done
+    assert stack.messages("sensor-data", start) == [
+        {"sensor_id": "m7", "temperature": 61.5, "vibration": 0.03, "label": 0},
+        {"sensor_id": "m8", "temperature": 86.0, "vibration": 0.05, "label": 1},  # 86 > 85
+    ]
+
+
+def test_a_bad_setting_stops_a_job_with_name_value_and_expectation(stack: Stack) -> None:
+    done = stack.run("spark-master", "spark-submit", "fog/fog_node.py", "--node", "1", MAX_VALUE_BYTES="many")
+    assert done.returncode != 0
+    assert "Error: MAX_VALUE_BYTES is 'many'; expected a whole number of at least 1" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_an_unreachable_broker_or_master_is_named_after_a_bounded_wait(stack: Stack) -> None:
+    soon = {"WAIT_TIMEOUT_SECONDS": "2"}
+    done = stack.python("producer/sensor_producer.py", KAFKA_BOOTSTRAP_SERVERS="localhost:1", **soon)
+    assert done.returncode == 1
+    assert "Error: no Kafka broker answered at localhost:1 within 2 s" in done.stderr
+    done = stack.run("spark-master", "spark-submit", "--master", "spark://localhost:1", "cloud/aggregator.py", **soon)
+    assert done.returncode != 0
+    assert "Error: no Spark master answered at spark://localhost:1 within 2 s" in done.stdout
+
+
+def test_doctor_and_ps_find_the_stack_well(stack: Stack) -> None:
+    assert f"the stack is well ({stack.runner} runner)" in stack.make("doctor")
+    listed = stack.make("ps")
+    for name in ("zookeeper", "kafka", "spark-master", "spark-worker-2", "producer", "fog-1", "cloud", "squares"):
+        assert name in listed
+
+
+def resident_bytes(stack: Stack) -> int:
+    """Return the memory that all processes of the stack have in RAM."""
+    if stack.runner == "docker":
+        units = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+        project = f"label=com.docker.compose.project={ENV['COMPOSE_PROJECT_NAME']}"
+        names = subprocess.check_output(["docker", "ps", "-q", "--filter", project], text=True).split()
+        listed = subprocess.check_output(
+            ["docker", "stats", "--no-stream", "--format", "{{.MemUsage}}", *names], text=True
+        )
+        return round(sum(float(size) * units[unit] for size, unit in re.findall(r"^([\d.]+)(\w+) /", listed, re.M)))
+    total = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"RUN_PATH={ROOT}/{ENV['RUN_DIR']}".encode() in (process / "environ").read_bytes():
+                total += int(re.search(r"VmRSS:\s+(\d+)", (process / "status").read_text())[1]) * 1024  # type: ignore[index]
+        except (OSError, TypeError):
+            continue
+    return total
+
+
+def test_four_streams_and_the_sum_run_at_once_in_eight_gigabytes(stack: Stack) -> None:
+    stack.make("run-producer", "ARGS=--rate 50")
+    before = stack.samples(1), stack.samples(2), stack.end_offset("global-model")
+    squares = stack.log("squares").count("Time:")
+    assert "5050" in stack.make("run-sum")
+    eventually("readings of fog-1", lambda: stack.samples(1), lambda seen: seen > before[0] + 100)
+    eventually("readings of fog-2", lambda: stack.samples(2), lambda seen: seen > before[1] + 100)
+    eventually("global models", lambda: stack.end_offset("global-model"), lambda seen: seen > before[2] + 2)
+    eventually("squares", lambda: stack.log("squares").count("Time:"), lambda seen: seen > squares + 2)
+    used = resident_bytes(stack)
+    print(f"resident with all jobs: {used / 2**30:.2f} GiB")
+    assert 2**30 < used < 8 * 10**9

@@ -1,0 +1,141 @@
+"""Nothing is lost and nothing counted twice, whatever is killed; data outlive the stack until `make clean`."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from tests.stack.conftest import ENV, ROOT, Stack, eventually
+from tests.stack.test_jobs import TOPICS, weight_of
+
+READINGS = 1_000_000
+
+
+def offset_of(stack: Stack, node: int) -> int:
+    return stack.end_offset(f"sensor-data-node-{node}")
+
+
+def rejected(stack: Stack, node: int) -> int:
+    return stack.updates(node)[-1]["rejected"]
+
+
+def good_readings(stack: Stack, node: int) -> int:
+    """Return how many readings the node's topic holds beside the bad ones of another test."""
+    return offset_of(stack, node) - rejected(stack, node)
+
+
+def counts_all_readings(stack: Stack, node: int) -> None:
+    eventually(
+        f"samples of fog-{node} equal the readings on its topic",
+        lambda: (stack.samples(node), good_readings(stack, node)),
+        lambda seen: seen[0] == seen[1],
+        timeout_seconds=150,
+    )
+
+
+def test_a_million_readings_are_counted_exactly_though_a_driver_is_killed(stack: Stack) -> None:
+    stack.make("run-fog", "run-cloud")
+    stack.stop("sensors")
+    counts_all_readings(stack, 1)
+    counts_all_readings(stack, 2)
+    before = {node: stack.samples(node) for node in (1, 2)}
+    command = ["producer/sensor_producer.py", "--count", str(READINGS), "--rate", "0", "--seed", "5"]
+    with subprocess.Popen(
+        [".venv/bin/python", *command],
+        cwd=ROOT,
+        env={"KAFKA_BOOTSTRAP_SERVERS": stack.bootstrap, "PATH": "/usr/bin:/bin"},
+    ) as producer:
+        for killed in (1, 2):  # in the middle of the flood: once each, and the first once more below
+            reached = stack.samples(killed)
+            eventually(
+                "a part is counted", lambda k=killed: stack.samples(k), lambda seen, r=reached: seen > r + 20_000
+            )
+            stack.kill(f"fog-{killed}")
+        assert producer.wait(timeout=180) == 0
+    stack.kill("fog-1")
+    for node in (1, 2):
+        counts_all_readings(stack, node)
+        assert stack.samples(node) == before[node] + READINGS // 2
+    own = [update["samples"] for update in stack.updates(1)]
+    assert own == sorted(own)  # published again after a kill, perhaps; never a smaller or a doubled count
+
+
+def test_the_weight_after_the_kills_is_that_of_all_readings(stack: Stack) -> None:
+    newest = stack.updates(2)[-1]
+    readings = stack.messages("sensor-data-node-2")  # this node's topic has no bad record
+    assert newest["weight"] == pytest.approx(weight_of(readings[: newest["samples"]]), abs=0.5001e-4)
+
+
+def test_a_killed_aggregator_goes_on_where_it_was(stack: Stack) -> None:
+    others = 1000 if stack.model()["nodes"] == 3 else 0  # the invented fog-9 of another test
+    known = stack.samples(1) + stack.samples(2) + others
+    before = eventually("the model of all readings", stack.model, lambda seen: seen["samples"] == known)
+    stack.kill("cloud")
+    sent = stack.python("producer/sensor_producer.py", "--count", "10", "--rate", "0")
+    assert sent.returncode == 0, sent
+    wanted = before["samples"] + 10
+    after = eventually("the model of ten more readings", stack.model, lambda seen: seen["samples"] == wanted)
+    assert after["nodes"] == before["nodes"]
+
+
+def test_jobs_go_on_when_a_worker_is_killed(stack: Stack) -> None:
+    stack.make("run-producer", "ARGS=--rate 20")
+    stack.stop("spark-worker-1")
+    for node in (1, 2):
+        before = stack.samples(node)
+        eventually(f"fog-{node} on one worker", lambda n=node: stack.samples(n), lambda seen, b=before: seen > b + 50)
+    models = stack.end_offset("global-model")
+    eventually("models on one worker", lambda: stack.end_offset("global-model"), lambda seen: seen > models + 3)
+    stack.start("spark-worker-1")
+    eventually(
+        "two workers again",
+        lambda: [each["state"] for each in stack.get("SPARK_MASTER_UI_PORT", "/json/")["workers"]].count("ALIVE"),
+        lambda seen: seen == 2,
+    )
+    stack.kill("spark-worker-2")
+    before = stack.samples(1)
+    eventually("fog-1 after a kill -9", lambda: stack.samples(1), lambda seen: seen > before + 50)
+
+
+def test_the_broker_comes_back_from_a_stop_and_from_a_kill(stack: Stack) -> None:
+    for end in (lambda: (stack.stop("kafka"), stack.start("kafka")), lambda: stack.kill("kafka")):
+        before = stack.samples(1), offset_of(stack, 1)
+        end()
+        stack.make("up")
+        eventually("new readings are counted", lambda: stack.samples(1), lambda seen, b=before: seen > b[0] + 50)
+    stack.stop("sensors")
+    for node in (1, 2):
+        counts_all_readings(stack, node)
+
+
+def test_down_and_up_keep_everything(stack: Stack) -> None:
+    before = {topic: stack.end_offset(topic) for topic in TOPICS}
+    samples = stack.samples(1)
+    stack.make("down")
+    stack.make("up")
+    assert {topic: stack.end_offset(topic) for topic in TOPICS} == before
+    stack.make("run-fog", "run-cloud")
+    sent = stack.python("producer/sensor_producer.py", "--nodes", "1", "--count", "7", "--rate", "0")
+    assert sent.returncode == 0, sent
+    eventually("seven more", lambda: stack.samples(1), lambda seen: seen == samples + 7)
+
+
+def test_clean_and_up_start_empty(stack: Stack) -> None:
+    stack.make("clean")
+    stack.make("up")
+    assert {topic: stack.end_offset(topic) for topic in TOPICS} == dict.fromkeys(TOPICS, 0)
+
+
+def test_four_nodes_share_one_topic_without_a_new_file(stack: Stack) -> None:
+    """Follows on the empty stack: the report's drawing, one topic for all sensors."""
+    stack.make("run-fog", "NODES=4", "ARGS=--topic sensor-data")
+    arguments = ["--nodes", "4", "--count", "42", "--rate", "0", "--topic", "sensor-data"]
+    sent = stack.python("producer/sensor_producer.py", *arguments)
+    assert sent.returncode == 0, sent
+    stack.send("sensor-data", b"no reading of anybody")
+    for node, samples in ((1, 11), (2, 11), (3, 10), (4, 10)):  # 42 dealt out in turn
+        eventually(f"fog-{node}", lambda n=node: stack.samples(n), lambda seen, s=samples: seen == s)
+    eventually("one dead letter", lambda: stack.end_offset("dead-letter"), lambda seen: seen == 1)
+    assert stack.end_offset("dead-letter") == 1  # kept once, though four nodes read it
+    assert ENV["NODES"] == "2"  # the topics made at start-up; the rest came with the nodes

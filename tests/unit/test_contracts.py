@@ -1,0 +1,241 @@
+"""What one file says and another one repeats: versions, settings, services, targets, ports, users, line endings."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import subprocess
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fedstream.settings import Settings
+
+# DESIGN.md, section 5.
+TARGETS = [
+    *("help", "setup", "up", "down", "clean", "ps", "logs", "doctor", "topics"),
+    *("run-producer", "run-fog", "run-cloud", "run-squares", "run-sum", "stop-jobs", "submit"),
+    *("base-image", "demo", "test", "test-unit", "test-spark", "test-stack", "lint"),
+]
+SETTING_NAMES = [field.name.upper() for field in fields(Settings)]
+
+ROOT = Path(__file__).parents[2]
+DOTENV_LINES = [line for line in (ROOT / ".env").read_text().splitlines() if line.strip() and not line.startswith("#")]
+DOTENV = dict(line.partition("=")[::2] for line in DOTENV_LINES)
+COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_TEXT)
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+DESCRIBED_TARGETS = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def repository_files() -> list[Path]:
+    """Return the files that are in the repository or would be added to it."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, check=True, capture_output=True, text=True).stdout.rstrip("\0").split("\0")
+    return [ROOT / name for name in names if (ROOT / name).is_file()]
+
+
+def supervised() -> dict[str, str]:
+    """Return the command of each process of the local runner; of the fog nodes, those that .env asks for."""
+    parser = configparser.RawConfigParser()
+    parser.read_string((ROOT / "local" / "supervisord.conf").read_text())
+    commands = {}
+    for section in parser.sections():
+        if section.startswith("program:"):
+            name = section.removeprefix("program:")
+            count = DOTENV["NODES"] if name == "fog" else parser.get(section, "numprocs", fallback="1")
+            first = int(parser.get(section, "numprocs_start", fallback="0"))
+            pattern = parser.get(section, "process_name", fallback=name)
+            for number in range(first, first + int(count)):
+                process = pattern.replace("%(process_num)s", str(number))
+                commands[process] = parser.get(section, "command").replace("%(process_num)s", str(number))
+    return commands
+
+
+def readme() -> str:
+    """Return the text of README.md."""
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+# --- versions and .env
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern"),
+    [
+        ("pyproject.toml", r'"pyspark==([^"]+)"'),
+        ("requirements.lock", r"(?m)^pyspark==(\S+)$"),
+        ("java-sum/pom.xml", r"<spark\.version>([^<]+)</spark\.version>"),
+    ],
+)
+def test_the_version_of_spark_is_the_one_of_dotenv(file, pattern):
+    assert re.findall(pattern, (ROOT / file).read_text()) == [DOTENV["SPARK_VERSION"]]
+
+
+@pytest.mark.parametrize("line", DOTENV_LINES)
+def test_a_line_of_dotenv_is_a_name_and_a_value_without_spaces_or_quotes(line):
+    assert re.fullmatch(r"[A-Z][A-Z0-9_]*=[^\s'\"]*", line)
+
+
+def test_dotenv_sets_no_name_twice():
+    assert len(DOTENV) == len(DOTENV_LINES)
+
+
+def test_dotenv_can_be_read_by_the_settings():
+    Settings.from_env(DOTENV)
+
+
+# --- Compose
+
+
+@pytest.mark.parametrize("name", SETTING_NAMES)
+def test_a_setting_reaches_the_containers(name):
+    dockerfile = (ROOT / "spark_cluster" / "Dockerfile").read_text()
+    assert name in COMPOSE["x-environment"] or re.search(rf"\b{name}=", dockerfile), "it would be ignored there"
+
+
+def test_a_setting_that_compose_passes_on_has_no_second_default_there():
+    own = {"KAFKA_BOOTSTRAP_SERVERS", "NUMBERS_HOST"}  # other in the network than on the host
+    for name in set(SETTING_NAMES) - own:
+        assert COMPOSE["x-environment"].get(name) is None
+
+
+@pytest.mark.parametrize("service", sorted(set(SERVICES) - {"zookeeper", "kafka"}))
+def test_a_service_of_the_spark_image_gets_the_settings(service):
+    assert COMPOSE["x-environment"].items() <= SERVICES[service]["environment"].items()
+
+
+def test_every_variable_that_compose_uses_is_in_dotenv_or_has_a_default():
+    used = re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)(:?-)?", COMPOSE_TEXT)
+    assert len(used) > 20
+    assert {name for name, default in used if not default} <= set(DOTENV)
+
+
+def test_every_variable_that_compose_passes_on_by_name_is_in_dotenv_or_a_setting():
+    for service, definition in SERVICES.items():
+        by_name = {name for name, value in definition.get("environment", {}).items() if value is None}
+        by_name |= {name for name, value in definition.get("build", {}).get("args", {}).items() if value is None}
+        assert by_name <= set(DOTENV) | set(SETTING_NAMES), service
+
+
+@pytest.mark.parametrize("service", [name for name, definition in SERVICES.items() if "build" in definition])
+def test_every_build_argument_of_an_image_is_given(service):
+    build = SERVICES[service]["build"]
+    dockerfile = (ROOT / build["context"] / build["dockerfile"]).read_text()
+    wanted = {name for line in re.findall(r"(?m)^ARG (.+)$", dockerfile) for name in line.split()}
+    assert wanted == set(build["args"])
+
+
+def test_both_runners_have_the_same_services_and_jobs():
+    assert set(supervised()) == set(SERVICES)
+
+
+@pytest.mark.parametrize("service", sorted(SERVICES))
+def test_both_runners_start_a_service_with_the_same_script_and_arguments(service):
+    def words(command: list[str]) -> list[str]:
+        # Variables stand in their own way in either file; the local producer listens on its own address.
+        text = re.sub(r"%\(ENV_(\w+)\)s", r"${\1}", " ".join(command)).replace("--host ${LISTEN_ADDRESS} ", "")
+        return text.split()
+
+    assert words([supervised()[service]]) == words(SERVICES[service]["command"])
+
+
+@pytest.mark.parametrize("service", sorted(SERVICES))
+def test_a_container_is_named_after_its_service_with_the_prefix(service):
+    assert SERVICES[service]["container_name"] == f"${{CONTAINER_PREFIX}}{service}"
+
+
+@pytest.mark.parametrize("service", sorted(SERVICES))
+def test_a_published_port_binds_to_the_bind_address_only(service):
+    for port in SERVICES[service].get("ports", []):
+        assert isinstance(port, str)
+        assert port.startswith("${BIND_ADDRESS}:")
+
+
+def test_every_port_of_the_reports_is_published():
+    # ZooKeeper, Kafka, Spark master and its page, the workers' pages, the first driver's page, the numbers.
+    published = " ".join(port for service in SERVICES.values() for port in service.get("ports", []))
+    for value in ("2181", "9092", "7077", "8080", "8081", "8082", "4040", "9999"):
+        (name,) = (name for name, port in DOTENV.items() if port == value)
+        assert f"${{{name}}}" in published
+
+
+@pytest.mark.parametrize("service", sorted(SERVICES))
+def test_a_container_has_no_privilege_that_it_does_not_need(service):
+    definition = SERVICES[service]
+    assert not {"privileged", "cap_add", "devices", "pid", "network_mode", "user", "userns_mode"} & set(definition)
+    assert definition["cap_drop"] == ["ALL"]
+    assert definition["security_opt"] == ["no-new-privileges:true"]
+    assert not any("docker.sock" in str(volume) for volume in definition.get("volumes", []))
+    assert definition["mem_limit"]
+
+
+@pytest.mark.parametrize("dockerfile", sorted(ROOT.glob("*/Dockerfile")), ids=lambda path: path.parent.name)
+def test_an_image_runs_as_the_user_stack_under_tini(dockerfile):
+    instructions = re.findall(r"(?m)^([A-Z]+) (.*)$", dockerfile.read_text())
+    last_stage = instructions[max(i for i, (word, _) in enumerate(instructions) if word == "FROM") :]
+    assert [argument for word, argument in last_stage if word == "USER"] == ["stack"]
+    after_user = last_stage[[word for word, _ in last_stage].index("USER") + 1 :]
+    assert not {word for word, _ in after_user} & {"RUN", "COPY", "ADD"}
+    assert dict(last_stage)["ENTRYPOINT"].startswith('["tini",')
+
+
+# --- make and README.md
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_target_of_the_contract_exists_with_a_description(target):
+    assert target in DESCRIBED_TARGETS
+
+
+@pytest.mark.parametrize("target", DESCRIBED_TARGETS)
+def test_a_target_is_in_the_readme(target):
+    assert re.search(rf"\bmake {target}(?![\w-])", readme())
+
+
+@pytest.mark.parametrize("name", DOTENV)
+def test_a_variable_of_dotenv_is_in_the_readme(name):
+    assert re.search(rf"\b{name}\b", readme())
+
+
+@pytest.mark.parametrize("field", fields(Settings), ids=SETTING_NAMES)
+def test_a_setting_is_in_the_readmes_table_with_its_default(field):
+    assert f"| `{field.name.upper()}` | `{field.default}` |" in readme()
+
+
+@pytest.mark.parametrize("service", sorted(set(SERVICES) - {"fog-2"}))  # fog-1 stands for all fog nodes
+def test_a_service_is_in_the_readme(service):
+    assert re.search(rf"(?<![\w-]){service}(?![\w-])", readme())
+
+
+# --- files
+
+
+def test_programs_are_executable_and_shell_scripts_say_what_runs_them():
+    programs = [path for path in repository_files() if path.read_bytes().startswith(b"#!")]
+    assert {"kafka/ask.sh", "spark_cluster/start-job.sh"} <= {str(path.relative_to(ROOT)) for path in programs}
+    assert [path for path in programs if not os.access(path, os.X_OK)] == []
+    sourced = {ROOT / "local" / "env.sh"}
+    assert {path for path in repository_files() if path.suffix == ".sh"} - set(programs) == sourced
+
+
+def test_text_files_end_their_lines_as_linux_does():
+    text = [path for path in repository_files() if path.suffix not in (".png", ".jar", ".pdf")]
+    assert [path for path in text if b"\r" in path.read_bytes()] == []
+
+
+def test_no_file_is_named_utils():
+    assert [path for path in repository_files() if "util" in path.stem] == []
+
+
+@pytest.mark.parametrize("command", sorted({" ".join(service["command"]) for service in SERVICES.values()}))
+def test_the_program_of_a_command_exists(command):
+    program, *arguments = command.split()
+    if program == "python" and arguments[0] == "-m":
+        assert (ROOT / f"{arguments[1].replace('.', '/')}.py").is_file()
+    else:
+        assert (ROOT / (arguments[0] if program == "python" else program)).is_file()

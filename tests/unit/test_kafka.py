@@ -1,0 +1,81 @@
+"""The options of Spark's source and sink, the stack's topics, and what is said when no broker answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from fedstream import kafka
+from fedstream.settings import Settings
+
+
+def test_a_source_reads_its_topic_from_the_first_record_and_never_skips_any():
+    options = kafka.source_options(
+        Settings(kafka_bootstrap_servers="kafka:29092", fetch_max_wait_ms=25), "sensor-data-node-1", 5000
+    )
+    assert options["kafka.bootstrap.servers"] == "kafka:29092"
+    assert options["subscribe"] == "sensor-data-node-1"
+    assert options["startingOffsets"] == "earliest"
+    assert options["failOnDataLoss"] == "true"
+    assert options["maxOffsetsPerTrigger"] == "5000"
+    assert options["kafka.fetch.max.wait.ms"] == "25"
+
+
+def test_a_source_waits_for_more_records_far_shorter_than_the_half_second_of_kafkas_default():
+    assert int(kafka.source_options(Settings(), "numbers", 1)["kafka.fetch.max.wait.ms"]) <= 50
+
+
+def test_options_are_text_as_spark_wants_them():
+    options = kafka.source_options(Settings(), "numbers", 1) | kafka.sink_options(Settings(), "squares")
+    assert all(isinstance(value, str) for value in options.values())
+
+
+def test_a_sink_takes_the_dead_letter_of_the_largest_record_that_a_broker_takes():
+    options = kafka.sink_options(Settings(kafka_bootstrap_servers="kafka:29092"), "dead-letter")
+    assert options["kafka.bootstrap.servers"] == "kafka:29092"
+    assert options["topic"] == "dead-letter"
+    # A record of 1 MiB is 4/3 MiB in base64; 4 kB are for the other fields.
+    assert int(options["kafka.max.request.size"]) >= 2**20 * 4 // 3 + 4096
+
+
+def test_the_topics_of_a_stack_are_those_of_the_contract():
+    # DESIGN.md, section 6.
+    assert sorted(kafka.stack_topics(3)) == [
+        "dead-letter",
+        "global-model",
+        "model-weights",
+        "sensor-data",
+        "sensor-data-node-1",
+        "sensor-data-node-2",
+        "sensor-data-node-3",
+    ]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "connect_producer(settings)",
+        "connect_publisher(settings, 'model-weights')",
+        "ensure_topics(settings, ['model-weights'])",
+        "main()",
+    ],
+)
+def test_no_broker_is_named_within_the_bounded_time_with_what_to_check(program, closed_port, call):
+    code = (
+        "import os, sys, time\n"
+        "from fedstream.kafka import *\n"
+        "from fedstream.kafka import main\n"
+        "settings = Settings.from_env(os.environ)\n"
+        "begin = time.monotonic()\n"
+        f"try: {call}\n"
+        "except KafkaUnavailableError as error: print(time.monotonic() - begin, error)\n"
+        "else: print('connected')\n"
+    )
+    brokers = f"127.0.0.1:{closed_port}"
+    variables = {"KAFKA_BOOTSTRAP_SERVERS": brokers, "WAIT_TIMEOUT_SECONDS": "0.3"}
+    with program("-c", code, "2", **variables) as process:
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    seconds, _, text = out.partition(" ")
+    assert text.startswith(f"no Kafka broker answered at {brokers} within 0.3 s; is the stack up (`make ps`")
+    assert "KAFKA_BOOTSTRAP_SERVERS" in text
+    assert float(seconds) < 10

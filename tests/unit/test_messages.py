@@ -1,0 +1,209 @@
+"""What is on the topics: updates out and in again, bad updates with their reason, and the label rule."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fedstream.messages import BadMessage, GlobalModel, NodeUpdate, label_of, sensor_topic, to_json
+
+# Every labelled reading that the course report shows (section 8.1.1): temperature in °C, vibration in g, label.
+REPORT_READINGS = [
+    (72.48, 0.071, 0),
+    (78.48, 0.033, 0),
+    (61.51, 0.048, 0),
+    (79.58, 0.064, 0),
+    (82.33, 0.029, 0),
+    (84.95, 0.08, 0),
+    (60.9, 0.044, 0),
+    (60.81, 0.053, 0),
+    (81.62, 0.089, 1),
+    (60.44, 0.026, 0),
+    (87.91, 0.055, 1),
+    (88.09, 0.05, 1),
+    (85.97, 0.091, 1),
+    (69.72, 0.061, 0),
+    (85.49, 0.095, 1),
+    (63.7, 0.057, 0),
+    (85.61, 0.094, 1),
+    (79.83, 0.026, 0),
+    (72.55, 0.085, 1),
+    (84.88, 0.026, 0),
+    (84.64, 0.04, 0),
+]
+
+
+def update_json(**fields: str) -> bytes:
+    """Return an update whose fields are given as they stand in JSON; a field that is None is left out."""
+    texts = {"node_id": '"fog-1"', "weight": "40.5", "samples": "3"} | fields
+    return ("{" + ",".join(f'"{name}":{text}' for name, text in texts.items() if text is not None) + "}").encode()
+
+
+@pytest.mark.parametrize(("temperature", "vibration", "label"), REPORT_READINGS)
+def test_the_label_rule_gives_the_label_that_the_report_shows(temperature, vibration, label):
+    assert label_of(temperature, vibration) == label
+
+
+def test_all_21_readings_of_the_report_are_here():
+    assert len(set(REPORT_READINGS)) == 21
+
+
+@pytest.mark.parametrize(
+    ("temperature", "vibration", "label"),
+    [
+        (84.99, 0.079, 0),  # neither
+        (85.0, 0.08, 0),  # both on the limit: the rule says more than
+        (85.01, 0.08, 1),  # hot only
+        (85.0, 0.081, 1),  # shaking only
+        (85.01, 0.081, 1),  # both
+        (-300.0, 0.0, 0),
+        (85.00000000000001, 0.0, 1),  # the next number after 85
+        (0.0, 0.08000000000000002, 1),  # the next number after 0.08
+    ],
+)
+def test_the_label_is_1_above_85_celsius_or_above_0_08_g(temperature, vibration, label):
+    assert label_of(temperature, vibration) == label
+
+
+def test_a_node_has_a_topic_of_its_own():
+    assert [sensor_topic(1), sensor_topic(12)] == ["sensor-data-node-1", "sensor-data-node-12"]
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        NodeUpdate("fog-1", 40.2234, 1234),
+        NodeUpdate("fog-2", -50.0, 1, rejected=7),
+        NodeUpdate('nœud 3 « "é" »', 1e-300, 2**63 - 1, rejected=2**63 - 1),
+    ],
+)
+def test_an_update_comes_back_as_it_was_sent(update):
+    assert NodeUpdate.from_json(to_json(update.as_dict())) == update
+
+
+def test_the_messages_have_the_fields_of_the_contract():
+    # DESIGN.md, section 6.
+    assert (
+        json.loads(to_json(NodeUpdate("fog-1", 40.2234, 1234).as_dict())).items()
+        >= {
+            "node_id": "fog-1",
+            "weight": 40.2234,
+            "samples": 1234,
+        }.items()
+    )
+    assert (
+        json.loads(to_json(GlobalModel(40.2234, 2468, 2).as_dict())).items()
+        >= {
+            "global_weight": 40.2234,
+            "samples": 2468,
+        }.items()
+    )
+
+
+def test_a_message_is_utf8_without_escapes_and_without_spaces():
+    assert to_json({"sensor_id": "é", "label": 0}) == b'{"sensor_id":"\xc3\xa9","label":0}'
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_no_message_is_written_with_a_number_that_json_does_not_have(number):
+    with pytest.raises(ValueError, match="JSON compliant"):
+        to_json({"weight": number})
+
+
+@pytest.mark.parametrize(
+    ("value", "update"),
+    [
+        (update_json(), NodeUpdate("fog-1", 40.5, 3)),
+        (update_json(rejected="2"), NodeUpdate("fog-1", 40.5, 3, 2)),
+        (update_json(weight="40"), NodeUpdate("fog-1", 40.0, 3)),
+        (update_json(weight="-4.05e1"), NodeUpdate("fog-1", -40.5, 3)),
+        (update_json(samples="9223372036854775807"), NodeUpdate("fog-1", 40.5, 2**63 - 1)),
+        (update_json(more="[1,{}]", event_time="null", global_weight='"x"'), NodeUpdate("fog-1", 40.5, 3)),
+        (b' \r\n{ "samples" : 3 , "weight" : 40.5 , "node_id" : "fog-1" }\t', NodeUpdate("fog-1", 40.5, 3)),
+        (update_json(node_id=r'"n\u00f8de"'), NodeUpdate("nøde", 40.5, 3)),
+    ],
+)
+def test_a_good_update_is_read_and_unknown_fields_are_ignored(value, update):
+    read = NodeUpdate.from_json(value)
+    assert read == update
+    assert isinstance(read.weight, float)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "empty value"),
+        (b"", "empty value"),
+        (b" ", "not JSON"),
+        (b"hello", "not JSON"),
+        (b"{'node_id':'fog-1','weight':40.5,'samples':3}", "not JSON"),
+        (update_json()[:-1], "not JSON"),
+        (update_json() + b"}", "not JSON"),
+        (update_json() + update_json(), "not JSON"),
+        (b"\xff\xfe", "invalid UTF-8 at byte 0"),
+        (update_json(node_id='"fog-1').replace(b"fog-1", b"fog-\xe9"), "invalid UTF-8 at byte 16"),
+        (b"[" + update_json() + b"]", "not a JSON object but a list"),
+        (b"[]", "not a JSON object but a list"),
+        (b'"text"', "not a JSON object but a str"),
+        (b"40.5", "not a JSON object but a float"),
+        (b"null", "not a JSON object but a NoneType"),
+        (b"true", "not a JSON object but a bool"),
+        (b"{}", "node_id is missing"),
+        (update_json(node_id=None), "node_id is missing"),
+        (update_json(weight=None), "weight is missing"),
+        (update_json(samples=None), "samples is missing"),
+        (update_json(node_id="null"), "node_id is null"),
+        (update_json(weight="null"), "weight is null"),
+        (update_json(samples="null"), "samples is null"),
+        (update_json(rejected="null"), "rejected is null"),
+        (update_json(node_id="1"), "node_id is of the wrong type: got 1"),
+        (update_json(node_id='["fog-1"]'), "node_id is of the wrong type: got ['fog-1']"),
+        (update_json(node_id='""'), "node_id is empty"),
+        (update_json(weight='"40.5"'), "weight is of the wrong type: got '40.5'"),
+        (update_json(weight="true"), "weight is of the wrong type: got True"),
+        (update_json(weight="{}"), "weight is of the wrong type: got {}"),
+        (update_json(samples='"3"'), "samples is of the wrong type: got '3'"),
+        (update_json(samples="3.0"), "samples is of the wrong type: got 3.0"),
+        (update_json(samples="true"), "samples is of the wrong type: got True"),
+        (update_json(rejected="false"), "rejected is of the wrong type: got False"),
+        (update_json(weight="NaN"), "NaN is not a number"),
+        (update_json(weight="Infinity"), "Infinity is not a number"),
+        (update_json(weight="-Infinity"), "-Infinity is not a number"),
+        (update_json(other="NaN"), "NaN is not a number"),
+        (update_json(weight='"NaN"'), "weight is of the wrong type: got 'NaN'"),
+        (update_json(weight="1e999"), "weight is inf; expected a finite number"),
+        (update_json(weight="-1e999"), "weight is -inf; expected a finite number"),
+        (update_json(samples="0"), "samples is 0; expected a whole number from 1"),
+        (update_json(samples="-3"), "samples is -3; expected a whole number from 1"),
+        (update_json(rejected="-1"), "rejected is -1; expected a whole number from 0"),
+        (update_json(samples="9223372036854775808"), "samples is 9223372036854775808; expected"),
+        (update_json(rejected="9223372036854775808"), "rejected is 9223372036854775808; expected"),
+        (b'{"node_id":' + b"[" * 60_000, "not JSON"),
+        (update_json(other="[" * 5_000 + "]" * 5_000), "not JSON"),
+    ],
+    ids=lambda given: repr(given)[:60],
+)
+def test_a_bad_update_is_refused_with_the_reason(value, reason):
+    with pytest.raises(BadMessage) as caught:
+        NodeUpdate.from_json(value)
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["weight", "samples", "rejected"])
+@pytest.mark.parametrize(
+    "digits",
+    [
+        pytest.param(401, id="more than a float holds"),
+        pytest.param(5_000, id="more than Python's int() takes"),
+    ],
+)
+def test_a_whole_number_of_any_length_is_refused_and_never_fatal(field, digits):
+    with pytest.raises(BadMessage):
+        NodeUpdate.from_json(update_json(**{field: "1" + "0" * (digits - 1)}))
+
+
+def test_a_reason_shows_the_beginning_of_a_long_value_only():
+    with pytest.raises(BadMessage) as caught:
+        NodeUpdate.from_json(update_json(samples='"' + "9" * 50_000 + '"'))
+    assert len(str(caught.value)) < 300

@@ -1,0 +1,518 @@
+"""The edge: simulated readings, readings from CSV files, their pace, their delivery, the command line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from fedstream.messages import sensor_topic
+
+
+@pytest.fixture(scope="module")
+def producer(script):
+    """Return the job script."""
+    return script("producer/sensor_producer.py")
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Put the signal handlers back that the program replaces."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def simulated(producer, count: int, nodes: int = 2, seed: int | None = 7, shifts=None) -> list[tuple[int, dict]]:
+    """Return the first simulated readings."""
+    return list(itertools.islice(producer.simulate_readings(nodes, seed, shifts), count))
+
+
+# --- simulated readings
+
+
+def test_simulated_readings_fill_the_ranges_of_the_contract(producer):
+    readings = [reading for _, reading in simulated(producer, 10_000)]
+    temperatures = [reading["temperature"] for reading in readings]
+    vibrations = [reading["vibration"] for reading in readings]
+    # Of 10,000 uniform draws, one is nearer than a hundredth of the range to either end: all but surely.
+    assert 60.0 <= min(temperatures) < 60.3
+    assert 89.7 < max(temperatures) <= 90.0
+    assert 0.02 <= min(vibrations) < 0.0208
+    assert 0.0992 < max(vibrations) <= 0.1
+    # The mean is that of the ends, its standard error 30 / sqrt(12 * 10,000) = 0.087 °C, five of which are allowed.
+    assert sum(temperatures) / 10_000 == pytest.approx(75, abs=0.44)
+    assert sum(vibrations) / 10_000 == pytest.approx(0.06, abs=0.0012)
+
+
+def test_simulated_readings_have_two_and_three_decimals(producer):
+    for _, reading in simulated(producer, 1000):
+        assert reading["temperature"] == round(reading["temperature"], 2)
+        assert reading["vibration"] == round(reading["vibration"], 3)
+    assert any(reading["temperature"] != round(reading["temperature"], 1) for _, reading in simulated(producer, 100))
+    assert any(reading["vibration"] != round(reading["vibration"], 2) for _, reading in simulated(producer, 100))
+
+
+def test_simulated_labels_follow_the_rule_and_both_occur(producer):
+    readings = [reading for _, reading in simulated(producer, 1000)]
+    for reading in readings:
+        assert reading["label"] == (1 if reading["temperature"] > 85 or reading["vibration"] > 0.08 else 0)
+    assert {reading["label"] for reading in readings} == {0, 1}
+
+
+def test_a_simulated_reading_has_the_fields_of_the_contract_and_no_other(producer):
+    (_, reading), *_ = simulated(producer, 1)
+    assert list(reading) == ["sensor_id", "temperature", "vibration", "label"]
+    assert [type(value) for value in reading.values()] == [str, float, float, int]
+
+
+def test_the_nodes_take_turns_and_the_sensor_is_named_after_its_node(producer):
+    readings = simulated(producer, 7, nodes=3)
+    assert [node for node, _ in readings] == [1, 2, 3, 1, 2, 3, 1]
+    assert all(reading["sensor_id"] == f"node-{node}" for node, reading in readings)
+
+
+def test_a_seed_gives_the_same_readings_each_time_and_another_seed_gives_others(producer):
+    assert simulated(producer, 100, seed=7) == simulated(producer, 100, seed=7)
+    assert simulated(producer, 100, seed=7) != simulated(producer, 100, seed=8)
+    assert simulated(producer, 100, seed=None) != simulated(producer, 100, seed=None)
+
+
+def test_a_shift_moves_one_nodes_readings_and_their_labels_follow(producer):
+    plain, shifted = simulated(producer, 400), simulated(producer, 400, shifts={2: (10.0, -0.01)})
+    for (node, before), (_, after) in zip(plain, shifted, strict=True):
+        warmer, stronger = (10.0, -0.01) if node == 2 else (0.0, 0.0)
+        assert after["temperature"] == pytest.approx(before["temperature"] + warmer, abs=0.0051)
+        assert after["vibration"] == pytest.approx(before["vibration"] + stronger, abs=0.00051)
+        assert after["label"] == (1 if after["temperature"] > 85 or after["vibration"] > 0.08 else 0)
+    assert max(reading["temperature"] for node, reading in shifted if node == 2) > 95
+
+
+# --- readings from a CSV file
+
+
+def replayed(producer, text: str, columns: dict[str, str] | None = None, nodes: int = 2) -> list[tuple[int, dict]]:
+    """Return the readings of a CSV file with this text."""
+    return list(producer.csv_readings(csv.DictReader(io.StringIO(text)), columns or {}, nodes))
+
+
+def test_a_csv_file_with_the_fields_as_columns_needs_no_mapping(producer):
+    text = "sensor_id,temperature,vibration,label,event_time\ns1,72.48,0.071,1,1700000000000\n"
+    reading = {"sensor_id": "s1", "temperature": 72.48, "vibration": 0.071, "label": 1, "event_time": 1700000000000}
+    assert replayed(producer, text) == [(1, reading)]
+
+
+def test_columns_of_other_names_are_mapped_and_the_rest_is_ignored(producer):
+    text = "machine,temp_c,vib_g,alarm,ms,colour\nm1,72.48,0.071,1,5,red\n"
+    columns = {
+        "sensor_id": "machine",
+        "temperature": "temp_c",
+        "vibration": "vib_g",
+        "label": "alarm",
+        "event_time": "ms",
+    }
+    reading = {"sensor_id": "m1", "temperature": 72.48, "vibration": 0.071, "label": 1, "event_time": 5}
+    assert replayed(producer, text, columns) == [(1, reading)]
+
+
+def test_without_a_sensor_column_the_rows_are_dealt_out_to_the_nodes(producer):
+    readings = replayed(producer, "temperature,vibration\n" + "70,0.05\n" * 5, nodes=3)
+    assert [(node, reading["sensor_id"]) for node, reading in readings] == [
+        (1, "node-1"),
+        (2, "node-2"),
+        (3, "node-3"),
+        (1, "node-1"),
+        (2, "node-2"),
+    ]
+
+
+def test_a_sensor_stays_with_its_node_and_new_sensors_go_to_the_nodes_in_turn(producer):
+    rows = "".join(f"{sensor},70,0.05\n" for sensor in ("s9", "s4", "s9", "s7", "s4", "s7"))
+    readings = replayed(producer, "sensor_id,temperature,vibration\n" + rows)
+    # s9 is the first sensor to appear, s4 the second, s7 the third: nodes 1, 2 and 1 again.
+    assert [(reading["sensor_id"], node) for node, reading in readings] == [
+        ("s9", 1),
+        ("s4", 2),
+        ("s9", 1),
+        ("s7", 1),
+        ("s4", 2),
+        ("s7", 1),
+    ]
+
+
+def test_without_a_label_column_the_label_follows_the_rule(producer):
+    readings = replayed(producer, "temperature,vibration\n85,0.08\n85.01,0.02\n60,0.081\n")
+    assert [reading["label"] for _, reading in readings] == [0, 1, 1]
+    assert all("event_time" not in reading for _, reading in readings)
+
+
+def test_a_missing_column_is_named_with_those_there_are_and_how_to_map_it(producer):
+    with pytest.raises(ValueError, match=r"no column 'temperature'") as caught:
+        replayed(producer, "temp_c,vibration\n70,0.05\n")
+    assert "the file has temp_c, vibration" in str(caught.value)
+    assert "--columns temperature=NAME" in str(caught.value)
+
+
+def test_a_mapped_column_that_is_missing_is_named_as_it_was_given(producer):
+    with pytest.raises(ValueError, match=r"no column 'vib' for vibration; the file has temperature, vibration"):
+        replayed(producer, "temperature,vibration\n70,0.05\n", {"vibration": "vib"})
+
+
+def test_a_missing_column_is_named_even_if_the_row_has_more_cells_than_the_header(producer):
+    with pytest.raises(ValueError, match=r"no column 'vibration' for vibration; the file has temperature, label"):
+        replayed(producer, "temperature,label\n70,0,surplus\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "finding"),
+    [
+        (
+            "temperature,vibration\n70,0.05\nwarm,0.05\n",
+            "line 3: temperature is 'warm'; expected a number",
+        ),
+        (
+            "temperature,vibration\n70,\n",
+            "line 2: vibration is ''; expected a number",
+        ),
+        (
+            "temperature,vibration\n70\n",  # the row is too short
+            "line 2: vibration is None; expected a number",
+        ),
+        (
+            "temperature,vibration\n70,0,05\n71,1O\n",
+            "line 3: vibration is '1O'; expected a number",
+        ),
+        (
+            "temperature,vibration,label\n70,0.05,1.0\n",
+            "line 2: label is '1.0'; expected a whole number",
+        ),
+        (
+            "temperature,vibration,event_time\n70,0.05,2026-11-22\n",
+            "line 2: event_time is '2026-11-22'; expected a whole number",
+        ),
+    ],
+)
+def test_a_value_that_is_no_number_is_named_with_line_and_column(producer, text, finding):
+    with pytest.raises(ValueError, match="expected a") as caught:
+        replayed(producer, text)
+    assert str(caught.value) == finding
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-Infinity", "1e999"])
+def test_a_value_that_json_does_not_have_is_named_with_line_and_column(producer, value):
+    with pytest.raises(ValueError, match=f"line 2: temperature is '{value}'; expected a"):
+        replayed(producer, f"temperature,vibration\n{value},0.05\n")
+
+
+def test_the_line_named_is_the_files_line_even_after_an_empty_one(producer):
+    with pytest.raises(ValueError, match="line 4: temperature is 'warm'"):
+        replayed(producer, "temperature,vibration\n70,0.05\n\nwarm,0.05\n")
+
+
+def test_the_readings_before_a_bad_line_are_passed_on(producer):
+    readings = producer.csv_readings(csv.DictReader(["temperature,vibration", "70,0.05", "x,0.05"]), {}, 1)
+    assert next(readings)[1]["temperature"] == 70.0
+    with pytest.raises(ValueError, match="line 3"):
+        next(readings)
+
+
+# --- options
+
+
+@pytest.mark.parametrize(
+    ("text", "shift"), [("2:10:0.02", (2, (10.0, 0.02))), ("1:-5.5:-0.01", (1, (-5.5, -0.01))), ("3:0:0", (3, (0, 0)))]
+)
+def test_a_shift_is_read(producer, text, shift):
+    assert producer.parse_shift(text) == shift
+
+
+@pytest.mark.parametrize("text", ["", "2", "2:10", "2:10:0.02:1", "two:10:0.02", "2:warm:0.02", "2:10:", "2,10,0.02"])
+def test_a_shift_of_another_form_is_refused(producer, text):
+    with pytest.raises(ValueError, match=r".+"):
+        producer.parse_shift(text)
+
+
+@pytest.mark.parametrize("text", ["2:nan:0", "2:0:inf"])
+def test_a_shift_to_where_no_reading_can_be_is_refused(producer, text):
+    with pytest.raises(ValueError, match=r".+"):
+        producer.parse_shift(text)
+
+
+def test_columns_are_read(producer):
+    assert producer.parse_columns("") == {}
+    assert producer.parse_columns("temperature=temp_c") == {"temperature": "temp_c"}
+    assert producer.parse_columns("sensor_id=a b,label=x=y") == {"sensor_id": "a b", "label": "x=y"}
+
+
+def test_a_column_for_a_field_that_readings_do_not_have_is_refused_with_those_they_have(producer):
+    with pytest.raises(ValueError, match="heat, noise is no field of a reading") as caught:
+        producer.parse_columns("noise=n,heat=h,label=l")
+    assert "expected sensor_id, temperature, vibration, label, event_time" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["temperature", "temperature=t,", ","])
+def test_columns_of_another_form_are_refused(producer, text):
+    with pytest.raises(ValueError, match=r".+"):
+        producer.parse_columns(text)
+
+
+# --- pace
+
+
+class Clock:
+    """A clock that only moves when somebody waits for it or says so; also the event that is waited on."""
+
+    def __init__(self) -> None:
+        """Start at an odd time, so that only differences can be right."""
+        self.now = 1234.5
+        self.waits = 0
+        self.stop_at = float("inf")
+
+    def monotonic(self) -> float:
+        """Return the time."""
+        return self.now
+
+    def wait(self, seconds: float) -> bool:
+        """Let the time pass."""
+        assert seconds > 0
+        self.waits += 1
+        self.now += seconds
+        return self.is_set()
+
+    def is_set(self) -> bool:
+        """Tell whether it is time to stop."""
+        return self.now >= self.stop_at
+
+
+@pytest.fixture
+def clock(producer, monkeypatch) -> Clock:
+    """Return the clock that `paced` goes by."""
+    clock = Clock()
+    monkeypatch.setattr(producer, "time", clock)
+    return clock
+
+
+def numbered(count: int) -> list[tuple[int, dict]]:
+    """Return readings that can be told apart."""
+    return [(1, {"index": index}) for index in range(count)]
+
+
+def test_readings_come_at_the_rate(producer, clock):
+    begin = clock.now
+    times = [clock.now - begin for _ in producer.paced(numbered(5), 4.0, clock)]
+    # Four a second: every 250 ms, the first at once.
+    assert times == pytest.approx([0, 0.25, 0.5, 0.75, 1.0])
+
+
+def test_all_readings_come_in_their_order(producer, clock):
+    assert list(producer.paced(numbered(100), 1000.0, clock)) == numbered(100)
+
+
+def test_a_late_reading_does_not_delay_those_behind_it(producer, clock):
+    begin = clock.now
+    times = []
+    for _, reading in producer.paced(numbered(6), 4.0, clock):
+        times.append(clock.now - begin)
+        if reading["index"] == 1:
+            clock.now += 0.6  # the broker was slow with the second one
+    # Due at 0, 0.25, 0.5, 0.75, 1.0, 1.25; the third and the fourth are late because of the second.
+    assert times == pytest.approx([0, 0.25, 0.85, 0.85, 1.0, 1.25])
+
+
+def test_a_high_rate_is_kept_although_no_wait_is_shorter_than_a_millisecond(producer, clock):
+    begin = clock.now
+    count = sum(1 for _ in producer.paced(numbered(10_001), 5000.0, clock))
+    assert count == 10_001
+    assert clock.now - begin == pytest.approx(2.0, abs=0.002)
+    assert clock.waits < 10_001 / 2
+
+
+def test_a_rate_of_0_never_waits(producer, clock):
+    assert len(list(producer.paced(numbered(1000), 0, clock))) == 1000
+    assert clock.waits == 0
+
+
+def test_stopping_ends_the_readings_even_while_one_is_waited_for(producer, clock):
+    clock.stop_at = clock.now + 0.6
+    # Due at 0, 0.25, 0.5; while the one due at 0.75 is waited for, it is time to stop.
+    assert len(list(producer.paced(numbered(100), 4.0, clock))) == 3
+
+
+def test_a_program_told_to_stop_before_it_began_sends_nothing(producer, clock):
+    clock.stop_at = clock.now
+    assert list(producer.paced(numbered(3), 0, clock)) == []
+
+
+# --- delivery
+
+
+class Delivery:
+    """What kafka-python returns of `send`, as far as it is used."""
+
+    def __init__(self, error: Exception | None) -> None:
+        """Fail with the error, if there is one."""
+        self.error = error
+
+    def add_errback(self, call) -> None:
+        """Call back at once, as kafka-python does for a delivery that has already failed."""
+        if self.error:
+            call(self.error)
+
+
+class Broker:
+    """A producer that keeps what it is given, and fails from a certain record on."""
+
+    def __init__(self, fails_at: int | None = None) -> None:
+        """Take everything, or everything up to a record."""
+        self.sent: list[tuple[str, bytes, bytes]] = []
+        self.flushed = 0
+        self.fails_at = fails_at
+
+    def send(self, topic: str, key: bytes, value: bytes) -> Delivery:
+        """Take a record."""
+        self.sent.append((topic, key, value))
+        return Delivery(TimeoutError("no answer") if len(self.sent) == self.fails_at else None)
+
+    def flush(self) -> None:
+        """Remember how much had been sent."""
+        self.flushed = len(self.sent)
+
+
+TOPICS = {1: sensor_topic(1), 2: sensor_topic(2)}
+
+
+def test_each_reading_goes_to_its_nodes_topic_under_its_sensors_name(producer, capsys):
+    broker = Broker()
+    first = {"sensor_id": "node-1", "temperature": 72.48, "vibration": 0.071, "label": 0}
+    second = {"sensor_id": "é2", "temperature": 78.0, "vibration": 0.033, "label": 0}
+    assert producer.publish_readings(broker, [(1, first), (2, second)], TOPICS, quiet=False) == 2
+    assert [(topic, key) for topic, key, _ in broker.sent] == [
+        ("sensor-data-node-1", b"node-1"),
+        ("sensor-data-node-2", "é2".encode()),
+    ]
+    assert [json.loads(value) for _, _, value in broker.sent] == [first, second]
+    assert broker.flushed == 2
+    # The lines of the report's section 8.1.1.
+    assert capsys.readouterr().out == (
+        "Node-1: {'sensor_id': 'node-1', 'temperature': 72.48, 'vibration': 0.071, 'label': 0}\n"
+        "Node-2: {'sensor_id': 'é2', 'temperature': 78.0, 'vibration': 0.033, 'label': 0}\n"
+    )
+
+
+def test_in_quiet_mode_a_count_is_shown_every_ten_thousand_readings(producer, capsys):
+    readings = simulated(producer, 20_001)
+    assert producer.publish_readings(Broker(), readings, TOPICS, quiet=True) == 20_001
+    assert capsys.readouterr().out == "10000 readings sent\n20000 readings sent\n"
+
+
+def test_nothing_to_send_is_no_failure(producer):
+    broker = Broker()
+    assert producer.publish_readings(broker, [], TOPICS, quiet=False) == 0
+    assert broker.sent == []
+
+
+def test_a_reading_that_the_broker_does_not_take_ends_the_program_with_an_error(producer):
+    broker = Broker(fails_at=3)
+    with pytest.raises(click.ClickException) as caught:
+        producer.publish_readings(broker, simulated(producer, 100), TOPICS, quiet=True)
+    assert "the broker did not take a reading: TimeoutError('no answer')" in caught.value.message
+    assert len(broker.sent) == 3, "readings were sent after the failure"
+
+
+def test_a_last_reading_that_fails_only_when_flushed_is_noticed(producer):
+    class LateBroker(Broker):
+        def send(self, topic: str, key: bytes, value: bytes) -> Delivery:
+            self.delivery = super().send(topic, key, value)
+            self.delivery.add_errback = lambda call: setattr(self, "call", call)
+            return self.delivery
+
+        def flush(self) -> None:
+            self.call(TimeoutError("too late"))
+
+    with pytest.raises(click.ClickException, match="too late"):
+        producer.publish_readings(LateBroker(), simulated(producer, 1), TOPICS, quiet=True)
+
+
+# --- command line
+
+
+def run(producer, *arguments: str, **env: str) -> Result:
+    """Run the program with these arguments and variables."""
+    return CliRunner().invoke(producer.main, arguments, env=env)
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_shows_each_example_on_a_line_of_its_own(producer, option):
+    result = run(producer, option)
+    assert result.exit_code == 0
+    examples = [line.strip() for line in producer.__doc__.splitlines() if "python producer/" in line]
+    assert len(examples) == 4
+    assert set(examples) <= {line.strip() for line in result.output.splitlines()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "finding"),
+    [
+        (["--nodes", "0"], "--nodes"),
+        (["--nodes", "two"], "--nodes"),
+        (["--rate", "-1"], "--rate"),
+        (["--rate", "fast"], "--rate"),
+        (["--count", "0"], "--count"),
+        (["--seed", "x"], "--seed"),
+        (["--csv", "no/such/file.csv"], "no/such/file.csv"),
+        (["--csv", "."], "--csv"),
+        (["--shift", "2:10"], "--shift 2:10"),
+        (["--shift", "2:warm:0"], "'warm'"),
+        (["--columns", "heat=h"], "heat is no field of a reading"),
+        (["--columns", "temperature"], "--columns temperature"),
+        (["--speed", "3"], "--speed"),
+        (["surplus"], "surplus"),
+    ],
+)
+def test_a_bad_option_ends_the_program_with_code_2_and_is_named(producer, arguments, finding):
+    result = run(producer, *arguments)
+    assert result.exit_code == 2
+    assert finding in result.output
+
+
+def test_a_bad_setting_ends_the_program_with_code_1_and_is_named_without_a_traceback(producer):
+    result = run(producer, NUMBERS_PORT="ninety")
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: NUMBERS_PORT is 'ninety'; expected a whole number")
+
+
+def test_no_broker_ends_the_program_within_the_bounded_time_and_is_named(program, closed_port):
+    broker = f"127.0.0.1:{closed_port}"
+    with program("producer/sensor_producer.py", KAFKA_BOOTSTRAP_SERVERS=broker, WAIT_TIMEOUT_SECONDS="0.3") as process:
+        out, err = process.communicate()
+    assert (process.returncode, out) == (1, "")
+    assert err.startswith(f"Error: no Kafka broker answered at {broker} within 0.3 s")
+
+
+@pytest.mark.usefixtures("signals")
+def test_a_bad_line_of_a_file_is_named_with_the_file(producer, monkeypatch, tmp_path):
+    class Connected(Broker):
+        def __enter__(self) -> Broker:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    broker = Connected()
+    monkeypatch.setattr(producer.kafka, "ensure_topics", lambda *_: [])
+    monkeypatch.setattr(producer.kafka, "connect_producer", lambda *_, **__: broker)
+    file: Path = tmp_path / "machines.csv"
+    file.write_text("\ufefftemp,vibration\n70.5,0.05\nwarm,0.05\n", encoding="utf-8")
+    result = run(producer, "--csv", str(file), "--columns", "temperature=temp", "--rate", "0", "--no-quiet")
+    assert result.exit_code == 1
+    assert f"Error: {file}: line 3: temp is 'warm'; expected a number" in result.output
+    assert [json.loads(value)["temperature"] for _, _, value in broker.sent] == [70.5]

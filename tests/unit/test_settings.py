@@ -1,0 +1,127 @@
+"""The jobs' settings: defaults, values from the environment, and what is said of a bad value."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from fedstream.settings import SettingError, Settings
+
+ANOTHER_VALUE = {
+    "KAFKA_BOOTSTRAP_SERVERS": ("kafka:29092,other:9092", "kafka:29092,other:9092"),
+    "CHECKPOINT_DIR": ("/data/checkpoints", Path("/data/checkpoints")),
+    "WAIT_TIMEOUT_SECONDS": ("2.5", 2.5),
+    "TEMPERATURE_MIN_CELSIUS": ("-40", -40.0),
+    "TEMPERATURE_MAX_CELSIUS": ("125.5", 125.5),
+    "VIBRATION_MAX_G": ("16", 16.0),
+    "MAX_VALUE_BYTES": ("1048576", 1_048_576),
+    "MAX_OFFSETS_PER_TRIGGER": ("1", 1),
+    "MAX_UPDATES_PER_TRIGGER": ("7", 7),
+    "FETCH_MAX_WAIT_MS": ("0", 0),
+    "TRIGGER_INTERVAL_MS": ("250", 250),
+    "TOPIC_PARTITIONS": ("1000", 1000),
+    "NUMBERS_HOST": ("producer", "producer"),
+    "NUMBERS_PORT": ("65535", 65_535),
+}
+
+
+def test_without_environment_the_contract_defaults_hold():
+    settings = Settings.from_env({})
+    # DESIGN.md: Kafka from the host on 9092, numbers on 9999; issue 3: temperature from -100 to 1000 °C.
+    assert settings.kafka_bootstrap_servers == "localhost:9092"
+    assert (settings.numbers_host, settings.numbers_port) == ("localhost", 9999)
+    assert (settings.temperature_min_celsius, settings.temperature_max_celsius) == (-100.0, 1000.0)
+
+
+def test_there_is_another_value_to_try_for_every_setting():
+    assert set(ANOTHER_VALUE) == {field.name.upper() for field in fields(Settings)}
+
+
+@pytest.mark.parametrize("name", ANOTHER_VALUE)
+def test_a_variable_sets_its_own_setting_and_no_other(name):
+    text, value = ANOTHER_VALUE[name]
+    settings = Settings.from_env({name: text})
+    changed = {field.name: getattr(settings, field.name) for field in fields(Settings)}
+    assert changed.pop(name.lower()) == value
+    assert type(getattr(settings, name.lower())) is type(value) or isinstance(value, Path)
+    assert changed == {name: getattr(Settings(), name) for name in changed}
+
+
+@pytest.mark.parametrize("name", ANOTHER_VALUE)
+@pytest.mark.parametrize("text", ["", "  "])
+def test_an_empty_variable_keeps_the_default(name, text):
+    assert Settings.from_env({name: text}) == Settings()
+
+
+def test_spaces_around_a_value_do_not_count():
+    assert Settings.from_env({"NUMBERS_PORT": " 4711\n", "NUMBERS_HOST": " producer "}) == Settings(
+        numbers_port=4711, numbers_host="producer"
+    )
+
+
+def test_variables_that_are_no_settings_are_ignored():
+    assert Settings.from_env({"PATH": "/bin", "numbers_port": "1", "MAX_VALUE": "x"}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("WAIT_TIMEOUT_SECONDS", "soon", "a number of at least 0.1"),
+        ("WAIT_TIMEOUT_SECONDS", "0.09", "a number of at least 0.1"),
+        ("WAIT_TIMEOUT_SECONDS", "-1", "a number of at least 0.1"),
+        ("WAIT_TIMEOUT_SECONDS", "inf", "a number of at least 0.1"),
+        ("WAIT_TIMEOUT_SECONDS", "1e999", "a number of at least 0.1"),
+        ("WAIT_TIMEOUT_SECONDS", "nan", "a number of at least 0.1"),
+        ("WAIT_TIMEOUT_SECONDS", "60 s", "a number of at least 0.1"),
+        ("WAIT_TIMEOUT_SECONDS", "1,5", "a number of at least 0.1"),
+        ("TEMPERATURE_MIN_CELSIUS", "cold", "a number"),
+        ("TEMPERATURE_MIN_CELSIUS", "-inf", "a number"),
+        ("TEMPERATURE_MAX_CELSIUS", "Infinity", "a number"),
+        ("VIBRATION_MAX_G", "0", "a number of at least 0.001"),
+        ("MAX_VALUE_BYTES", "0", "a whole number of at least 1"),
+        ("MAX_VALUE_BYTES", "1048577", "a whole number of at least 1"),
+        ("MAX_OFFSETS_PER_TRIGGER", "1.5", "a whole number of at least 1"),
+        ("MAX_OFFSETS_PER_TRIGGER", "1e3", "a whole number of at least 1"),
+        ("MAX_UPDATES_PER_TRIGGER", "0", "a whole number of at least 1"),
+        ("FETCH_MAX_WAIT_MS", "-1", "a whole number of at least 0 and at most 60000"),
+        ("FETCH_MAX_WAIT_MS", "60001", "a whole number of at least 0 and at most 60000"),
+        ("TRIGGER_INTERVAL_MS", "-1", "a whole number of at least 0"),
+        ("TRIGGER_INTERVAL_MS", "one", "a whole number of at least 0"),
+        ("TOPIC_PARTITIONS", "0", "a whole number of at least 1 and at most 1000"),
+        ("TOPIC_PARTITIONS", "1001", "a whole number of at least 1 and at most 1000"),
+        ("NUMBERS_PORT", "0", "a whole number of at least 1 and at most 65535"),
+        ("NUMBERS_PORT", "65536", "a whole number of at least 1 and at most 65535"),
+        ("NUMBERS_PORT", "0x50", "a whole number of at least 1 and at most 65535"),
+    ],
+)
+def test_a_bad_value_is_refused_with_name_value_and_what_is_expected(name, text, expected):
+    with pytest.raises(SettingError) as caught:
+        Settings.from_env({name: text})
+    assert f"{name} is {text!r}; expected {expected}" in str(caught.value)
+
+
+def test_a_number_too_large_for_any_limit_is_refused_like_any_other():
+    text = "1" + "0" * 400  # more than a float can hold
+    with pytest.raises(SettingError, match=r"TOPIC_PARTITIONS is '1000.*expected a whole number"):
+        Settings.from_env({"TOPIC_PARTITIONS": text})
+
+
+def test_a_limit_is_written_out_in_full():
+    with pytest.raises(SettingError, match="at most 1048576"):  # 2^20, not 1.04858e+06
+        Settings.from_env({"MAX_VALUE_BYTES": "2000000"})
+
+
+@pytest.mark.parametrize("low", ["50", "50.5", "1000"])
+def test_the_lower_temperature_limit_must_be_below_the_upper_one(low):
+    with pytest.raises(SettingError) as caught:
+        Settings.from_env({"TEMPERATURE_MIN_CELSIUS": low, "TEMPERATURE_MAX_CELSIUS": "50"})
+    text = str(caught.value)
+    assert f"TEMPERATURE_MIN_CELSIUS is {float(low)}" in text
+    assert "expected less than TEMPERATURE_MAX_CELSIUS, which is 50.0" in text
+
+
+def test_one_temperature_limit_is_checked_against_the_default_of_the_other():
+    with pytest.raises(SettingError, match=r"TEMPERATURE_MIN_CELSIUS is -100\.0; expected less than"):
+        Settings.from_env({"TEMPERATURE_MAX_CELSIUS": "-100"})
