@@ -67,5 +67,5 @@ def script() -> Callable[[str], ModuleType]:
 
 @pytest.fixture(scope="session")
 def program() -> Callable[..., AbstractContextManager[subprocess.Popen[str]]]:
-    """Give the function that runs Python in a process of its own: `with program("-c", "print(1)") as process`."""
+    """Return the function that runs Python in a process of its own, which ends with its `with` block."""
     return run_program

@@ -114,7 +114,7 @@ class Stack:
                 "-c",
                 f"source local/env.sh; supervisorctl -c local/supervisord.conf {verb} {self._name(service)}",
             ]
-        subprocess.run(command, cwd=ROOT, env=os.environ | ENV, check=True, capture_output=True, timeout=60)
+        subprocess.run(command, cwd=ROOT, env=os.environ | ENV, check=verb == "start", capture_output=True, timeout=60)
 
     def _name(self, job: str) -> str:
         return f"{job.rsplit('-', 1)[0]}:{job}" if job.startswith(("fog-", "spark-worker-")) else job
@@ -177,7 +177,7 @@ class Stack:
 
 
 def eventually(
-    what: str, observe: Callable[[], Any], good: Callable[[Any], bool], timeout_seconds: float = 90, logs: str = ""
+    what: str, observe: Callable[[], Any], good: Callable[[Any], bool], timeout_seconds: float = 150, logs: str = ""
 ) -> Any:
     """Observe until it is good and return it; fail with what was seen last."""
     deadline = time.monotonic() + timeout_seconds

@@ -81,12 +81,12 @@ def test_rejected_records_do_not_count_as_samples():
 
 
 def test_the_order_of_the_nodes_changes_no_bit_of_the_global_weight():
-    # Summed from the left in double precision, these orders differ in their last digits.
-    updates = [NodeUpdate(f"fog-{i}", 0.1 + 10.0 ** (3 * i - 4), 7 ** (5 - i)) for i in range(5)]
-    results = {global_weight(list(order)) for order in itertools.permutations(updates)}
-    assert len(results) == 1
-    naive = {sum(u.weight * u.samples for u in order) for order in itertools.permutations(updates)}
-    assert len(naive) > 1, "these numbers would not show a dependence on the order"
+    weights_and_samples = [(40.1, 3), (40.7, 1), (0.1, 7), (44.3, 11), (1e-7, 5)]
+    updates = [NodeUpdate(f"fog-{index}", *pair) for index, pair in enumerate(weights_and_samples)]
+    orders = [list(order) for order in itertools.permutations(updates)]
+    assert len({global_weight(order) for order in orders}) == 1
+    simple = {sum(update.weight * update.samples for update in order) / 27 for order in orders}
+    assert len(simple) > 1, "with these numbers a simple sum would do: they show nothing"
 
 
 @pytest.mark.parametrize("samples", [1, 8, 1024])
