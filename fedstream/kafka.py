@@ -43,6 +43,15 @@ def sink_options(settings: Settings, topic: str) -> dict[str, str]:
     }
 
 
+def _connection_options(settings: Settings) -> dict[str, Any]:
+    return {
+        "bootstrap_servers": settings.kafka_bootstrap_servers.split(","),
+        "bootstrap_timeout_ms": int(settings.wait_timeout_seconds * 1000),
+        # The default doubles the pause up to 30 s, long after a broker that was just starting is there.
+        "reconnect_backoff_max_ms": 500,
+    }
+
+
 def connect_producer(settings: Settings, linger_ms: int = 0) -> KafkaProducer:
     """Return a producer; it is idempotent and waits for all replicas (the defaults of kafka-python 3).
 
@@ -52,8 +61,7 @@ def connect_producer(settings: Settings, linger_ms: int = 0) -> KafkaProducer:
     timeout_ms = int(settings.wait_timeout_seconds * 1000)
     try:
         return KafkaProducer(
-            bootstrap_servers=settings.kafka_bootstrap_servers.split(","),
-            bootstrap_timeout_ms=timeout_ms,
+            **_connection_options(settings),
             delivery_timeout_ms=max(timeout_ms, 31_000),  # at least one request_timeout_ms (30 s) and the linger
             linger_ms=linger_ms,
         )
@@ -86,9 +94,7 @@ def ensure_topics(settings: Settings, names: Iterable[str]) -> list[str]:
     timeout_ms = int(settings.wait_timeout_seconds * 1000)
     names = list(names)
     try:
-        admin = KafkaAdminClient(
-            bootstrap_servers=settings.kafka_bootstrap_servers.split(","), bootstrap_timeout_ms=timeout_ms
-        )
+        admin = KafkaAdminClient(**_connection_options(settings))
     except KafkaTimeoutError as error:
         raise _unavailable(settings) from error
     with admin:

@@ -95,7 +95,7 @@ def test_updates_are_read_in_the_topics_order_and_bad_records_stand_aside_with_t
         long,
         bad,
         record(0, update("fog-1", 40.0, 1)),
-        record(0, update("fog-3", 1.0, 1), partition=1),
+        record(0, update("fog-3", 1.0, 1), partition=1, size=1000),  # the largest that is read
         record(6, None),
     ]
     updates, rejected = cloud.read_updates(records, 1000)
