@@ -78,7 +78,8 @@ submit: ## submit a program of yours: APP=my_job.py ARGS="..." OPTS="--class Mai
 base-image: ## make BASE_IMAGE from Debian packages, where no image registry answers
 	@docker/base-image.sh $(BASE_IMAGE)
 
-demo: up run-fog run-cloud run-squares run-producer ## everything from a bare clone: run the whole chain, check it, show it
+demo: up ## everything from a bare clone: run the whole chain, check it, show it
+	@$(MAKE) -j4 run-fog run-cloud run-squares run-producer
 	@{ $(MAKE) run-sum ARGS= || true; timeout 120 $(FOLLOW_SQUARES) || true; } | { $(IN_STACK_PYTHON) -m fedstream.demo --nodes $(NODES); }
 	@echo; echo "The jobs go on: make ps, make logs S=fog-1, http://$(PUBLIC_HOST):$(SPARK_MASTER_UI_PORT). Stop with: make down"
 

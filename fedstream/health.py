@@ -75,7 +75,11 @@ def listening_ports() -> dict[int, str]:
 
 def _ask(name: str, env: Mapping[str, str]) -> None:
     script = Path(__file__).parent.parent / "kafka" / "ask.sh"
-    answer = subprocess.run([str(script), name], env=dict(env), capture_output=True, text=True, timeout=10)
+    try:
+        answer = subprocess.run([str(script), name], env=dict(env), capture_output=True, text=True, timeout=10)
+    except subprocess.TimeoutExpired as error:
+        msg = "no answer within 10 s"
+        raise NotReadyError(msg) from error
     if answer.returncode != 0 or (name == "zookeeper" and answer.stdout != "imok"):
         msg = f"no answer ({(answer.stdout or answer.stderr).strip()[-200:]})"
         raise NotReadyError(msg)

@@ -64,19 +64,28 @@ def parse_readings(records: DataFrame, settings: Settings) -> DataFrame:
     One pass of `from_json` with a schema decides; what costs more is evaluated for bad records only.
     """
     text = F.col("value").cast("string")
-    # Inside another object, text behind the reading's closing brace is a syntax error; alone it would be ignored.
+    # Alone, text behind a JSON value would be ignored; inside another object it is a syntax error.
     wrapped = F.concat(F.lit('{"reading":'), text, F.lit("}"))
     parsed = F.from_json(
         F.when(F.length("value") <= settings.max_value_bytes, wrapped),
         f"reading STRUCT<{READING_DDL}>, malformed STRING",
         {"columnNameOfCorruptRecord": "malformed", "allowSingleQuotes": "false"},
     )
+    # from_json reads any JSON value as a string; the quote after the name tells a string, where no object is nested.
+    quoted = _is_flat(text) & text.rlike(r'"sensor_id"\s*:\s*"')
+    type_name = F.schema_of_variant(F.try_variant_get(F.try_parse_json(text), "$.sensor_id", "variant"))
+    sensor_id = F.when(quoted | (type_name == "STRING"), F.nullif("parsed.reading.sensor_id", F.lit("")))
     return (
         records.withColumn("parsed", parsed)
-        .select("*", *(F.col(f"parsed.reading.{name}") for name in READING_FIELDS))
+        .select("*", sensor_id.alias("sensor_id"), *(F.col(f"parsed.reading.{name}") for name in READING_FIELDS[1:]))
         .withColumn("reason", _reason(text, settings))
         .drop("parsed")
     )
+
+
+def _is_flat(text: Column) -> Column:
+    """Tell records as sensors send them, from brace to brace with none in between; others get slower checks."""
+    return text.startswith("{") & (F.locate("}", text) == F.length(text))
 
 
 def _reason(text: Column, settings: Settings) -> Column:
@@ -84,15 +93,17 @@ def _reason(text: Column, settings: Settings) -> Column:
     size = F.length("value")
     low, high = settings.temperature_min_celsius, settings.temperature_max_celsius
     temperature, vibration, label = F.col("temperature"), F.col("vibration"), F.col("label")
-    # from_json turns any JSON value into a string, so the opening quote has to be seen in the text.
-    quoted_id = text.rlike(r'"sensor_id"\s*:\s*"') & (F.col("sensor_id") != "")
+    # A text with braces of its own could close the object it was wrapped in; it cannot be an array's one element, too.
+    is_element = F.json_array_length(F.concat(F.lit("["), text, F.lit("]"))) == 1
+    is_one_value = _is_flat(text) | F.coalesce(is_element, F.lit(False))
     is_good = (
         F.col("parsed.malformed").isNull()
-        & quoted_id
+        & F.col("sensor_id").isNotNull()
         & temperature.between(low, high)
         & vibration.between(0, settings.vibration_max_g)
         & label.isin(0, 1)
         & F.is_valid_utf8("value")
+        & is_one_value
     )
     reason = (
         F.when(F.coalesce(is_good, F.lit(False)), F.lit(None).cast("string"))
@@ -104,7 +115,7 @@ def _reason(text: Column, settings: Settings) -> Column:
             ),
         )
         .when(~F.is_valid_utf8("value"), F.lit("invalid UTF-8"))
-        .when(F.col("parsed.reading").isNull(), F.lit("not JSON, or not one JSON object"))
+        .when(F.col("parsed.reading").isNull() | ~text.rlike(r"^\s*\{"), F.lit("not JSON, or not one JSON object"))
     )
     for name, wanted in (
         ("sensor_id", "a non-empty string"),
@@ -113,7 +124,7 @@ def _reason(text: Column, settings: Settings) -> Column:
         ("label", "the whole number 0 or 1"),
     ):
         value = F.get_json_object(text, f"$.{name}")
-        absent = F.col(name).isNull() if name != "sensor_id" else ~F.coalesce(quoted_id, F.lit(False))
+        absent = F.col(name).isNull()
         shown = F.substring(value, 1, 100)
         got = F.format_string(f"{name} is of the wrong type: got %s, expected {wanted}", shown)
         reason = reason.when(absent & value.isNull(), F.lit(f"{name} is missing or null; expected {wanted}"))
@@ -135,6 +146,7 @@ def _reason(text: Column, settings: Settings) -> Column:
             F.format_string(f"vibration is %s g; expected 0 to {settings.vibration_max_g:g}", vibration),
         )
         .when(~label.isin(0, 1), F.format_string("label is %d; expected 0 or 1", label))
+        .when(~is_one_value, F.lit("not JSON, or not one JSON object"))
         .otherwise(F.lit("event_time is of the wrong type; expected whole milliseconds since 1970"))
     )
 
@@ -143,7 +155,7 @@ def dead_letters(rejected: DataFrame) -> DataFrame:
     """Turn records (value, reason, topic, partition, offset) into the values of `dead-letter`: JSON, base64 inside."""
     letter = F.to_json(
         F.struct(
-            F.base64("value").alias("value"),
+            F.translate(F.base64("value"), "\r\n", "").alias("value"),  # Spark breaks it into lines as mail does
             "reason",
             "topic",
             "partition",

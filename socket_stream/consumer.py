@@ -76,12 +76,17 @@ def build_query(
 
 
 def complete_lines(lines: BinaryIO) -> Iterator[bytes]:
-    """Yield lines with their end; an over-long one is cut into bad lines, the last one of a dead producer dropped."""
+    """Yield lines with their end; of an over-long one the beginning, of a dead producer's cut-off one nothing."""
+    in_long_line = False
     while line := lines.readline(LONGEST_LINE_BYTES):
         if line.endswith(b"\n"):
-            yield line
+            if not in_long_line:
+                yield line
+            in_long_line = False
         elif len(line) == LONGEST_LINE_BYTES:
-            yield line + b"\n"  # no number: shown and counted like any other bad line
+            if not in_long_line:
+                yield line + b"\n"  # no number: shown and counted like any other bad line
+            in_long_line = True
 
 
 def relay_lines(host: str, port: int) -> int:
