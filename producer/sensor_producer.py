@@ -32,6 +32,7 @@ from fedstream.settings import Settings, command_help
 
 TEMPERATURE_CELSIUS = (60.0, 90.0)
 VIBRATION_G = (0.02, 0.1)
+UNACKNOWLEDGED = 10_000  # most readings on their way to the broker
 QUIET_ABOVE_RATE = 20.0  # readings a second; above it a terminal shows a count, not every reading
 
 Reading = dict[str, Any]
@@ -159,8 +160,10 @@ def publish_readings(
         sent += 1
         if not quiet:
             print(f"Node-{node}: {reading}", flush=True)
-        elif sent % 10_000 == 0:
-            print(f"{sent} readings sent", flush=True)
+        if sent % UNACKNOWLEDGED == 0:
+            producer.flush()  # the client buffers without limit: a slow broker would fill the memory
+            if quiet:
+                print(f"{sent} readings sent", flush=True)
         if failed:
             break
     producer.flush()
