@@ -16,7 +16,7 @@ KAFKA_JARS := .venv/share/kafka
 SPARK_JARS := .venv/share/spark-connector
 APP_SUM := java-sum/target/app-sum-1.0-SNAPSHOT.jar
 COPY_JARS = command -v mvn >/dev/null || { echo "mvn is missing; on Debian: apt-get install maven" >&2; exit 1; }; \
-  mvn -B -q -Dstyle.color=never -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$@.new && rm -rf $@ && mv $@.new $@
+  mvn -B -q -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$@.new && rm -rf $@ && mv $@.new $@
 
 runner-setup: $(PYTHON) $(KAFKA_JARS) $(SPARK_JARS) $(APP_SUM)
 
@@ -31,7 +31,7 @@ $(SPARK_JARS): spark_cluster/pom.xml $(PYTHON)
 
 $(APP_SUM): java-sum/pom.xml $(wildcard java-sum/src/main/java/*)
 	$(SAY) "the Java job (its tests: mvn -f java-sum/pom.xml test)"
-	@mvn -B -q -Dstyle.color=never -f java-sum/pom.xml package -DskipTests; touch $@
+	@mvn -B -q -f java-sum/pom.xml package -DskipTests; touch $@
 
 runner-up: setup
 	@$(ENV); mkdir -p $$RUN_PATH/logs $$DATA_DIR $$CHECKPOINT_DIR
