@@ -81,6 +81,7 @@ def test_a_killed_aggregator_goes_on_where_it_was(stack: Stack) -> None:
 
 
 def test_jobs_go_on_when_a_worker_is_killed(stack: Stack) -> None:
+    stack.make("run-fog", "run-cloud")
     stack.make("run-producer", "ARGS=--rate 20")
     stack.stop("spark-worker-1")
     for node in (1, 2):
