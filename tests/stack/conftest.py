@@ -49,10 +49,9 @@ ENV = {
 class Stack:
     """A running stack and the ways in which a user reaches it."""
 
-    def __init__(self, runner: str, compose: DockerCompose | None) -> None:
-        """Remember the runner; `compose` is testcontainers' handle of the Docker runner."""
+    def __init__(self, runner: str) -> None:
+        """Remember the runner."""
         self.runner = runner
-        self.compose = compose
         self.bootstrap = f"localhost:{ENV['KAFKA_PORT']}"
 
     def make(self, *words: str, check: bool = True, **env: str) -> str:
@@ -176,9 +175,7 @@ class Stack:
             return json.load(response)
 
 
-def eventually(
-    what: str, observe: Callable[[], Any], good: Callable[[Any], bool], timeout_seconds: float = 150, logs: str = ""
-) -> Any:
+def eventually(what: str, observe: Callable[[], Any], good: Callable[[Any], bool], timeout_seconds: float = 150) -> Any:
     """Observe until it is good and return it; fail with what was seen last."""
     deadline = time.monotonic() + timeout_seconds
     while True:
@@ -186,7 +183,7 @@ def eventually(
         if good(seen):
             return seen
         if time.monotonic() > deadline:
-            pytest.fail(f"{what}: not within {timeout_seconds:g} s; last seen: {seen!r:.2000}\n{logs}")
+            pytest.fail(f"{what}: not within {timeout_seconds:g} s; last seen: {seen!r:.2000}")
         time.sleep(0.2)  # between two observations
 
 
@@ -197,11 +194,11 @@ def stack() -> Iterator[Stack]:
     if runner == "docker":
         os.environ |= ENV  # testcontainers hands its own environment on to Compose
         compose = DockerCompose(ROOT, build=True, wait=True, profiles=["jobs"], services=SERVICES)
-        stack = Stack(runner, compose)
+        stack = Stack(runner)
         stack.make("clean")
         compose.start()
     else:
-        stack = Stack(runner, None)
+        stack = Stack(runner)
         stack.make("clean")
         stack.make("up")
     try:
