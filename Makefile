@@ -26,6 +26,7 @@ endif
 $(foreach number,NODES FOG_NODES_MAX UP_TIMEOUT_SECONDS,$(if $(shell [[ '$($(number))' =~ ^[1-9][0-9]*$$ ]] || echo bad),$(error $(number) is '$($(number))'; expected a whole number of at least 1)))
 
 PYTHON := .venv/bin/python
+OUTPUT := learning-curves.png
 SAY = @echo "==>"
 
 include $(STACK)/runner.mk
@@ -63,6 +64,9 @@ run-fog: ## start the fog nodes 1..NODES; NODES=2 ARGS="--topic sensor-data"
 run-cloud: ## start the cloud aggregator
 	@$(call run_job,cloud,cloud,$(ARGS))
 
+plot: ## learning curves of the newest run, into the picture OUTPUT
+	@$(IN_STACK_PYTHON) -m fedstream.cli plot --output - $(ARGS) >$(OUTPUT).new && mv $(OUTPUT).new $(OUTPUT) && echo "$(OUTPUT)"
+
 run-squares: ## start the squares of the number stream; ARGS="--output DIR --format csv"
 	@$(call run_job,squares,squares,$(ARGS))
 
@@ -79,8 +83,10 @@ base-image: ## make BASE_IMAGE from Debian packages, where no image registry ans
 	@docker/base-image.sh $(BASE_IMAGE)
 
 demo: up ## everything from a bare clone: run the whole chain, check it, show it
-	@$(MAKE) -j4 run-fog run-cloud run-squares run-producer
+	@$(MAKE) run-producer ARGS="--rate 100"
+	@$(MAKE) -j3 run-fog run-cloud run-squares ARGS= MAX_READINGS_PER_UPDATE=300
 	@{ $(MAKE) run-sum ARGS= || true; timeout 120 $(FOLLOW_SQUARES) || true; } | { $(IN_STACK_PYTHON) -m fedstream.demo --nodes $(NODES); }
+	@$(MAKE) plot ARGS= || true
 	@echo; echo "The jobs go on: make ps, make logs S=fog-1, http://$(PUBLIC_HOST):$(SPARK_MASTER_UI_PORT). Stop with: make down"
 
 test: test-unit test-spark test-stack ## every test, the stack's on the chosen runner
@@ -110,7 +116,7 @@ runner-say:
 # The package in a virtual environment of its own, with the exact versions of requirements.lock.
 $(PYTHON): pyproject.toml requirements.lock
 	$(SAY) "Python packages into .venv (Spark is the large one: about a minute)"
-	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "python3 is $$(python3 --version); expected 3.10 or newer" >&2; exit 1; }
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "python3 is $$(python3 --version); expected 3.11 or newer" >&2; exit 1; }
 	@[[ -x $(PYTHON) ]] || python3 -m venv .venv || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@.venv/bin/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[spark,local,dev]' || { rm -f $(PYTHON); exit 1; }
 	@touch $(PYTHON)

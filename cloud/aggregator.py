@@ -1,6 +1,8 @@
-"""Cloud aggregator: merges the nodes' latest weights into the global model.
+"""Cloud aggregator: merges what the nodes have learned into the global model, round by round, and sends it back.
 
-    model-weights --> [latest of each node] --> mean weighted by samples --> global-model
+    model-weights --> [latest weight of each node] --> mean weighted by samples --> global-model (key weight)
+                  --> [updates of the round]       --> Flower strategy          --> global-model (key MODEL)
+    round-control --> [deadlines, rollbacks]       --^                              model-versions, events
 
 Example:
     spark-submit cloud/aggregator.py
@@ -8,10 +10,12 @@ Example:
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
-from pathlib import Path
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import click
@@ -19,10 +23,14 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from fedstream import kafka, messages, streams
+from fedstream import kafka, messages, snapshot, streams
+from fedstream.console import console_table, round_table
 from fedstream.messages import BadMessage, GlobalModel, NodeUpdate
 from fedstream.model import global_weight, merge_updates
-from fedstream.settings import Settings, command_help
+from fedstream.models import Model, make_model
+from fedstream.protocol import RoundModel
+from fedstream.rounds import Federation
+from fedstream.settings import Settings, command_help, parse_options
 from fedstream.state import BatchState
 
 Rejected = tuple[Row, str]  # a record of the topic and the reason
@@ -35,30 +43,68 @@ def bounded_records(records: DataFrame, max_value_bytes: int) -> DataFrame:
     return records.select(value, size.alias("size"), "topic", "partition", "offset")
 
 
-def read_updates(records: Iterable[Row], max_value_bytes: int) -> tuple[list[NodeUpdate], list[Rejected]]:
-    """Split a micro-batch into updates and rejected records, in the topic's order."""
-    updates, rejected = [], []
-    for record in sorted(records, key=lambda record: (record.partition, record.offset)):
+def read_message(record: Row, max_value_bytes: int) -> dict[str, Any]:
+    """Return a record's JSON object.
+
+    Raises:
+        BadMessage: it is too long or not a JSON object.
+    """
+    if (record.size or 0) > max_value_bytes:
+        msg = f"value of {record.size} bytes; expected at most MAX_UPDATE_BYTES={max_value_bytes}"
+        raise BadMessage(msg)
+    return messages.read_json_object(record.value)
+
+
+def obey(federation: Federation, command: Mapping[str, Any], now: int) -> None:
+    """Do what a message of `round-control` says: {"command": "deadline"|"rollback", "run_id", "round"|"model"}.
+
+    Raises:
+        BadMessage: it is no such command.
+    """
+    match command.get("command"):
+        case "deadline":
+            federation.pass_deadline(str(command.get("run_id")), messages.read_count(command, "round", low=1))
+        case "rollback":
+            old = messages.read_field(command, "model", dict, "a message of model-versions")
+            federation.rollback(RoundModel.from_message(old), now)
+        case other:
+            msg = f"command is {other!r:.100}; expected deadline or rollback"
+            raise BadMessage(msg)
+
+
+def take_in(
+    records: Iterable[Row], latest: dict[str, NodeUpdate], federation: Federation | None, settings: Settings, now: int
+) -> tuple[dict[str, NodeUpdate], list[Rejected], int]:
+    """Take in a micro-batch, record by record in the topics' order; the federation changes as it goes.
+
+    Returns the latest update of each node, the rejected records, and how many weights were replayed or late.
+    """
+    rejected: list[Rejected] = []
+    stale = 0
+    for record in sorted(records, key=lambda record: (record.topic, record.partition, record.offset)):
         try:
-            if (record.size or 0) > max_value_bytes:
-                msg = f"value of {record.size} bytes; expected at most MAX_VALUE_BYTES={max_value_bytes}"
-                raise BadMessage(msg)
-            updates.append(NodeUpdate.from_json(record.value))
+            message = read_message(record, settings.max_update_bytes)
+            if record.topic == messages.ROUND_CONTROL:
+                if federation:
+                    obey(federation, message, now)
+            else:
+                update = NodeUpdate.from_message(message)
+                if federation and "round" in message:
+                    federation.receive_message(message, [record.partition, record.offset])
+                latest, is_stale = merge_updates(latest, [update])
+                stale += is_stale if "round" not in message else 0
+                if federation:
+                    federation.hear(update)
         except BadMessage as error:
             rejected.append((record, str(error)))
-    return updates, rejected
+        if federation:
+            federation.settle(now)
+    return latest, rejected, stale
 
 
-def close_batch(latest: dict[str, Any], updates: list[NodeUpdate]) -> tuple[dict[str, Any], int]:
-    """Return the latest update of each node after a micro-batch, and how many updates were replayed or late."""
-    known = {node_id: NodeUpdate(**update) for node_id, update in latest.items()}
-    merged, stale = merge_updates(known, updates)
-    return {node_id: asdict(update) for node_id, update in sorted(merged.items())}, stale
-
-
-def global_model(latest: dict[str, Any]) -> GlobalModel | None:
+def global_model(latest: Mapping[str, Any]) -> GlobalModel | None:
     """Return the global model of the nodes' latest updates, or None while there is none."""
-    updates = [NodeUpdate(**update) for update in latest.values()]
+    updates = [NodeUpdate.from_message(update) for update in latest.values()]
     if not updates:
         return None
     return GlobalModel(global_weight(updates), sum(update.samples for update in updates), len(updates))
@@ -66,58 +112,64 @@ def global_model(latest: dict[str, Any]) -> GlobalModel | None:
 
 def build_query(
     records: DataFrame,
-    folder: Path,
-    max_value_bytes: int,
-    publish: Callable[[str, dict[str, Any]], None],
+    state: BatchState,
+    settings: Settings,
+    open_federation: Callable[[Mapping[str, Any] | None], Federation] | None,
+    publish: Callable[[str, str, dict[str, Any]], None],
     dead_letters: Callable[[DataFrame], None],
-    trigger_interval_ms: int = 0,
+    clock_ms: Callable[[], int],
+    arm_deadline: Callable[[Mapping[str, Any] | None], None],
 ) -> DataStreamWriter:
-    """Return the unstarted query: records of `model-weights` in, global models to `publish`.
+    """Return the unstarted query: records of `model-weights` and `round-control` in, global models to `publish`.
 
-    A micro-batch that Spark repeats after a crash is not merged again, but its global model is published again:
-    the crash may have come before the first time.
+    `state` keeps the nodes' latest updates, the federation (none without `open_federation`: MODEL=mean has no rounds),
+    and what a micro-batch has to send. A micro-batch that
+    Spark repeats after a crash is not merged again, but what it sends is sent again: the crash may have come before
+    the first time.
     """
-    state = BatchState(folder, initial={})
 
     def handle_batch(batch: DataFrame, batch_id: int) -> None:
-        before = state.value if batch_id != state.batch_id else None
+        before = state.value["latest"] if batch_id != state.batch_id else None
 
-        def compute(latest: dict[str, Any]) -> dict[str, Any]:
-            updates, rejected = read_updates(bounded_records(batch, max_value_bytes).collect(), max_value_bytes)
+        def compute(value: dict[str, Any]) -> dict[str, Any]:
+            federation = open_federation(value["federation"]) if open_federation else None
+            known = {node: NodeUpdate.from_message(update) for node, update in value["latest"].items()}
+            rows = bounded_records(batch, settings.max_update_bytes).collect()
+            latest, rejected, stale = take_in(rows, known, federation, settings, clock_ms())
             if rejected:
                 dead_letters(_with_reasons(batch, rejected))
-            merged, stale = close_batch(latest, updates)
             for count, what in (
                 (len(rejected), "rejeté(s) vers dead-letter"),
                 (stale, "rejoué(s) ou en retard, ignoré(s)"),
             ):
                 if count:
                     print(f"Cloud -> {count} message(s) {what}", flush=True)
-            return merged
+            return {
+                "latest": {node_id: update.as_dict() for node_id, update in sorted(latest.items())},
+                "federation": snapshot.snapshot(federation) if federation else None,
+                "outbox": federation.outbox if federation else [],
+            }
 
-        latest = state.advance(batch_id, compute)
-        model = global_model(latest)
-        if model and latest != before:
-            publish(messages.GLOBAL_MODEL_KEY, model.as_dict())
+        value = state.advance(batch_id, compute)
+        model = global_model(value["latest"])
+        if model and value["latest"] != before:
+            publish(messages.GLOBAL_MODEL, messages.GLOBAL_MODEL_KEY, model.as_dict())
+        for topic, key, message in value["outbox"]:
+            weight = model.as_dict() if model and topic != messages.EVENTS else {}
+            publish(topic, key, weight | message)
+            if topic == messages.EVENTS:
+                print(f"Cloud -> {message['kind']} : {message['node_id'] or ''} {message['detail']}", flush=True)
+            elif topic == messages.GLOBAL_MODEL:
+                print(round_table(message), flush=True)
         print(console_table(batch_id, model), flush=True)
+        arm_deadline(value["federation"])
 
     return (
         records.writeStream.queryName("cloud")
         .foreachBatch(handle_batch)
-        .option("checkpointLocation", str(folder / "spark"))
-        .trigger(processingTime=f"{trigger_interval_ms} milliseconds")
+        .option("checkpointLocation", str(state.folder / "spark"))
+        .trigger(processingTime=f"{settings.trigger_interval_ms} milliseconds")
     )
-
-
-def console_table(batch_id: int, model: GlobalModel | None) -> str:
-    """Return the table that Spark's console sink prints for a micro-batch, as in the report."""
-    cell = repr(model.global_weight) if model else "NULL"
-    width = max(len(cell), len("global_weight"))
-    rule = "+" + "-" * width + "+"
-    heading = (
-        f"-------------------------------------------\nBatch: {batch_id}\n-------------------------------------------"
-    )
-    return f"{heading}\n{rule}\n|{'global_weight':<{width}}|\n{rule}\n|{cell:<{width}}|\n{rule}\n"
 
 
 def _with_reasons(batch: DataFrame, rejected: list[Rejected]) -> DataFrame:
@@ -130,20 +182,72 @@ def _with_reasons(batch: DataFrame, rejected: list[Rejected]) -> DataFrame:
     return batch.join(F.broadcast(reasons), ["topic", "partition", "offset"], how="inner")
 
 
+def open_federation(
+    saved: Mapping[str, Any] | None, settings: Settings, model: Model, last: RoundModel | None
+) -> Federation:
+    """Return the federation that goes on: the saved one, else that of the last model on the topic, else a new one."""
+    if saved and saved["model"] == [settings.model, settings.model_options]:
+        return snapshot.restore(saved, settings, model)
+    if not saved and last and last.model == settings.model:
+        return snapshot.resume(last, settings, model)
+    name = settings.model.rpartition(":")[2].lower()
+    return Federation(f"{name}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:4]}").join(
+        settings, model
+    )
+
+
+def deadline_timer(
+    settings: Settings, publish: Callable[[str, str, dict[str, Any]], None]
+) -> Callable[[Mapping[str, Any] | None], None]:
+    """Return `arm(federation)`, which has a message sent to `round-control` when the open round's deadline passes.
+
+    So the time, too, reaches the rounds as a record, in an order that a repeated micro-batch sees again.
+    """
+    armed: tuple[str, int] | None = None
+    timer: threading.Timer | None = None
+
+    def arm(federation: Mapping[str, Any] | None) -> None:
+        nonlocal armed, timer
+        if not federation or not federation["round"] or armed == (federation["run_id"], federation["round"]):
+            return
+        armed = (federation["run_id"], federation["round"])
+        if timer:
+            timer.cancel()
+        command = {"command": "deadline", "run_id": armed[0], "round": armed[1]}
+        left = federation["opened_at"] / 1000 + settings.round_deadline_seconds - time.time()
+        timer = threading.Timer(max(0.0, left), publish, (messages.ROUND_CONTROL, armed[0], command))
+        timer.daemon = True
+        timer.start()
+
+    return arm
+
+
 @click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Run the aggregator until it is stopped."""
     settings = Settings.from_env(os.environ)
-    kafka.ensure_topics(settings, [messages.MODEL_WEIGHTS, messages.GLOBAL_MODEL, messages.DEAD_LETTER])
-    publish = kafka.connect_publisher(settings, messages.GLOBAL_MODEL)
+    kafka.ensure_topics(settings, [*kafka.ROUND_TOPICS, messages.DEAD_LETTER])
+    state = BatchState(settings.checkpoint_dir / "cloud", initial={"latest": {}, "federation": None, "outbox": []})
+    opener: Callable[[Mapping[str, Any] | None], Federation] | None = None
+    if settings.model != "mean":
+        model = make_model(settings.model, parse_options("MODEL_OPTIONS", settings.model_options))
+        last = None if state.value["federation"] else kafka.follow_models(settings)(0)
+        opener = functools.partial(open_federation, settings=settings, model=model, last=last)
+        opener(state.value["federation"])  # a bad STRATEGY ends the job here, with its name
+    publish = kafka.connect_publisher(settings)
+    arm_deadline = deadline_timer(settings, publish)
+    arm_deadline(state.value["federation"])
     spark = streams.start_session("CloudAggregator", settings)
+    topics = f"{messages.MODEL_WEIGHTS},{messages.ROUND_CONTROL}"
     query = build_query(
-        streams.read_topic(spark, settings, messages.MODEL_WEIGHTS, settings.max_updates_per_trigger),
-        settings.checkpoint_dir / "cloud",
-        settings.max_value_bytes,
+        streams.read_topic(spark, settings, topics, settings.max_updates_per_trigger),
+        state,
+        settings,
+        opener,
         publish,
         lambda rejected: streams.write_dead_letters(rejected, settings),
-        settings.trigger_interval_ms,
+        lambda: time.time_ns() // 1_000_000,
+        arm_deadline,
     )
     streams.run_query(query, ready=f"Cloud prêt : {messages.MODEL_WEIGHTS} -> {messages.GLOBAL_MODEL}")
 

@@ -21,10 +21,13 @@ from kafka import KafkaConsumer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
+from fedstream import analysis, registry
 from fedstream.messages import GLOBAL_MODEL, MODEL_WEIGHTS, label_of, sensor_topic
-from fedstream.settings import Settings, command_help
+from fedstream.settings import Settings, StackError, command_help
 
 READINGS_WANTED = 5
+ROUNDS_WANTED = 10
+F1_WANTED = 0.9
 SQUARES_WANTED = 5
 MOST_RECOMPUTED = 200_000  # readings; more would take longer than the demo should
 SUM_LINE = "La somme des entiers de 1 à 100 est : 5050"
@@ -90,6 +93,36 @@ def explains(model: dict[str, Any], updates: list[dict[str, Any]]) -> float | No
         if samples == model["samples"] and len(latest) == model["nodes"]:
             return float(sum(each["weight"] * each["samples"] for each in latest.values()) / samples)
     return None
+
+
+def wait_for_rounds(settings: Settings, timeout_seconds: float) -> registry.Run | None:
+    """Return the newest run once enough of its rounds are closed, or when the time is up; None if there is no run."""
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        try:
+            run = registry.load_run(settings)
+            if len(closed_rounds(run)) >= ROUNDS_WANTED or time.monotonic() > deadline:
+                return run
+        except StackError:  # no run yet
+            if time.monotonic() > deadline:
+                return None
+        time.sleep(1)
+
+
+def closed_rounds(run: registry.Run) -> list[dict[str, Any]]:
+    """Return the models that closed a round with scores, in order; the scores are those of the round's own model."""
+    return [message for _, message in sorted(run.rounds.items()) if "metrics" in message]
+
+
+def learning_table(rounds: list[dict[str, Any]]) -> Table:
+    """Return the learning curve as a table: how good each round's model was on readings it had not seen."""
+    table = Table("round", "nodes", "readings", "loss", "F1", "", title="Learning, round by round")
+    for message in rounds:
+        metrics = message["metrics"]
+        bar = "█" * round(40 * metrics["f1"])
+        cells = str(message["round"] - 1), str(len(message["node_metrics"])), str(metrics["num_examples"])
+        table.add_row(*cells, f"{metrics['loss']:.4f}", f"{metrics['f1']:.4f}", bar)
+    return table
 
 
 def piped_lines() -> queue.Queue[str]:
@@ -170,6 +203,30 @@ def main(nodes: int, timeout_seconds: float) -> None:
                 f"global_weight {model['global_weight']:.10f} of {model['samples']} readings",
                 "no such updates" if merged is None else f"{merged:.10f} recomputed from the updates",
                 merged is not None and abs(merged - model["global_weight"]) < 1e-9,
+            )
+
+    if settings.model != "mean":
+        console.print(f"  waiting for {ROUNDS_WANTED} rounds ...")
+        run = wait_for_rounds(settings, timeout_seconds)
+        closed = closed_rounds(run) if run else []
+        if run is None or len(closed) < ROUNDS_WANTED:
+            row("rounds", f"{len(closed)} of {ROUNDS_WANTED} closed", f"after {timeout_seconds:g} s", False)
+        else:
+            console.print(learning_table(closed))
+            first, last = closed[0]["metrics"]["f1"], closed[-1]["metrics"]["f1"]
+            row(
+                "rounds",
+                f"{len(closed)} rounds, F1 {first:.3f} -> {last:.3f}",
+                f"F1 of at least {F1_WANTED}, on readings not seen before",
+                last >= max(first, F1_WANTED),
+            )
+            replayed = [each for each in analysis.replay_run(run, settings) if each["result"] != analysis.NOT_REPLAYED]
+            identical = sum(each["result"] == analysis.IDENTICAL for each in replayed)
+            row(
+                "versions",
+                f"{max(run.versions)} versions of {run.run_id}",
+                f"{identical} of {len(replayed)} identical, aggregated anew",
+                0 < identical == len(replayed),
             )
 
     console.print("  waiting for the sum and for squares ...")

@@ -41,8 +41,8 @@ def _output(*command: str) -> str | None:
 def check_python() -> str:
     """Find a Python that can make a virtual environment."""
     version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < (3, 10):  # noqa: UP036 - this is where an older one is found
-        raise Trouble(f"Python {version}; expected 3.10 or newer", "install a newer python3 and put it first in PATH")
+    if sys.version_info < (3, 11):  # noqa: UP036 - this is where an older one is found
+        raise Trouble(f"Python {version}; expected 3.11 or newer", "install a newer python3 and put it first in PATH")
     if _output(sys.executable, "-c", "import venv, ensurepip") is None:
         raise Trouble(f"Python {version} has no venv", "Debian: apt-get install python3-venv")
     return f"Python {version}"

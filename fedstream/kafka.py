@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from kafka import KafkaAdminClient, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
 
-from fedstream.messages import DEAD_LETTER, GLOBAL_MODEL, MODEL_WEIGHTS, SENSOR_DATA, sensor_topic, to_json
+from fedstream.messages import (
+    DEAD_LETTER,
+    EVENTS,
+    GLOBAL_MODEL,
+    MODEL_VERSIONS,
+    MODEL_WEIGHTS,
+    ROUND_CONTROL,
+    SENSOR_DATA,
+    BadMessage,
+    sensor_topic,
+    to_json,
+)
+from fedstream.protocol import RoundModel, read_round_model
 from fedstream.settings import Settings, StackError
 
 # A dead letter is the original record in base64 (4/3 of its size) and some fields: it must hold the largest record
@@ -16,21 +30,34 @@ from fedstream.settings import Settings, StackError
 DEAD_LETTER_MAX_BYTES = 2 * 2**20
 
 
+ROUND_TOPICS = (MODEL_WEIGHTS, GLOBAL_MODEL, ROUND_CONTROL, MODEL_VERSIONS, EVENTS)
+
+RECORD_OVERHEAD_BYTES = 50_000  # of a message's other fields, its key and the record batch around it
+
+
 class KafkaUnavailableError(StackError):
     """No broker answered in time; the text names the brokers, the time and what to check."""
 
 
-def source_options(settings: Settings, topic: str, max_records: int) -> dict[str, str]:
-    """Return the options with which Spark reads a topic, from its first record on."""
+def source_options(settings: Settings, topics: str, max_records: int) -> dict[str, str]:
+    """Return the options with which Spark reads topics (`a,b`, or a pattern with `*`), from their first records on."""
     return {
         "kafka.bootstrap.servers": settings.kafka_bootstrap_servers,
-        "subscribe": topic,
+        "subscribePattern" if "*" in topics else "subscribe": topics,
         "startingOffsets": "earliest",
         "maxOffsetsPerTrigger": str(max_records),
         # With the default of 500 a micro-batch of single records waits for more of them: 0.4 s of latency.
         "kafka.fetch.max.wait.ms": str(settings.fetch_max_wait_ms),
         # A topic that was deleted or expired under a checkpoint is an error, never a silent gap.
         "failOnDataLoss": "true",
+    }
+
+
+def gathering_options(settings: Settings, nodes: int) -> dict[str, str]:
+    """Return the options with which Spark waits for enough readings to train that many nodes, within limits."""
+    return {
+        "minOffsetsPerTrigger": str(settings.update_min_readings * nodes),
+        "maxTriggerDelay": f"{round(settings.update_max_wait_seconds * 1000)}ms",
     }
 
 
@@ -64,25 +91,104 @@ def connect_producer(settings: Settings, linger_ms: int = 0) -> KafkaProducer:
             **_connection_options(settings),
             delivery_timeout_ms=max(timeout_ms, 31_000),  # at least one request_timeout_ms (30 s) and the linger
             linger_ms=linger_ms,
+            max_request_size=settings.max_update_bytes + RECORD_OVERHEAD_BYTES,
         )
     except KafkaTimeoutError as error:
         raise _unavailable(settings) from error
 
 
-def connect_publisher(settings: Settings, topic: str) -> Callable[[str, dict[str, Any]], None]:
-    """Return `publish(key, message)`, which returns when the broker has the message on the topic.
+def connect_publisher(settings: Settings) -> Callable[[str, str, dict[str, Any]], None]:
+    """Return `publish(topic, key, message)`, which returns when the broker has the message on the topic.
 
     Raises:
-        KafkaUnavailableError: no broker answered within `wait_timeout_seconds`.
-        kafka.errors.KafkaError: raised by `publish` when the broker did not take the message in time.
+        KafkaUnavailableError: no broker answered in time, or (raised by `publish`) it did not take the message.
     """
     producer = connect_producer(settings)
 
-    def publish(key: str, message: dict[str, Any]) -> None:
-        sent = producer.send(topic, key=key.encode(), value=to_json(message))
-        sent.get(timeout=settings.wait_timeout_seconds)
+    def publish(topic: str, key: str, message: dict[str, Any]) -> None:
+        try:
+            sent = producer.send(topic, key=key.encode(), value=to_json(message))
+            sent.get(timeout=settings.wait_timeout_seconds)
+        except KafkaError as error:
+            brokers = settings.kafka_bootstrap_servers
+            msg = f"topic {topic} at {brokers} did not take a message of key {key}: {type(error).__name__}: {error}"
+            raise KafkaUnavailableError(msg) from error
 
     return publish
+
+
+def follow_topic(
+    settings: Settings, topic: str, last: int | None = None, first: int | None = None
+) -> Callable[[float], list[Any]]:
+    """Return `read(timeout_seconds)`: the records of a topic that have come since the last call, in order.
+
+    The first call returns all there is, or of each partition the `last` ones. A call waits for new records up to the
+    timeout, and ends once it has `first` ones.
+
+    Raises:
+        KafkaUnavailableError: no broker answered within `wait_timeout_seconds`, or there is no such topic.
+    """
+    try:
+        consumer = KafkaConsumer(
+            **_connection_options(settings), enable_auto_commit=False, fetch_max_wait_ms=settings.fetch_max_wait_ms
+        )
+    except KafkaTimeoutError as error:
+        raise _unavailable(settings) from error
+    numbers = consumer.partitions_for_topic(topic)
+    if not numbers:
+        msg = f"there is no topic {topic} at {settings.kafka_bootstrap_servers}; start the stack first: make up"
+        raise KafkaUnavailableError(msg)
+    partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
+    consumer.assign(partitions)
+    starts, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+    for partition in partitions:
+        consumer.seek(partition, max(starts[partition], ends[partition] - last) if last else starts[partition])
+
+    def read(timeout_seconds: float) -> list[Any]:
+        records: list[Any] = []
+        ends = consumer.end_offsets(partitions)
+        if all(consumer.position(partition) >= ends[partition] for partition in partitions):
+            for batch in consumer.poll(timeout_ms=int(timeout_seconds * 1000)).values():
+                records += batch
+        while any(consumer.position(each) < ends[each] for each in partitions) and len(records) < (first or math.inf):
+            for batch in consumer.poll(timeout_ms=500).values():
+                records += batch
+        return records
+
+    return read
+
+
+def follow_models(settings: Settings) -> Callable[[float], RoundModel | None]:
+    """Return `newest(timeout_seconds)`: the newest model that opens a round, None before the first.
+
+    A call takes in what has come, and waits up to the timeout if nothing has. A model that cannot be read is skipped.
+    """
+    newest: RoundModel | None = None
+    last: int | None = 100
+    while True:  # most records are running weights: look back farther until a model is found
+        read = follow_topic(settings, GLOBAL_MODEL, last)
+        records = read(0)
+        if last is None or any(_round_model(record) for record in records):
+            break
+        last = last * 100 if last < 10_000 else None
+
+    def look(timeout_seconds: float) -> RoundModel | None:
+        nonlocal newest
+        for record in [*records, *read(0 if records else timeout_seconds)]:
+            newest = _round_model(record) or newest
+        records.clear()
+        return newest
+
+    return look
+
+
+def _round_model(record: Any) -> RoundModel | None:
+    try:
+        return read_round_model(record.value)
+    except BadMessage as error:
+        where = f"{record.topic}[{record.partition}]@{record.offset}"
+        logging.getLogger(__name__).warning("unusable model at %s: %s", where, error)
+        return None
 
 
 def ensure_topics(settings: Settings, names: Iterable[str]) -> list[str]:
@@ -101,8 +207,13 @@ def ensure_topics(settings: Settings, names: Iterable[str]) -> list[str]:
         missing = sorted(set(names) - set(admin.list_topics()))
         for name in missing:
             topic: dict[str, Any] = {"num_partitions": settings.topic_partitions, "replication_factor": 1}
+            limit = str(settings.max_update_bytes + RECORD_OVERHEAD_BYTES)
             if name == DEAD_LETTER:
                 topic["configs"] = {"max.message.bytes": str(DEAD_LETTER_MAX_BYTES)}
+            elif name in (MODEL_WEIGHTS, GLOBAL_MODEL, ROUND_CONTROL):
+                topic["configs"] = {"max.message.bytes": limit}
+            elif name == MODEL_VERSIONS:
+                topic["configs"] = {"max.message.bytes": limit, "cleanup.policy": "compact"}
             try:
                 admin.create_topics({name: topic})
             except TopicAlreadyExistsError:
@@ -117,7 +228,7 @@ def ensure_topics(settings: Settings, names: Iterable[str]) -> list[str]:
 
 def stack_topics(nodes: int) -> list[str]:
     """Return the topics of a stack with that many fog nodes."""
-    return [SENSOR_DATA, *map(sensor_topic, range(1, nodes + 1)), MODEL_WEIGHTS, GLOBAL_MODEL, DEAD_LETTER]
+    return [SENSOR_DATA, *map(sensor_topic, range(1, nodes + 1)), *ROUND_TOPICS, DEAD_LETTER]
 
 
 def _unavailable(settings: Settings) -> KafkaUnavailableError:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 SENSOR_DATA = "sensor-data"  # readings not yet assigned to a node
@@ -11,7 +12,11 @@ MODEL_WEIGHTS = "model-weights"
 GLOBAL_MODEL = "global-model"
 DEAD_LETTER = "dead-letter"
 
-GLOBAL_MODEL_KEY = "weight"
+ROUND_CONTROL = "round-control"  # deadlines and rollbacks: what changes the rounds beside the updates
+MODEL_VERSIONS = "model-versions"  # compacted: every version of the global model, for ever
+EVENTS = "events"  # drift, quarantine, failed aggregations
+
+GLOBAL_MODEL_KEY = "weight"  # the running global weight; a round's model has its name as key
 
 READING_DDL = "sensor_id STRING, temperature DOUBLE, vibration DOUBLE, label INT, event_time BIGINT"
 READING_FIELDS = tuple(field.split()[0] for field in READING_DDL.split(", "))
@@ -51,17 +56,29 @@ def to_json(message: dict[str, Any]) -> bytes:
 class NodeUpdate:
     """What one fog node has learned: its weight and the number of readings behind it.
 
-    `rejected` counts the node's records that went to `dead-letter` instead.
+    `rejected` counts the node's records that went to `dead-letter` instead. `sums` and `squares` (of temperatures in
+    °C and vibrations in g) are what the cloud needs of the `samples` readings to scale features alike on all nodes.
     """
 
     node_id: str
     weight: float
     samples: int
     rejected: int = 0
+    sums: tuple[float, ...] = ()
+    squares: tuple[float, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the message of topic `model-weights`."""
-        return asdict(self)
+        return self.headline() | ({"sums": list(self.sums), "squares": list(self.squares)} if self.sums else {})
+
+    def headline(self) -> dict[str, Any]:
+        """Return what a person wants to see of it."""
+        return {
+            "node_id": self.node_id,
+            "weight": self.weight,
+            "samples": self.samples,
+            "rejected": self.rejected,
+        }
 
     @classmethod
     def from_json(cls, value: bytes | None) -> NodeUpdate:
@@ -70,15 +87,25 @@ class NodeUpdate:
         Raises:
             BadMessage: it is not JSON, or a field is missing, of the wrong type or out of range.
         """
-        message = _json_object(value)
-        node_id = _field(message, "node_id", str, "a string")
+        return cls.from_message(read_json_object(value))
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> NodeUpdate:
+        """Do the same with a parsed message."""
+        sums, squares = (_numbers(message, name) for name in ("sums", "squares"))
+        if len(sums) != len(squares):
+            msg = f"sums has {len(sums)} numbers and squares {len(squares)}; expected one of each for every feature"
+            raise BadMessage(msg)
+        node_id = read_field(message, "node_id", str, "a string")
         if not node_id:
             raise BadMessage("node_id is empty; expected the name of a node")
         return cls(
             node_id=node_id,
             weight=_number(message, "weight"),
-            samples=_count(message, "samples", low=1),
-            rejected=_count({"rejected": 0} | message, "rejected", low=0),
+            samples=read_count(message, "samples", low=1),
+            rejected=read_count({"rejected": 0, **message}, "rejected", low=0),
+            sums=sums,
+            squares=squares,
         )
 
 
@@ -92,10 +119,15 @@ class GlobalModel:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the message of topic `global-model`."""
-        return asdict(self)
+        return {"global_weight": self.global_weight, "samples": self.samples, "nodes": self.nodes}
 
 
-def _json_object(value: bytes | None) -> dict[str, Any]:
+def read_json_object(value: bytes | None) -> dict[str, Any]:
+    """Return the JSON object that a record holds.
+
+    Raises:
+        BadMessage: it is empty, invalid UTF-8, not JSON, not an object, or has NaN or infinite numbers.
+    """
     if not value:
         raise BadMessage("empty value; expected a JSON object")
     try:
@@ -117,7 +149,12 @@ def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(msg)
 
 
-def _field(message: dict[str, Any], name: str, kind: type | tuple[type, ...], wanted: str) -> Any:
+def read_field(message: Mapping[str, Any], name: str, kind: type | tuple[type, ...], wanted: str) -> Any:
+    """Return a message's field.
+
+    Raises:
+        BadMessage: it is missing, null, or not of this kind, which the text calls `wanted`.
+    """
     if name not in message:
         msg = f"{name} is missing"
         raise BadMessage(msg)
@@ -132,17 +169,31 @@ def _field(message: dict[str, Any], name: str, kind: type | tuple[type, ...], wa
     return value
 
 
-def _number(message: dict[str, Any], name: str) -> float:
-    value = _field(message, name, (int, float), "a number")
+def _number(message: Mapping[str, Any], name: str) -> float:
+    value = read_field(message, name, (int, float), "a number")
     if not -LARGEST_WEIGHT <= value <= LARGEST_WEIGHT:  # refuses NaN, too
         msg = f"{name} is {value!s:.40}; expected a finite number of at most {LARGEST_WEIGHT:g}"
         raise BadMessage(msg)
     return float(value)
 
 
-def _count(message: dict[str, Any], name: str, low: int) -> int:
-    value: int = _field(message, name, int, "a whole number")
+def read_count(message: Mapping[str, Any], name: str, low: int) -> int:
+    """Return a message's whole number of at least `low`.
+
+    Raises:
+        BadMessage: it is missing, null, of another type or out of range.
+    """
+    value: int = read_field(message, name, int, "a whole number")
     if not low <= value < 2**63:
         msg = f"{name} is {value}; expected a whole number from {low} to 2^63 - 1"
         raise BadMessage(msg)
     return value
+
+
+def _numbers(message: Mapping[str, Any], name: str) -> tuple[float, ...]:
+    values = read_field({name: [], **message}, name, list, "a list of numbers")
+    # Beyond this a square would not be finite.
+    if not all(type(value) in (int, float) and abs(value) < 1e150 for value in values):
+        msg = f"{name} is {values!s:.100}; expected finite numbers below 1e150"
+        raise BadMessage(msg)
+    return tuple(map(float, values))

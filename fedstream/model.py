@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from fedstream.messages import NodeUpdate
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Everything a node has to keep of its readings: their number and sums (°C, g), and the records rejected."""
+    """Everything a node has to keep of its readings: number, sums (°C, g), sums of squares, rejected records."""
 
     count: int = 0
     sum_temperature: float = 0.0
     sum_vibration: float = 0.0
+    sum_squared_temperature: float = 0.0
+    sum_squared_vibration: float = 0.0
     rejected: int = 0
 
     def __add__(self, other: Totals) -> Totals:
-        return Totals(
-            self.count + other.count,
-            self.sum_temperature + other.sum_temperature,
-            self.sum_vibration + other.sum_vibration,
-            self.rejected + other.rejected,
-        )
+        return Totals(*(mine + more for mine, more in zip(astuple(self), astuple(other), strict=True)))
 
     def weight(self) -> float:
         """Return (mean temperature + 100 × mean vibration) / 2 over all readings, the report's local model.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -20,8 +22,10 @@ class SettingError(StackError):
 
 
 # A function, so that a field's default, meaning and limits stand on one line.
-def _setting(default: Any, about: str, low: float = -math.inf, high: float = math.inf) -> Any:
-    return field(default=default, metadata={"about": about, "low": low, "high": high})
+def _setting(
+    default: Any, about: str, low: float = -math.inf, high: float = math.inf, choices: tuple[str, ...] = ()
+) -> Any:
+    return field(default=default, metadata={"about": about, "low": low, "high": high, "choices": choices})
 
 
 def command_help(docstring: str | None) -> str:
@@ -48,6 +52,40 @@ class Settings:
     numbers_host: str = _setting("localhost", "host of the socket producer")
     numbers_port: int = _setting(9999, "port of the socket producer", low=1, high=65_535)
 
+    model: str = _setting("mlp", "mean, logistic, mlp, or package.module:Class")
+    model_options: str = _setting("", "the model's keyword arguments, `hidden_units=16,...`")
+    local_epochs: int = _setting(5, "passes over the readings of an update", low=1, high=1000)
+    train_batch_size: int = _setting(64, "readings of one training step", low=1)
+    learning_rate: float = _setting(0.01, "step size of the training on the nodes", low=1e-9, high=100)
+    class_weight: str = _setting("none", "none, balanced, or a weight for each class: `0:1,1:5`")
+    decision_threshold: float = _setting(0.5, "a probability of class 1 from here on is an alarm", low=0, high=1)
+    feature_scaling: str = _setting(
+        "shared", "shared: all nodes' mean and deviation; or none", choices=("shared", "none")
+    )
+    update_min_readings: int = _setting(100, "readings that a node waits for before it trains", low=1)
+    update_max_wait_seconds: float = _setting(5.0, "longest wait for these readings", low=0.1)
+    max_readings_per_update: int = _setting(20_000, "most readings of one training: bounds memory", low=1)
+    max_update_bytes: int = _setting(1_000_000, "a longer update or global model is refused", low=1000, high=2**23)
+    max_update_norm: float = _setting(1000.0, "an update farther from its base model is rejected", low=1e-9)
+    strategy: str = _setting("FedAvg", "a strategy of Flower, or package.module:Class")
+    strategy_options: str = _setting("", "the strategy's keyword arguments, `eta=0.1,...`")
+    round_mode: str = _setting("sync", "sync: rounds; async: a buffer of updates", choices=("sync", "async"))
+    round_quorum: int = _setting(1, "fewest updates that close a round", low=1)
+    round_deadline_seconds: float = _setting(10.0, "longest wait for a node once the round is open", low=0.1)
+    round_min_examples: int = _setting(1, "fewest examples that close a round", low=1)
+    round_patience: int = _setting(3, "rounds without a sign of a node after which none waits for it", low=1)
+    known_nodes: str = _setting("", "names or patterns of the nodes that may take part, `fog-*`; empty = all")
+    async_buffer: int = _setting(2, "updates that make a new model in mode async", low=1)
+    max_staleness: int = _setting(10, "an update of a model older by more versions is dropped (async)", low=0)
+    quarantine_after: int = _setting(3, "bad updates after which a node is kept out", low=1)
+    quarantine_rounds: int = _setting(10, "rounds that it is then kept out", low=1)
+    drift_threshold: float = _setting(0.5, "sum of excess error that counts as drift; 0 = no detector", low=0)
+    drift_action: str = _setting(
+        "none", "what follows: none, reset (new model) or boost (learning rate)", choices=("none", "reset", "boost")
+    )
+    drift_boost: float = _setting(3.0, "factor of the learning rate for 5 rounds after a drift", low=1, high=1000)
+    seed: int = _setting(1, "of the initial model, the training order and a strategy's sampling", low=0, high=2**31)
+
     def __post_init__(self) -> None:
         """Check the limits that involve two settings."""
         if self.temperature_min_celsius >= self.temperature_max_celsius:
@@ -73,6 +111,9 @@ class Settings:
 
 
 def _parse(name: str, text: str, kind: type, limits: Mapping[str, Any]) -> Any:
+    if limits["choices"] and text not in limits["choices"]:
+        msg = f"{name} is {text!r}; expected {' or '.join(limits['choices'])}. Set it in the environment or in .env."
+        raise SettingError(msg)
     if kind not in (int, float):
         return kind(text)
     expected = f"a {'whole ' if kind is int else ''}number"
@@ -89,3 +130,34 @@ def _parse(name: str, text: str, kind: type, limits: Mapping[str, Any]) -> Any:
         msg = f"{name} is {text!r}; expected {expected}. Set it in the environment or in .env."
         raise SettingError(msg)
     return value
+
+
+def given_settings(environ: Mapping[str, str]) -> list[str]:
+    """Return the settings that the environment sets, as lines for a shell."""
+    names = sorted(setting.name.upper() for setting in fields(Settings))
+    return [f"export {name}={shlex.quote(environ[name])}" for name in names if name in environ]
+
+
+def parse_options(name: str, text: str) -> dict[str, Any]:
+    """Return `a=1,b=x` as keyword arguments; numbers, true and false are read as such.
+
+    Raises:
+        SettingError: a part is not of the form name=value.
+    """
+    options = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not key or not equals:
+            msg = f"{name} is {text!r}; expected name=value, separated by commas"
+            raise SettingError(msg)
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = value
+    return options
+
+
+if __name__ == "__main__":  # how `make run-JOB NAME=value` hands settings on to a job of the local runner
+    import os
+
+    print("\n".join(given_settings(os.environ)))

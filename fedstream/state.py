@@ -31,6 +31,7 @@ class BatchState:
             StateError: another running driver uses the folder, or the file is not this class's.
         """
         folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
         self._path = folder / "state.json"
         self._lock = (folder / "state.lock").open("w")  # held until the process ends, even by kill -9
         try:
@@ -44,6 +45,8 @@ class BatchState:
             try:
                 stored = json.loads(self._path.read_text())
                 self.batch_id, self.value = stored["batch_id"], stored["value"]
+                if missing := set(initial) - set(self.value):
+                    raise KeyError(", ".join(sorted(missing)))
             except (ValueError, KeyError, TypeError) as error:
                 msg = f"{self._path} is not a saved state ({error}): restore it, or remove {folder} to start anew"
                 raise StateError(msg) from error

@@ -53,9 +53,10 @@ def _wait_for_master(master: str, timeout_seconds: float) -> None:
             time.sleep(0.5)
 
 
-def read_topic(spark: SparkSession, settings: Settings, topic: str, max_records: int) -> DataFrame:
-    """Return the stream of a topic's records: (key, value, topic, partition, offset, timestamp, timestampType)."""
-    return spark.readStream.format("kafka").options(**kafka.source_options(settings, topic, max_records)).load()
+def read_topic(spark: SparkSession, settings: Settings, topics: str, max_records: int, **options: str) -> DataFrame:
+    """Return the stream of topics' records: (key, value, topic, partition, offset, timestamp, timestampType)."""
+    source = kafka.source_options(settings, topics, max_records) | options
+    return spark.readStream.format("kafka").options(**source).load()
 
 
 def parse_readings(records: DataFrame, settings: Settings) -> DataFrame:
@@ -175,12 +176,13 @@ def write_dead_letters(rejected: DataFrame, settings: Settings) -> None:
     dead_letters(rejected).write.format("kafka").options(**kafka.sink_options(settings, DEAD_LETTER)).save()
 
 
-def run_query(writer: DataStreamWriter, ready: str) -> None:
-    """Start a query, say that it runs, and block until it ends.
+def run_query(*writers: DataStreamWriter, ready: str) -> None:
+    """Start queries, say that they run, and block until one of them ends.
 
     Raises:
-        pyspark.errors.StreamingQueryException: the query failed; its text holds the cause.
+        pyspark.errors.StreamingQueryException: a query failed; its text holds the cause.
     """
-    query = writer.start()
+    for writer in writers:
+        writer.start()
     print(ready, flush=True)
-    query.awaitTermination()
+    SparkSession.active().streams.awaitAnyTermination()

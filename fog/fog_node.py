@@ -1,18 +1,23 @@
-"""Fog node: learns one weight from one node's readings and publishes it each time it changes.
+"""Fog node: learns from its nodes' readings, and publishes what it has learned to the cloud.
 
-    sensor-data-node-N --> [parse, sum] --> running totals --> model-weights (key fog-N)
+    sensor-data-node-N --> [parse, sum]   --> running weight, at once --> model-weights (key fog-N)
+                       --> [parse, train] --> update for each round   --> model-weights (key fog-N)
+                                                  ^-- global-model
 
 Examples:
     spark-submit fog/fog_node.py --node 1
     spark-submit fog/fog_node.py --node 2 --topic sensor-data --sensors node-2,s1
+    spark-submit fog/fog_node.py --node 1-50
+    spark-submit fog/fog_node.py --topic 'sensor-data-node-.*'
 """
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import click
@@ -20,107 +25,224 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from fedstream import kafka, messages, streams
+from fedstream import kafka, messages, streams, trainer
 from fedstream.messages import NodeUpdate
 from fedstream.model import Totals
-from fedstream.settings import Settings, command_help
+from fedstream.protocol import RoundModel
+from fedstream.settings import SettingError, Settings, StackError, command_help
 from fedstream.state import BatchState
 
+SUMS = ("temperature", "vibration")
 
-def own_readings(readings: DataFrame, node: int, sensors: Collection[str]) -> DataFrame:
-    """Keep of a shared topic what concerns this node: its own sensors' records.
+
+def node_of_topic(readings: DataFrame) -> DataFrame:
+    """Add `node`: the number at the end of a reading's topic."""
+    return readings.withColumn("node", F.regexp_extract("topic", r"(\d+)$", 1).cast("int"))
+
+
+def node_of_sensor(readings: DataFrame, sensors: Mapping[str, int]) -> DataFrame:
+    """Add `node` to the readings of a shared topic, and keep those of these sensors.
 
     Records that name no sensor concern node 1, so that each is kept in `dead-letter` once, not once a node.
     """
-    is_own = F.col("sensor_id").isin(*sensors)
-    return readings.where(F.coalesce(is_own, F.lit(node == 1)))
+    table = F.create_map(*(F.lit(part) for entry in sensors.items() for part in entry))
+    nameless = F.lit(1 if 1 in sensors.values() else None).cast("int")
+    node = F.when(F.col("sensor_id").isNull(), nameless).otherwise(F.try_element_at(table, F.col("sensor_id")))
+    return readings.withColumn("node", node).where("node IS NOT NULL")
 
 
 def summarise(readings: DataFrame) -> DataFrame:
-    """Reduce a micro-batch to one row, (count, sum_temperature, sum_vibration, rejected): one Spark job."""
+    """Reduce a micro-batch to one row a node: count, sums, sums of squares, rejected. One Spark job."""
     is_good = F.col("reason").isNull()
-    return readings.agg(
-        F.count_if(is_good).alias("count"),
-        F.coalesce(F.sum(F.when(is_good, F.col("temperature"))), F.lit(0.0)).alias("sum_temperature"),
-        F.coalesce(F.sum(F.when(is_good, F.col("vibration"))), F.lit(0.0)).alias("sum_vibration"),
-        F.count_if(~is_good).alias("rejected"),
+    sums = [F.coalesce(F.sum(F.when(is_good, F.col(name))), F.lit(0.0)).alias(f"sum_{name}") for name in SUMS]
+    squares = [
+        F.coalesce(F.sum(F.when(is_good, F.col(name) * F.col(name))), F.lit(0.0)).alias(f"sum_squared_{name}")
+        for name in SUMS
+    ]
+    return readings.groupBy("node").agg(
+        F.count_if(is_good).alias("count"), *sums, *squares, F.count_if(~is_good).alias("rejected")
     )
 
 
 def learn(totals: dict[str, Any], summary: Row) -> dict[str, Any]:
-    """Return the running totals after a micro-batch."""
-    return asdict(Totals(**totals) + Totals(**summary.asDict()))
+    """Return a node's running totals after a micro-batch."""
+    batch = {name: value for name, value in summary.asDict().items() if name != "node"}
+    return asdict(Totals(**totals) + Totals(**batch))
 
 
-def node_update(node: int, totals: dict[str, Any]) -> NodeUpdate | None:
+def node_update(node: str, totals: dict[str, Any]) -> NodeUpdate | None:
     """Return what the node has learned, or None while it has seen no good reading."""
     learned = Totals(**totals)
     if learned.count == 0:
         return None
-    return NodeUpdate(f"fog-{node}", round(learned.weight(), 4), learned.count, learned.rejected)
+    return NodeUpdate(
+        f"fog-{node}",
+        round(learned.weight(), 4),
+        learned.count,
+        learned.rejected,
+        sums=(learned.sum_temperature, learned.sum_vibration),
+        squares=(learned.sum_squared_temperature, learned.sum_squared_vibration),
+    )
 
 
 def build_query(
     readings: DataFrame,
-    node: int,
-    folder: Path,
+    name: str,
+    state: BatchState,
     publish: Callable[[str, dict[str, Any]], None],
     dead_letters: Callable[[DataFrame], None],
     trigger_interval_ms: int = 0,
 ) -> DataStreamWriter:
-    """Return the unstarted query: parsed readings in, updates to `publish`, bad records to `dead_letters`.
+    """Return the unstarted query: parsed readings with their node in, weights to `publish`, the bad to `dead_letters`.
 
-    A micro-batch that Spark repeats after a crash is not counted again: `BatchState` gives back its first result.
+    `state` keeps {"totals": {node: totals}, "changed": [node]}. A micro-batch that Spark repeats after a crash is not
+    counted again: `BatchState` gives back its first result.
     """
-    state = BatchState(folder, initial=asdict(Totals()))
 
     def handle_batch(batch: DataFrame, batch_id: int) -> None:
-        def compute(totals: dict[str, Any]) -> dict[str, Any]:
-            summary = summarise(batch).first()
-            assert summary is not None  # an aggregate without groups has exactly one row
-            if summary.rejected:
+        def compute(value: dict[str, Any]) -> dict[str, Any]:
+            summaries = {str(row.node): row for row in summarise(batch).collect()}
+            if any(summary.rejected for summary in summaries.values()):
                 dead_letters(batch.where("reason IS NOT NULL"))
-                print(f"Fog-{node} -> {summary.rejected} message(s) rejeté(s) vers dead-letter", flush=True)
-            return learn(totals, summary)
+            for node, summary in summaries.items():
+                if summary.rejected:
+                    print(f"Fog-{node} -> {summary.rejected} message(s) rejeté(s) vers dead-letter", flush=True)
+            totals = dict(value["totals"])
+            for node, summary in summaries.items():
+                totals[node] = learn(totals.get(node, asdict(Totals())), summary)
+            return {"totals": totals, "changed": sorted(summaries, key=int)}
 
-        update = node_update(node, state.advance(batch_id, compute))
-        if update:
-            publish(update.node_id, update.as_dict())
-            print(f"Fog-{node} -> poids envoyé : {update.as_dict()}", flush=True)
+        value = state.advance(batch_id, compute)
+        for node in value["changed"]:
+            update = node_update(node, value["totals"][node])
+            if update:
+                publish(update.node_id, update.as_dict())
+                print(f"Fog-{node} -> poids envoyé : {update.headline()}", flush=True)
 
     return (
-        readings.writeStream.queryName(f"fog-{node}")
+        readings.writeStream.queryName(name)
         .foreachBatch(handle_batch)
-        .option("checkpointLocation", str(folder / "spark"))
+        .option("checkpointLocation", str(state.folder / "spark"))
         .trigger(processingTime=f"{trigger_interval_ms} milliseconds")
     )
 
 
+def node_messages(state: BatchState, wanted: Collection[str], timeout_seconds: float) -> dict[str, dict[str, Any]]:
+    """Return the running weight and samples of all nodes seen so far, `fog-1` and so on; wait for the wanted ones.
+
+    Raises:
+        StackError: the sums of a wanted node are not there in time.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        updates = [node_update(node, totals) for node, totals in state.value["totals"].items()]
+        found = {update.node_id: update.as_dict() for update in updates if update}
+        missing = sorted(set(wanted) - set(found))
+        if not missing:
+            return found
+        if time.monotonic() > deadline:
+            msg = f"the sums of {', '.join(missing)} are not there after {timeout_seconds:g} s; see the log above"
+            raise StackError(msg)
+        time.sleep(0.05)
+
+
+def round_waiter(settings: Settings) -> Callable[[Callable[[RoundModel], bool]], RoundModel]:
+    """Return `wait(is_next)`, which blocks until the newest global model is one to train from.
+
+    There is no end to that wait, since the cloud may start later; what is waited for is said now and then.
+
+    Raises:
+        SettingError: raised by the wait if the run's model is not this node's.
+    """
+    newest = kafka.follow_models(settings)
+
+    def wait(is_next: Callable[[RoundModel], bool]) -> RoundModel:
+        said_at = time.monotonic()
+        while True:
+            model = newest(0.5)
+            if model and model.model != settings.model:
+                msg = f"MODEL is {settings.model!r}, but the cloud's run is of {model.model!r}; set the same in .env"
+                raise SettingError(msg)
+            if model and is_next(model):
+                return model
+            if time.monotonic() - said_at > settings.wait_timeout_seconds:
+                said_at = time.monotonic()
+                last = f"la ronde après {model.round}" if model else "la première ronde"
+                print(f"Fog -> en attente de {last} sur {messages.GLOBAL_MODEL} (make run-cloud ?)", flush=True)
+
+    return wait
+
+
+def parse_nodes(text: str) -> list[int]:
+    """Return the node numbers of `1`, `1-50` or `1,3,7-9`.
+
+    Raises:
+        click.BadParameter: a part is neither a number of at least 1 nor a range of such.
+    """
+    nodes: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not (first.isdecimal() and (last or first).isdecimal() and 1 <= int(first) <= int(last or first) <= 10_000):
+            msg = f"{text!r}; expected node numbers from 1 to 10000: 1, 1-50 or 1,3,7-9"
+            raise click.BadParameter(msg)
+        nodes.update(range(int(first), int(last or first) + 1))
+    return sorted(nodes)
+
+
 @click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--node", type=click.IntRange(1), required=True, help="Number N of the node.")
-@click.option("--topic", help="Topic to read. [default: sensor-data-node-N]")
+@click.option("--node", "nodes", callback=lambda _, __, text: parse_nodes(text) if text else [], help="1, 1-50 or 1,3.")
+@click.option("--topic", help="Topic to read, or a pattern with *. [default: sensor-data-node-N of each node]")
 @click.option("--sensors", help="On a shared topic: the node's sensors, separated by commas. [default: node-N]")
-def main(node: int, topic: str | None, sensors: str | None) -> None:
-    """Run a fog node until it is stopped."""
+def main(nodes: list[int], topic: str | None, sensors: str | None) -> None:
+    """Run one or more fog nodes until they are stopped."""
     settings = Settings.from_env(os.environ)
-    own_topic = messages.sensor_topic(node)
-    topic = topic or own_topic
-    kafka.ensure_topics(settings, [topic, messages.MODEL_WEIGHTS, messages.DEAD_LETTER])
-    publish = kafka.connect_publisher(settings, messages.MODEL_WEIGHTS)
-    spark = streams.start_session(f"FogNode{node}", settings)
-    records = streams.read_topic(spark, settings, topic, settings.max_offsets_per_trigger)
-    readings = streams.parse_readings(records, settings)
-    if topic != own_topic:
-        readings = own_readings(readings, node, (sensors or f"node-{node}").split(","))
-    query = build_query(
-        readings,
-        node,
-        settings.checkpoint_dir / f"fog-{node}" / topic,
-        publish,
-        lambda rejected: streams.write_dead_letters(rejected, settings),
-        settings.trigger_interval_ms,
-    )
-    streams.run_query(query, ready=f"Fog-{node} prêt : {topic} -> {messages.MODEL_WEIGHTS}")
+    is_pattern = topic is not None and "*" in topic
+    if is_pattern == bool(nodes) or (sensors and (len(nodes) > 1 or is_pattern)):
+        msg = "expected --node, or --topic with a pattern that has a *; --sensors goes with one node and a shared topic"
+        raise click.UsageError(msg)
+    own_topics = [messages.sensor_topic(node) for node in nodes]
+    topics = topic or ",".join(own_topics)
+    is_shared = not is_pattern and topics.split(",") != own_topics
+    name = f"fog-{nodes[0]}" if len(nodes) == 1 else f"fog-{nodes[0]}-{nodes[-1]}" if nodes else "fog-all"
+    folder = settings.checkpoint_dir / name / topics.replace("*", "_")[:100]
+
+    wanted = [] if is_pattern else topics.split(",")
+    kafka.ensure_topics(settings, [*wanted, *kafka.ROUND_TOPICS, messages.DEAD_LETTER])
+    publish = functools.partial(kafka.connect_publisher(settings), messages.MODEL_WEIGHTS)
+    spark = streams.start_session(f"FogNode{name.removeprefix('fog-')}", settings)
+
+    def read(max_records: int, **options: str) -> DataFrame:
+        readings = streams.parse_readings(streams.read_topic(spark, settings, topics, max_records, **options), settings)
+        if not is_shared:
+            return node_of_topic(readings)
+        own = sensors.split(",") if sensors else []
+        return node_of_sensor(readings, {name: nodes[0] for name in own} or {f"node-{node}": node for node in nodes})
+
+    state = BatchState(folder, initial={"totals": {}, "changed": []})
+    queries = [
+        build_query(
+            read(settings.max_offsets_per_trigger),
+            name,
+            state,
+            publish,
+            lambda rejected: streams.write_dead_letters(rejected, settings),
+            settings.trigger_interval_ms,
+        )
+    ]
+    if settings.model != "mean":
+        gathering = kafka.gathering_options(settings, max(1, len(nodes)))
+        queries.append(
+            trainer.build_training_query(
+                read(settings.max_readings_per_update, **gathering),
+                folder / "training",
+                settings,
+                round_waiter(settings),
+                lambda wanted: node_messages(state, wanted, settings.wait_timeout_seconds),
+                publish,
+                lambda: time.time_ns() // 1_000_000,
+            )
+        )
+    streams.run_query(*queries, ready=f"{name.capitalize()} prêt : {topics} -> {messages.MODEL_WEIGHTS}")
 
 
 if __name__ == "__main__":

@@ -53,12 +53,15 @@ runner-logs:
 	@$(ENV); file=$$RUN_PATH/logs/$(S).log; if [[ ! -f $$file ]]; then echo "no log $$file; one of: $$(cd $$RUN_PATH/logs 2>/dev/null && ls -m *.log | sed 's/\.log//g')" >&2; exit 1; fi; \
 	  if [[ -t 1 ]]; then tail -n 100 -F $$file; else tail -n 1000 $$file; fi
 
-# run_job NAME,PROCESSES,ARGS: (re)start them if their arguments changed, start them if they do not run, wait until they work.
+# run_job NAME,PROCESSES,ARGS: (re)start them if their arguments or settings changed, start them if they do not run, wait
+# until they work.
 define run_job
 $(ENV); if ! $(RUNNING); then echo "the stack is not up (local runner); start it with: make up STACK=local" >&2; exit 1; fi; \
-printf '%s\n' '$(3)' >$$RUN_PATH/$(1).args.new; \
-if ! cmp -s $$RUN_PATH/$(1).args.new $$RUN_PATH/$(1).args; then $(SUPERVISORCTL) stop $(call supervised,$(2)) >/dev/null || true; fi; \
-mv $$RUN_PATH/$(1).args.new $$RUN_PATH/$(1).args; \
+printf '%s\n' '$(3)' >$$RUN_PATH/$(1).args.new; python -m fedstream.settings >$$RUN_PATH/$(1).env.new; \
+for kind in args env; do \
+  cmp -s $$RUN_PATH/$(1).$$kind.new $$RUN_PATH/$(1).$$kind || $(SUPERVISORCTL) stop $(call supervised,$(2)) >/dev/null || true; \
+  mv $$RUN_PATH/$(1).$$kind.new $$RUN_PATH/$(1).$$kind; \
+done; \
 $(SUPERVISORCTL) start $(call supervised,$(2)) | grep -v 'already started' || true; \
 $(if $(filter-out sensors,$(2)),$(HEALTH) $(filter-out sensors,$(2)),echo "  sensors      started; see: make logs S=sensors")
 endef

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Runs one of the stack's jobs in the foreground, the same way in a container and in the local runner:
 #   start-job.sh sensors|cloud|squares|sum [ARGS]    start-job.sh fog N [ARGS]
-# More arguments come from $JOB_ARGS (containers) or from the file JOB.args that `make run-JOB ARGS=...` left (local).
+# More arguments come from $JOB_ARGS (containers) or from the file JOB.args that `make run-JOB ARGS=...` left (local),
+# settings from the container's environment or from the file JOB.env.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 job=$1
 shift
 if [[ -f ${RUN_PATH-}/$job.args ]]; then JOB_ARGS=$(<"$RUN_PATH/$job.args"); fi
+if [[ -f ${RUN_PATH-}/$job.env ]]; then source "$RUN_PATH/$job.env"; fi
 read -ra more <<<"${JOB_ARGS-}"
 set -- "$@" "${more[@]}"
 
@@ -15,8 +17,8 @@ page() { echo "--conf spark.ui.port=$1 --conf spark.port.maxRetries=0"; }
 
 case $job in
   sensors) exec python producer/sensor_producer.py "$@" ;;
-  # A node's topic has one partition by default, so one core is all it can use.
-  fog) exec spark-submit --conf spark.cores.max="$TOPIC_PARTITIONS" $(page "$FOG_UI_PORT_PREFIX$1") fog/fog_node.py --node "$@" ;;
+  # One slot for each partition of the node's topic, and one so that a training does not hold up the running weight.
+  fog) exec spark-submit --conf spark.cores.max=$((TOPIC_PARTITIONS + 1)) --conf spark.executor.cores=$((TOPIC_PARTITIONS + 1)) $(page "$FOG_UI_PORT_PREFIX$1") fog/fog_node.py --node "$@" ;;
   cloud) exec spark-submit --conf spark.cores.max=1 $(page "$CLOUD_UI_PORT") cloud/aggregator.py "$@" ;;
   squares) exec spark-submit $(page "$SQUARES_UI_PORT") socket_stream/consumer.py "$@" ;;
   sum) exec spark-submit --class App "$APP_SUM_JAR" "$@" ;;

@@ -6,16 +6,23 @@ import base64
 import fcntl
 import json
 import os
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.errors import StreamingQueryException
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
+from fedstream.messages import to_json
+
 RECORD_DDL = "value BINARY, topic STRING, partition INT, offset BIGINT"
+DRIVER_SECONDS = 120.0  # a driver that is not done by then is stopped, and its test fails
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +40,7 @@ def spark(tmp_path_factory) -> Iterator[SparkSession]:
         .config("spark.sql.adaptive.enabled", "false")
         .config("spark.sql.session.timeZone", "UTC")
         .config("spark.sql.shuffle.partitions", "2")
+        .config("spark.sql.streaming.stopTimeout", "30s")
         .config("spark.sql.warehouse.dir", str(tmp_path_factory.mktemp("warehouse")))
         .getOrCreate()
     )
@@ -42,24 +50,29 @@ def spark(tmp_path_factory) -> Iterator[SparkSession]:
 
 
 class Topic:
-    """A folder that stands for a topic of one partition; what is appended at once becomes one micro-batch."""
+    """A folder that stands for topics; what is appended at once becomes one micro-batch."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        """Make an empty topic."""
+        """Make an empty topic; `name` and partition 0 are where records go that name no other place."""
         folder.mkdir()
         self.folder = folder
         self.name = name
         self.files = 0
-        self.offset = 0
+        self.offsets: Counter[tuple[str, int]] = Counter()
 
     def append(self, *values: bytes | None) -> None:
         """Append records with these values."""
-        records = []
-        for value in values:
+        self.append_records((self.name, 0, value) for value in values)
+
+    def append_records(self, records: Iterable[tuple[str, int, bytes | None]]) -> None:
+        """Append records, each (topic, partition, value)."""
+        lines = []
+        for name, partition, value in records:
             text = None if value is None else base64.b64encode(value).decode()  # BINARY in Spark's JSON files
-            records.append({"value": text, "topic": self.name, "partition": 0, "offset": self.offset})
-            self.offset += 1
-        self.append_lines(map(json.dumps, records))
+            offset = self.offsets[name, partition]
+            lines.append(json.dumps({"value": text, "topic": name, "partition": partition, "offset": offset}))
+            self.offsets[name, partition] += 1
+        self.append_lines(lines)
 
     def append_lines(self, lines: Iterable[str]) -> None:
         """Append a file of JSON lines; it appears at once, later than those before it."""
@@ -80,16 +93,63 @@ def topic(tmp_path) -> Topic:
     return Topic(tmp_path / "topic", "some-topic")
 
 
+class Recorder:
+    """What a driver has published and rejected, and the step at which it dies."""
+
+    def __init__(self) -> None:
+        """Keep nothing yet, and let no driver die."""
+        self.published: list[tuple[Any, ...]] = []
+        self.rejected: list[Row] = []
+        self._steps_left: Counter[str] = Counter()
+
+    def publish(self, *parts: Any) -> None:
+        """Keep a message, the last of the parts, as it would be read from its topic."""
+        self.step("before publish")
+        self.published.append((*parts[:-1], json.loads(to_json(parts[-1]))))
+        self.step("after publish")
+
+    def dead_letters(self, rejected: DataFrame) -> None:
+        """Keep rejected records; the driver may die afterwards, at the worst moment."""
+        self.rejected += sorted(rejected.collect(), key=lambda row: (row.topic, row.partition, row.offset))
+        self.step("in dead_letters")
+
+    def step(self, where: str) -> None:
+        """Die if it is time."""
+        if self._steps_left[where]:
+            self._steps_left[where] -= 1
+            if not self._steps_left[where]:
+                raise ConnectionError(f"the driver dies {where}")
+
+    @contextmanager
+    def dies(self, where: str, number: int = 1) -> Iterator[None]:
+        """Expect that the driver that runs in this block dies at such a step, the first one or a later one."""
+        self._steps_left[where] = number
+        with pytest.raises(StreamingQueryException, match=f"the driver dies {where}"):
+            yield
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    """Return a recorder that has seen no driver."""
+    return Recorder()
+
+
 @pytest.fixture(scope="session")
 def run_driver() -> Callable[[DataStreamWriter, Path], StreamingQuery]:
     """Return a function that runs a query until all input is processed, then ends it like its driver would."""
 
     def run(writer: DataStreamWriter, folder: Path) -> StreamingQuery:
-        query = writer.start()
         try:
-            query.processAllAvailable()
+            query = writer.start()
+            alarm = threading.Timer(DRIVER_SECONDS, query.stop)
+            alarm.start()
+            try:
+                query.processAllAvailable()
+                assert query.isActive, f"not done within {DRIVER_SECONDS:g} s"
+            finally:
+                alarm.cancel()
+                query.stop()
         finally:
-            query.stop()
             release_lock(folder / "state.lock")
         return query
 

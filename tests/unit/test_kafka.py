@@ -20,6 +20,18 @@ def test_a_source_reads_its_topic_from_the_first_record_and_never_skips_any():
     assert options["kafka.fetch.max.wait.ms"] == "25"
 
 
+def test_a_pattern_and_a_list_of_topics_are_told_apart():
+    assert kafka.source_options(Settings(), "a,b", 1)["subscribe"] == "a,b"
+    options = kafka.source_options(Settings(), "sensor-data-node-.*", 1)
+    assert options["subscribePattern"] == "sensor-data-node-.*"
+    assert "subscribe" not in options
+
+
+def test_readings_are_gathered_for_all_nodes_of_a_driver_but_not_for_ever():
+    settings = Settings(update_min_readings=30, update_max_wait_seconds=2.5)
+    assert kafka.gathering_options(settings, 4) == {"minOffsetsPerTrigger": "120", "maxTriggerDelay": "2500ms"}
+
+
 def test_a_source_waits_for_more_records_far_shorter_than_the_half_second_of_kafkas_default():
     assert int(kafka.source_options(Settings(), "numbers", 1)["kafka.fetch.max.wait.ms"]) <= 50
 
@@ -38,11 +50,13 @@ def test_a_sink_takes_the_dead_letter_of_the_largest_record_that_a_broker_takes(
 
 
 def test_the_topics_of_a_stack_are_those_of_the_contract():
-    # DESIGN.md, section 6.
     assert sorted(kafka.stack_topics(3)) == [
         "dead-letter",
+        "events",
         "global-model",
+        "model-versions",
         "model-weights",
+        "round-control",
         "sensor-data",
         "sensor-data-node-1",
         "sensor-data-node-2",
@@ -54,7 +68,8 @@ def test_the_topics_of_a_stack_are_those_of_the_contract():
     "call",
     [
         "connect_producer(settings)",
-        "connect_publisher(settings, 'model-weights')",
+        "connect_publisher(settings)",
+        "follow_topic(settings, 'model-weights')",
         "ensure_topics(settings, ['model-weights'])",
         "main()",
     ],

@@ -83,7 +83,7 @@ def test_an_update_comes_back_as_it_was_sent(update):
 
 
 def test_the_messages_have_the_fields_of_the_contract():
-    # DESIGN.md, section 6.
+    # The documented contract.
     assert (
         json.loads(to_json(NodeUpdate("fog-1", 40.2234, 1234).as_dict())).items()
         >= {

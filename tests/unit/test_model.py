@@ -37,7 +37,9 @@ def test_no_reading_has_no_weight():
 
 def test_totals_add_up_field_by_field():
     # Halves and quarters are exact in binary, so equality is meant.
-    assert Totals(1, 2.5, 0.25, 3) + Totals(10, 20.25, 0.5, 30) == Totals(11, 22.75, 0.75, 33)
+    assert Totals(1, 2.5, 0.25, 6.25, 0.5, 3) + Totals(10, 20.25, 0.5, 41.0, 2.0, 30) == Totals(
+        11, 22.75, 0.75, 47.25, 2.5, 33
+    )
 
 
 def test_nothing_added_changes_nothing():
@@ -48,7 +50,7 @@ def test_nothing_added_changes_nothing():
 def test_totals_can_be_added_in_any_grouping_and_equal_one_pass():
     source = random.Random(3)
     readings = [(source.uniform(60, 90), source.uniform(0.02, 0.1)) for _ in range(300)]
-    parts = [Totals(1, temperature, vibration) for temperature, vibration in readings]
+    parts = [Totals(1, temperature, vibration, temperature**2, vibration**2) for temperature, vibration in readings]
     in_batches = [sum(parts[begin : begin + 7], Totals()) for begin in range(0, 300, 7)]
     from_the_left = sum(in_batches, Totals())
     from_the_right = Totals()
@@ -58,6 +60,8 @@ def test_totals_can_be_added_in_any_grouping_and_equal_one_pass():
         300,
         math.fsum(temperature for temperature, _ in readings),
         math.fsum(vibration for _, vibration in readings),
+        math.fsum(temperature**2 for temperature, _ in readings),
+        math.fsum(vibration**2 for _, vibration in readings),
         0,
     )
     assert tuple(asdict(from_the_left).values()) == pytest.approx(one_pass, rel=1e-12)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedstream.settings import SettingError, Settings
+from fedstream.settings import SettingError, Settings, given_settings, parse_options
 
 ANOTHER_VALUE = {
     "KAFKA_BOOTSTRAP_SERVERS": ("kafka:29092,other:9092", "kafka:29092,other:9092"),
@@ -24,12 +24,41 @@ ANOTHER_VALUE = {
     "TOPIC_PARTITIONS": ("1000", 1000),
     "NUMBERS_HOST": ("producer", "producer"),
     "NUMBERS_PORT": ("65535", 65_535),
+    "MODEL": ("logistic", "logistic"),
+    "MODEL_OPTIONS": ("hidden_units=8", "hidden_units=8"),
+    "LOCAL_EPOCHS": ("2", 2),
+    "TRAIN_BATCH_SIZE": ("1", 1),
+    "LEARNING_RATE": ("0.5", 0.5),
+    "CLASS_WEIGHT": ("0:1,1:5", "0:1,1:5"),
+    "DECISION_THRESHOLD": ("0.25", 0.25),
+    "FEATURE_SCALING": ("none", "none"),
+    "UPDATE_MIN_READINGS": ("1", 1),
+    "UPDATE_MAX_WAIT_SECONDS": ("0.5", 0.5),
+    "MAX_READINGS_PER_UPDATE": ("500", 500),
+    "MAX_UPDATE_BYTES": ("2000", 2000),
+    "MAX_UPDATE_NORM": ("2.5", 2.5),
+    "STRATEGY": ("FedAdam", "FedAdam"),
+    "STRATEGY_OPTIONS": ("eta=0.1,beta_1=0.9", "eta=0.1,beta_1=0.9"),
+    "ROUND_MODE": ("async", "async"),
+    "ROUND_QUORUM": ("5", 5),
+    "ROUND_DEADLINE_SECONDS": ("2", 2.0),
+    "ROUND_MIN_EXAMPLES": ("50", 50),
+    "ROUND_PATIENCE": ("1", 1),
+    "KNOWN_NODES": ("fog-*", "fog-*"),
+    "ASYNC_BUFFER": ("7", 7),
+    "MAX_STALENESS": ("0", 0),
+    "QUARANTINE_AFTER": ("1", 1),
+    "QUARANTINE_ROUNDS": ("2", 2),
+    "DRIFT_THRESHOLD": ("0", 0.0),
+    "DRIFT_ACTION": ("reset", "reset"),
+    "DRIFT_BOOST": ("10", 10.0),
+    "SEED": ("7", 7),
 }
 
 
 def test_without_environment_the_contract_defaults_hold():
     settings = Settings.from_env({})
-    # DESIGN.md: Kafka from the host on 9092, numbers on 9999; issue 3: temperature from -100 to 1000 °C.
+    # The documented contract: Kafka from the host on 9092, numbers on 9999, temperature from -100 to 1000 °C.
     assert settings.kafka_bootstrap_servers == "localhost:9092"
     assert (settings.numbers_host, settings.numbers_port) == ("localhost", 9999)
     assert (settings.temperature_min_celsius, settings.temperature_max_celsius) == (-100.0, 1000.0)
@@ -93,6 +122,11 @@ def test_variables_that_are_no_settings_are_ignored():
         ("TOPIC_PARTITIONS", "1001", "a whole number of at least 1 and at most 1000"),
         ("NUMBERS_PORT", "0", "a whole number of at least 1 and at most 65535"),
         ("NUMBERS_PORT", "65536", "a whole number of at least 1 and at most 65535"),
+        ("ROUND_MODE", "fast", "sync or async"),
+        ("FEATURE_SCALING", "local", "shared or none"),
+        ("DRIFT_ACTION", "stop", "none or reset or boost"),
+        ("ROUND_QUORUM", "0", "a whole number of at least 1"),
+        ("DECISION_THRESHOLD", "1.1", "a number of at least 0 and at most 1"),
         ("NUMBERS_PORT", "0x50", "a whole number of at least 1 and at most 65535"),
     ],
 )
@@ -125,3 +159,21 @@ def test_the_lower_temperature_limit_must_be_below_the_upper_one(low):
 def test_one_temperature_limit_is_checked_against_the_default_of_the_other():
     with pytest.raises(SettingError, match=r"TEMPERATURE_MIN_CELSIUS is -100\.0; expected less than"):
         Settings.from_env({"TEMPERATURE_MAX_CELSIUS": "-100"})
+
+
+def test_options_are_keyword_arguments_with_numbers_and_truth_values_as_such():
+    options = parse_options("STRATEGY_OPTIONS", " eta=0.1, n=3,flag=true , strategy.beta=1e-3,name=FedAvg,empty= ")
+    assert options == {"eta": 0.1, "n": 3, "flag": True, "strategy.beta": 1e-3, "name": "FedAvg", "empty": ""}
+    assert type(options["n"]) is int
+    assert parse_options("STRATEGY_OPTIONS", "") == {}
+
+
+@pytest.mark.parametrize("text", ["eta", "=1", "eta=1,beta"])
+def test_options_of_another_form_are_refused(text):
+    with pytest.raises(SettingError, match="STRATEGY_OPTIONS is '.*'; expected name=value, separated by commas"):
+        parse_options("STRATEGY_OPTIONS", text)
+
+
+def test_given_settings_are_lines_for_a_shell_that_keep_every_character():
+    lines = given_settings({"PATH": "/bin", "STRATEGY_OPTIONS": "a=$(rm x) 'y'", "MODEL": ""})
+    assert lines == ["export MODEL=''", """export STRATEGY_OPTIONS='a=$(rm x) '"'"'y'"'"''"""]

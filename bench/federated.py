@@ -1,0 +1,249 @@
+"""How well the federation learns: beside one machine with all rows, beside Flower, under attack, with nodes that fail.
+
+Every measured figure goes into docs/federated.json under its section's key; docs/federated.md and docs/federated.png
+are made from that file, so that one section can be measured anew without the others.
+
+Examples:
+    python bench/federated.py --offline
+    python bench/federated.py --offline --only attacks --only flower
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import federated_report as report
+import numpy as np
+
+from fedstream import snapshot
+from fedstream.data import load
+from fedstream.messages import read_json_object, to_json
+from fedstream.models import make_model
+from fedstream.partitions import spread
+from fedstream.protocol import RoundModel
+from fedstream.rounds import Federation
+from fedstream.scenario import Scenario, World
+from fedstream.settings import Settings, StackError, command_help
+from fedstream.simulate import simulate
+
+DOCS = Path(__file__).parents[1] / "docs"
+SEEDS = (1, 2, 3)
+# Pinned, so that a changed default does not change a figure.
+LOGISTIC = {"model": "logistic", "local_epochs": 5, "learning_rate": 0.01, "train_batch_size": 64}
+MLP = {"model": "mlp", "local_epochs": 5, "learning_rate": 0.01, "train_batch_size": 64}
+MODELS = {"logistic": LOGISTIC, "mlp": MLP}
+HOSTILE = {
+    "FedAvg": "",
+    "FedMedian": "",
+    "FedTrimmedAvg": "beta=0.3",
+    "Krum": "num_malicious_nodes=3",
+    "MultiKrum": "num_malicious_nodes=3,num_nodes_to_select=7",
+}
+BULYAN = "num_malicious_nodes=3"
+FLOWER: dict[str, dict[str, Any]] = {
+    "FedAvg": {},
+    "FedProx": {"proximal_mu": 0.1},
+    "FedAvgM": {"server_momentum": 0.9},
+    "FedAdam": {},
+    "FedYogi": {},
+    "FedAdagrad": {},
+    "FedMedian": {},
+    "FedTrimmedAvg": {"beta": 0.3},
+    "Krum": {"num_malicious_nodes": 3},
+    "MultiKrum": {"num_malicious_nodes": 3, "num_nodes_to_select": 7},
+    "Bulyan": {"num_malicious_nodes": 1},
+}
+
+
+def spread_of(values: Iterable[float]) -> dict[str, float]:
+    """Return mean and standard deviation over the seeds, and the extremes."""
+    found = list(values)
+    deviation = statistics.stdev(found) if len(found) > 1 else 0.0
+    return {"mean": statistics.fmean(found), "std": deviation, "min": min(found), "max": max(found)}
+
+
+def runs(settings: dict[str, Any], scenario: dict[str, Any], baselines: bool = False) -> dict[str, Any]:
+    """Simulate with every seed; return what the tables and the picture need, with all that was set."""
+    results = [simulate(Settings(**settings, seed=s), Scenario(**scenario), baselines=baselines) for s in SEEDS]
+    entry: dict[str, Any] = {"settings": settings, "scenario": scenario, "seeds": list(SEEDS)}
+    for name in ("accuracy", "f1", "loss"):
+        entry[name] = spread_of(result["final"]["test"][name] for result in results)
+    for name in ("centralised", "local_only"):
+        if baselines:
+            entry[name] = spread_of(result["baselines"][name]["accuracy"] for result in results)
+    entry["rounds_closed"] = [len(result["rounds"]) for result in results]
+    entry["counts"] = {
+        k: sum(result["final"]["counts"][k] for result in results) for k in results[0]["final"]["counts"]
+    }
+    entry["virtual_seconds"] = spread_of(result["final"]["virtual_seconds"] for result in results)
+    curves = [[row["test"]["accuracy"] for row in result["rounds"]] for result in results]
+    entry["curve"] = [round(statistics.fmean(column), 5) for column in zip(*curves, strict=False)]
+    times = [[row["virtual_seconds"] for row in result["rounds"]] for result in results]
+    entry["curve_seconds"] = [round(statistics.fmean(column), 3) for column in zip(*times, strict=False)]
+    return entry
+
+
+def skew() -> dict[str, Any]:
+    """Federated beside centralised and local-only, the more unlike the nodes are."""
+    entries = {}
+    for data, model, partition in product(
+        ("breast_cancer", "digits"), MODELS, ("iid", "dirichlet:0.5", "dirichlet:0.1")
+    ):
+        scenario = {"data": data, "nodes": 10, "rounds": 50, "partition": partition}
+        entries[f"{data} {model} {partition}"] = runs(MODELS[model], scenario, baselines=True)
+    return entries
+
+
+def rule() -> dict[str, Any]:
+    """The simulated sensors' rule: an OR, which no linear model can hold."""
+    scenario = {"data": "sensors", "nodes": 10, "rounds": 30}
+    return {model: runs(MODELS[model], scenario, baselines=True) for model in MODELS}
+
+
+def scaling() -> dict[str, Any]:
+    """Two nodes whose temperatures lie 15 °C apart: who computes the features' scale?"""
+    scenario = {"data": "sensors", "nodes": 2, "rounds": 30, "partition": "shift:15"}
+    return {how: runs(MLP, scenario | {"scaling": how}) for how in ("shared", "local", "none")}
+
+
+def attacks() -> dict[str, Any]:
+    """Three of ten nodes send their step reversed and four times as long."""
+    scenario = {"data": "breast_cancer", "nodes": 10, "rounds": 30, "attackers": 3}
+    entries = {}
+    for name, options in HOSTILE.items():
+        settings = LOGISTIC | {"strategy": name, "strategy_options": options}
+        entries[name] = runs(settings, scenario) | {"without": runs(settings, scenario | {"attackers": 0})["accuracy"]}
+    bulyan = LOGISTIC | {"strategy": "Bulyan", "strategy_options": BULYAN}
+    entries["Bulyan, 15 nodes"] = runs(bulyan, scenario | {"nodes": 15})
+    entries["Bulyan, 15 nodes"]["without"] = runs(bulyan, scenario | {"nodes": 15, "attackers": 0})["accuracy"]
+    failed = simulate(Settings(**bulyan), Scenario(**scenario | {"rounds": 1}))["rounds"][0]["failed"]
+    return entries | {"Bulyan, 10 nodes": {"failed": failed}}
+
+
+def flower() -> dict[str, Any]:
+    """The same updates through Flower's own strategy, with no code of this project between, in every round."""
+    return {name: beside_flower(name, options) for name, options in FLOWER.items()}
+
+
+def flower_alone(name: str, options: dict[str, Any]) -> Callable[[RoundModel, list[dict[str, Any]]], dict[str, Any]]:
+    """Return what merges a round's updates, as read from JSON, by Flower's strategy and messages alone."""
+    from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+    from flwr.serverapp import strategy as strategies
+
+    quiet = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1, "fraction_evaluate": 0.0}
+    strategy = getattr(strategies, name)(**options, **quiet)
+
+    def merge(opened: RoundModel, updates: list[dict[str, Any]]) -> dict[str, Any]:
+        now = ArrayRecord({key: Array(array) for key, array in opened.arrays.items()})
+        grid = SimpleNamespace(get_node_ids=lambda: list(range(1, len(updates) + 1)))
+        strategy.configure_train(opened.round, now, ConfigRecord(), grid)
+        replies = []
+        for i, update in enumerate(updates, start=1):
+            arrays = {a["name"]: Array(np.array(a["values"]).reshape(a["shape"])) for a in update["arrays"]}
+            content = {"arrays": ArrayRecord(arrays), "metrics": MetricRecord({"num-examples": update["num_examples"]})}
+            replies.append(Message(RecordDict(content), reply_to=Message(RecordDict(), i, "train")))
+        merged, _ = strategy.aggregate_train(opened.round, replies)
+        return {key: array.numpy() for key, array in merged.items()}
+
+    return merge
+
+
+def beside_flower(name: str, options: dict[str, Any], rounds: int = 10) -> dict[str, Any]:
+    """Return the largest difference to Flower's arrays, and in how many rounds ten orders of arrival gave one hash."""
+    difference, same, closed = 0.0, 0, 0
+    for seed in SEEDS:
+        text = ",".join(f"{key}={value}" for key, value in options.items())
+        settings = Settings(**LOGISTIC, strategy=name, strategy_options=text, seed=seed)
+        data = spread(load("breast_cancer"), 10, "dirichlet:0.5", seed)
+        world = World(settings, Scenario(nodes=10), data, make_model("logistic", {}, 30), np.random.RandomState(seed))
+        federation = Federation("bench", features=30).join(settings, world.model)
+        theirs, nodes = flower_alone(name, options), world.nodes()
+        for node in nodes:
+            federation.hear(world.running(node))
+        federation.settle(0)
+        for now in range(1, rounds + 1):
+            opened, saved = federation.open_model(), json.dumps(snapshot.snapshot(federation))
+            updates = [read_json_object(to_json(world.answer(node, opened, now))) for node in nodes]
+            expected = theirs(opened, updates)
+            hashes = set()
+            for _ in range(10):
+                federation = snapshot.restore(json.loads(saved), settings, world.model)
+                for i in world.random.permutation(len(updates)):
+                    federation.receive_message(updates[i], None)
+                    federation.settle(now)
+                hashes.add(hashlib.sha256(b"".join(a.tobytes() for a in federation.arrays.values())).hexdigest())
+            difference = max(difference, *(np.abs(federation.arrays[key] - expected[key]).max() for key in expected))
+            same, closed = same + (len(hashes) == 1), closed + (federation.round == opened.round + 1)
+    return {"options": options, "max_difference": float(difference), "rounds": closed, "rounds_of_one_hash": same}
+
+
+def failures() -> dict[str, Any]:
+    """Slow nodes with and without waiting for them, and nodes that say nothing."""
+    slow = {"data": "breast_cancer", "nodes": 10, "rounds": 30, "stragglers": 3}
+    silent = {"data": "breast_cancer", "nodes": 3, "rounds": 30, "dropout": 1 / 3}
+    return {
+        "3 of 10 nodes slow, sync": runs(LOGISTIC, slow),
+        "3 of 10 nodes slow, async": runs(LOGISTIC | {"round_mode": "async", "async_buffer": 7}, slow),
+        "1 of 3 nodes silent (on average)": runs(LOGISTIC, silent),
+    }
+
+
+def size() -> dict[str, Any]:
+    """A hundred nodes in one process."""
+    entries = {}
+    for model in MODELS:
+        started, cpu = time.perf_counter(), time.process_time()
+        entry = runs(MODELS[model], {"data": "sensors", "nodes": 100, "rounds": 20, "partition": "dirichlet:0.1"})
+        took = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
+        entries[model] = entry | {key: value / len(SEEDS) for key, value in took.items()}
+    return entries
+
+
+OFFLINE: dict[str, Callable[[], dict[str, Any]]] = {
+    each.__name__: each for each in (skew, rule, scaling, attacks, flower, failures, size)
+}
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures depend on beside the code."""
+    packages = {name: version(name) for name in ("flwr", "numpy", "scikit-learn")}
+    return {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.platform(), **packages}
+
+
+def keep(key: str, section: dict[str, Any]) -> None:
+    """Put a section into docs/federated.json beside what is there, and make table and picture anew."""
+    path = DOCS / "federated.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results[key] = section | {"machine": machine()}
+    path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    (DOCS / "federated.md").write_text(report.markdown(results))
+    report.picture(results, DOCS / "federated.png")
+
+
+@click.command(help=command_help(__doc__))
+@click.option("--offline", is_flag=True, help="Measure in this process: no Kafka, no Spark.")
+@click.option("--only", multiple=True, type=click.Choice(list(OFFLINE)), help="Measure this section only.")
+def main(offline: bool, only: tuple[str, ...]) -> None:
+    """Measure, and write docs/federated.json, .md and .png."""
+    if not offline:
+        raise StackError("nothing to measure; expected --offline")
+    for key in only or OFFLINE:
+        started = time.perf_counter()
+        keep(key, OFFLINE[key]())
+        click.echo(f"{key}: {time.perf_counter() - started:.0f} s", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Labelled rows for experiments: simulated readings, data sets that come with scikit-learn, CSV files."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from fedstream.arrays import Matrix
+from fedstream.messages import label_of
+from fedstream.models import Labels
+from fedstream.settings import SettingError
+
+BUNDLED = ("breast_cancer", "digits", "wine", "iris")
+SENSOR_ROWS = 4000
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Rows x (n, features) with classes y (n,) in 0..classes-1; `labels` are the classes' names."""
+
+    x: Matrix
+    y: Labels
+    classes: int
+    name: str
+    labels: tuple[str, ...]
+
+
+def load(source: str, label: str | None = None, rows: int | None = None, seed: int = 1) -> DataSet:
+    """Return the simulator's readings (`sensors`), a data set that comes with scikit-learn, or a CSV file.
+
+    Args:
+        source: sensors, breast_cancer, digits, wine, iris, or the path of a CSV file with a header.
+        label: the file's column of classes; every other column is a feature.
+        rows: of `sensors` as many are drawn; of another source, this many of its rows are chosen at random.
+        seed: of both.
+
+    Raises:
+        SettingError: there is no such source, label or number of rows, or a value of the file cannot be used.
+    """
+    random = np.random.RandomState(seed % 2**32)
+    if label is not None and source in ("sensors", *BUNDLED):
+        raise SettingError(f"label is {label!r}; expected none, as {source} has its own labels")
+    if rows is not None and rows < 1:
+        raise SettingError(f"rows is {rows}; expected at least 1")
+    if source == "sensors":
+        count = SENSOR_ROWS if rows is None else rows
+        temperature, vibration = random.uniform(60, 90, count).round(2), random.uniform(0.02, 0.1, count).round(3)
+        return readings(np.column_stack([temperature, vibration]))
+    if source in BUNDLED:
+        from sklearn import datasets
+
+        bunch = getattr(datasets, f"load_{source}")()
+        labels = tuple(map(str, bunch.target_names))
+        data = DataSet(bunch.data.astype(np.float64), bunch.target.astype(np.int64), len(labels), source, labels)
+    else:
+        data = _read_csv(Path(source), label)
+    if rows is None:
+        return data
+    if rows > len(data.y):
+        raise SettingError(f"rows is {rows}; expected at most {len(data.y)}, as many as {source} has")
+    chosen = random.permutation(len(data.y))[:rows]
+    return replace(data, x=data.x[chosen], y=data.y[chosen])
+
+
+def readings(x: Matrix) -> DataSet:
+    """Return readings x (n, 2) of °C and g with the labels of the simulator's rule."""
+    y = np.array([label_of(temperature, vibration) for temperature, vibration in x], dtype=np.int64)
+    return DataSet(x, y, 2, "sensors", ("good", "trouble"))
+
+
+def _read_csv(path: Path, label: str | None) -> DataSet:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            header = [name.strip() for name in next(reader, [])]
+            lines = [(reader.line_num, [value.strip() for value in row]) for row in reader if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        expected = f"sensors, {', '.join(BUNDLED)} or the path of a CSV file"
+        raise SettingError(f"data is {str(path)!r}, which cannot be read ({error}); expected {expected}") from error
+    if label not in header or len(set(header)) < max(len(header), 2):
+        columns = f"column of {path}, which has: {', '.join(header) or 'no header'}"
+        raise SettingError(f"label is {label!r}; expected a {columns}, all of different names, one a feature at least")
+    rows, texts = [], []
+    for line, row in lines:
+        if len(row) != len(header):
+            raise SettingError(f"{path}, line {line}: {len(row)} values; expected {len(header)} as in the header")
+        values = dict(zip(header, row, strict=True))
+        texts.append(values.pop(label))
+        if texts[-1].lower() in ("", "nan"):
+            raise SettingError(f"{path}, line {line}, column {label}: {texts[-1]!r}; expected a label")
+        rows.append([_number(value, f"{path}, line {line}, column {name}") for name, value in values.items()])
+    labels = sorted(set(texts), key=_numbers_first)
+    if len(labels) < 2:
+        raise SettingError(f"column {label} of {path} has the labels {labels}; expected at least two")
+    places = {text: i for i, text in enumerate(labels)}
+    y = np.array([places[text] for text in texts], dtype=np.int64)
+    return DataSet(np.array(rows), y, len(labels), path.name, tuple(labels))
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not abs(value) < 1e100:  # refuses NaN, too; beyond this the square of a sum is not finite
+        raise SettingError(f"{where}: {text!r}; expected a finite number: fill in or leave out this row or column")
+    return value
+
+
+def _numbers_first(text: str) -> tuple[float, str]:
+    try:
+        return float(text), text
+    except ValueError:
+        return math.inf, text
+
+
+def split(data: DataSet, test_fraction: float = 0.25, seed: int = 1) -> tuple[DataSet, DataSet]:
+    """Return training and held-out rows, both with the same shares of the classes (stratified).
+
+    Raises:
+        SettingError: a class has a single row, or there are too few rows for all classes on both sides.
+    """
+    from sklearn.model_selection import train_test_split
+
+    try:
+        train, test = train_test_split(
+            np.arange(len(data.y)), test_size=test_fraction, stratify=data.y, random_state=seed % 2**32
+        )
+    except ValueError as error:
+        raise SettingError(f"{data.name} cannot be split with a test share of {test_fraction}: {error}") from error
+    return replace(data, x=data.x[train], y=data.y[train]), replace(data, x=data.x[test], y=data.y[test])

@@ -1,0 +1,145 @@
+"""Training on the executors: a round's readings in, one trained group for each node and partition out.
+
+readings --> [group by node and partition] --> test, then train --> merge per node --> updates
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as F
+from pyspark.sql.streaming.readwriter import DataStreamWriter
+
+from fedstream import arrays as wire
+from fedstream.metrics import Score
+from fedstream.models import make_model
+from fedstream.protocol import ModelUpdate, RoundModel, check_size
+from fedstream.settings import Settings, parse_options
+from fedstream.state import BatchState
+from fedstream.training import Trained, merge_trained, train, train_config, train_seed
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FEATURES = ("temperature", "vibration")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an executor needs to train a group: the round's model and this stack's settings."""
+
+    model: RoundModel
+    settings: Settings
+
+    def train_group(self, key: tuple[Any, ...], readings: pa.Table) -> pa.Table:
+        """Train on one group's readings, in the order of their offsets: (temperature, vibration, label, offset)."""
+        import pyarrow as pa
+
+        ordered = readings.sort_by("offset")
+        x = np.column_stack([ordered.column(name).to_numpy() for name in FEATURES])
+        y = ordered.column("label").to_numpy().astype(np.int64)
+        model = make_model(self.settings.model, parse_options("MODEL_OPTIONS", self.settings.model_options))
+        node, partition = (part.as_py() for part in key)
+        config = train_config(self.settings, self.model.config)
+        seed = train_seed(self.settings, self.model.round, node, partition)
+        threshold = self.settings.decision_threshold
+        trained = train(model, self.model.arrays, self.model.scaler, x, y, config, seed, threshold)
+        result = json.dumps({"arrays": wire.to_wire(trained.arrays), "score": trained.score.as_dict()})
+        return pa.table(
+            {
+                "node": pa.array([node], pa.int32()),
+                "partition": pa.array([partition], pa.int32()),
+                "num_examples": pa.array([trained.num_examples], pa.int64()),
+                "result": pa.array([result], pa.string()),
+            }
+        )
+
+
+def train_groups(readings: DataFrame, task: Task) -> DataFrame:
+    """Train each node's readings, partition by partition in parallel: (node, partition, num_examples, result).
+
+    The readings stay on the executors; a result is JSON of arrays and score.
+    """
+    good = readings.where("reason IS NULL").select("node", "partition", "offset", *FEATURES, "label")
+    if task.model.participants:
+        good = good.where(F.concat(F.lit("fog-"), "node").isin(*task.model.participants))
+    return good.groupBy("node", "partition").applyInArrow(
+        lambda key, table: task.train_group(key, table), "node INT, partition INT, num_examples LONG, result STRING"
+    )
+
+
+def merge_groups(rows: Iterable[Row]) -> dict[str, Trained]:
+    """Return what each node has learned: its partitions' arrays averaged by their examples."""
+    parts: dict[str, list[Trained]] = {}
+    for row in sorted(rows, key=lambda row: (row.node, row.partition)):
+        result = json.loads(row.result)
+        trained = Trained(wire.from_wire(result["arrays"]), row.num_examples, Score.from_dict(result["score"]))
+        parts.setdefault(f"fog-{row.node}", []).append(trained)
+    return {node: merge_trained(trained) for node, trained in parts.items()}
+
+
+def is_next(model: RoundModel, last: Mapping[str, Any], hosted: Collection[str]) -> bool:
+    """Tell whether the nodes of this driver can train for a round: a new one, or any in mode async."""
+    if model.participants and not set(model.participants) & set(hosted):
+        return False
+    return model.mode == "async" or model.run_id != last.get("run_id") or model.round > last["round"]
+
+
+def build_training_query(
+    readings: DataFrame,
+    folder: Path,
+    settings: Settings,
+    wait_for_round: Callable[[Callable[[RoundModel], bool]], RoundModel],
+    node_messages: Callable[[Collection[str]], dict[str, dict[str, Any]]],
+    publish: Callable[[str, dict[str, Any]], None],
+    clock_ms: Callable[[], int],
+) -> DataStreamWriter:
+    """Return the unstarted query: parsed readings with their node in, one update a node and round to `publish`.
+
+    A micro-batch holds the readings since the last update: it waits for the next round, trains from exactly its
+    model, and keeps the updates before they are sent. Spark repeats a micro-batch after a crash: then the same
+    updates are sent again. `node_messages` gives the running weight and samples that every update carries, of the
+    named nodes at least.
+    """
+    state = BatchState(folder, initial={"run_id": None, "round": 0, "updates": {}})
+
+    def handle_batch(batch: DataFrame, batch_id: int) -> None:
+        def compute(last: dict[str, Any]) -> dict[str, Any]:
+            model = wait_for_round(lambda model: is_next(model, last, node_messages(())))
+            trained = merge_groups(train_groups(batch, Task(model, settings)).collect())
+            if not trained:
+                return last | {"updates": {}}
+            updates = {}
+            for node, message in node_messages(trained).items():
+                update = ModelUpdate(node, model.run_id, model.round, model.version, 0, clock_ms())
+                if node in trained:
+                    result = trained[node]
+                    update = ModelUpdate(
+                        *(node, model.run_id, model.round, model.version, result.num_examples, update.trained_at),
+                        *(result.arrays, result.score),
+                    )
+                updates[node] = message | update.as_dict()
+                check_size(updates[node], f"the update of {node}", settings.max_update_bytes)
+            return {"run_id": model.run_id, "round": model.round, "updates": updates}
+
+        for node, update in state.advance(batch_id, compute)["updates"].items():
+            publish(node, update)
+            if update["num_examples"]:
+                metrics = update["metrics"]
+                print(
+                    f"{node.capitalize()} -> ronde {update['round']} : appris de {update['num_examples']} mesures ; "
+                    f"avant : perte {metrics['loss']:.4f}, F1 {metrics['f1']:.4f}",
+                    flush=True,
+                )
+
+    return (
+        readings.writeStream.queryName("training")
+        .foreachBatch(handle_batch)
+        .option("checkpointLocation", str(folder / "spark"))
+    )

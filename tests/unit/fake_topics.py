@@ -1,0 +1,133 @@
+"""Topics in memory, filled by a real federation: what the commands read in place of a broker."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+
+from fedstream import kafka
+from fedstream.messages import MODEL_WEIGHTS, NodeUpdate, label_of, sensor_topic
+from fedstream.models import TrainConfig, make_model
+from fedstream.protocol import ModelUpdate
+from fedstream.rounds import Federation
+from fedstream.settings import Settings, parse_options
+from fedstream.training import Statistics, merge_statistics, statistics_of, train
+
+NODES = ("fog-1", "fog-2")
+
+
+class Topics:
+    """Stands in for the broker at the two functions of `fedstream.kafka`."""
+
+    def __init__(self):
+        """Start without a record."""
+        self.records = {}
+        self.published = []
+        self.on_publish = lambda topic, key, message: None
+        self.on_read = lambda topic: None
+
+    def add(self, topic, key, message):
+        """Put a record on a topic and return its place."""
+        value = message if isinstance(message, (bytes, type(None))) else json.dumps(message).encode()
+        log = self.records.setdefault(topic, [])
+        timestamp = 1000 + sum(map(len, self.records.values()))
+        log.append(
+            SimpleNamespace(topic=topic, partition=0, offset=len(log), timestamp=timestamp, key=key, value=value)
+        )
+        return [0, len(log) - 1]
+
+    def messages(self, topic):
+        """Return the messages of a topic."""
+        return [json.loads(record.value) for record in self.records.get(topic, []) if record.value]
+
+    def follow_topic(self, settings, topic, last=None, first=None):
+        """See `fedstream.kafka.follow_topic`; `on_read` may add records before each reading."""
+        position = max(0, len(self.records.get(topic, [])) - last) if last else 0
+
+        def read(timeout_seconds):
+            nonlocal position
+            self.on_read(topic)
+            new = self.records.get(topic, [])[position:]
+            position += len(new)
+            return new
+
+        return read
+
+    def connect_publisher(self, settings):
+        """See `fedstream.kafka.connect_publisher`."""
+
+        def publish(topic, key, message):
+            self.published.append((topic, key, json.loads(json.dumps(message))))
+            self.on_publish(topic, key, message)
+
+        return publish
+
+    def install(self, monkeypatch):
+        """Put these topics in the broker's place."""
+        monkeypatch.setattr(kafka, "follow_topic", self.follow_topic)
+        monkeypatch.setattr(kafka, "connect_publisher", self.connect_publisher)
+        return self
+
+
+class Stack:
+    """A cloud and two fog nodes in one process, on these topics."""
+
+    def __init__(self, topics, run_id="run-a", seed=0, **settings):
+        """Start before the first round."""
+        self.topics = topics
+        self.settings = Settings(**{"model": "logistic", "local_epochs": 1} | settings)
+        self.model = make_model(self.settings.model, parse_options("MODEL_OPTIONS", self.settings.model_options))
+        self.federation = Federation(run_id).join(self.settings, self.model)
+        self.random = np.random.RandomState(seed)
+        self.seen = dict.fromkeys(NODES, Statistics(10, (750.0, 0.6), (57_000.0, 0.042)))
+        self.clock = 1_000_000 + 1_000_000 * seed
+        for node in NODES:  # both are known when the first round opens
+            self.hear(node)
+
+    def hear(self, node):
+        """Let the cloud know what a node has seen."""
+        seen = self.seen[node]
+        self.federation.hear(NodeUpdate(node, 1.0, seen.count, 0, seen.sums, seen.squares))
+
+    def send(self):
+        """Publish what the cloud has to send."""
+        for topic, key, message in self.federation.outbox:
+            self.topics.add(topic, key, {"global_weight": 40.5, "samples": 7, "nodes": 2} | message)
+        self.federation.outbox.clear()
+
+    def readings(self, node, count):
+        """Put readings on the node's topic and return them."""
+        x = np.column_stack(
+            [self.random.uniform(60, 90, count).round(2), self.random.uniform(0.02, 0.1, count).round(3)]
+        )
+        y = np.array([label_of(*row) for row in x])
+        for (temperature, vibration), label in zip(x.tolist(), y.tolist(), strict=True):
+            reading = {"sensor_id": "s", "temperature": temperature, "vibration": vibration, "label": label}
+            self.topics.add(sensor_topic(int(node[-1])), b"s", reading)
+        return x, y
+
+    def answer(self, node, count=60):
+        """Let a node train for the open round, and the cloud take its update in."""
+        x, y = self.readings(node, count)
+        self.seen[node] = merge_statistics([self.seen[node], statistics_of(x)])
+        self.hear(node)
+        self.clock += 1
+        self.federation.settle(self.clock)
+        opened = self.federation.open_model()
+        if opened.round:
+            trained = train(self.model, opened.arrays, opened.scaler, x, y, TrainConfig(epochs=1), self.clock)
+            about = (node, opened.run_id, opened.round, opened.version, trained.num_examples, self.clock)
+            update = {"weight": 1.0, "samples": 5} | ModelUpdate(*about, trained.arrays, trained.score).as_dict()
+            update = json.loads(json.dumps(update))
+            self.federation.receive_message(update, self.topics.add(MODEL_WEIGHTS, node.encode(), update))
+            self.federation.settle(self.clock)
+        self.send()
+
+    def run(self, rounds):
+        """Let each node answer so many times; all of them together close a round."""
+        for _ in range(rounds):
+            for node in NODES:
+                self.answer(node)
+        return self

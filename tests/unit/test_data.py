@@ -1,0 +1,209 @@
+"""Where an experiment's rows come from, and that every row reaches one node."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_breast_cancer
+
+from fedstream.data import load, split
+from fedstream.partitions import partition, spread
+from fedstream.settings import SettingError
+
+GOOD = "speed,failure,heat\n1.5,no,20\n2,yes,30.25\n-3e1,no,40\n"
+
+
+@pytest.fixture
+def csv_file(tmp_path):
+    def write(text):
+        path = tmp_path / "machines.csv"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_simulated_readings_keep_the_simulators_ranges_decimals_and_rule():
+    data = load("sensors", rows=5000, seed=3)
+    temperature, vibration = data.x.T
+    assert (temperature.min() >= 60, temperature.max() <= 90, len(temperature)) == (True, True, 5000)
+    assert (vibration.min() >= 0.02, vibration.max() <= 0.1) == (True, True)
+    assert temperature.tolist() == [round(value, 2) for value in temperature.tolist()]
+    assert vibration.tolist() == [round(value, 3) for value in vibration.tolist()]
+    assert data.y.tolist() == [int(t > 85 or v > 0.08) for t, v in data.x.tolist()]
+
+
+def test_the_same_seed_gives_the_same_readings_and_another_seed_others():
+    first, again, other = (load("sensors", rows=50, seed=seed).x.tobytes() for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_a_bundled_data_set_comes_whole_or_as_a_random_part_of_it():
+    whole, part = load("breast_cancer"), load("breast_cancer", rows=100, seed=5)
+    assert whole.x.tobytes() == load_breast_cancer().data.tobytes()
+    assert (whole.classes, whole.labels) == (2, ("malignant", "benign"))
+    rows = {tuple(row) for row in whole.x.tolist()}
+    assert len({tuple(row) for row in part.x.tolist()} & rows) == 100
+    assert 0 < part.y.mean() < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes"), [("digits", (1797, 64), 10), ("wine", (178, 13), 3), ("iris", (150, 4), 3)]
+)
+def test_the_other_bundled_data_sets_have_their_rows_and_classes(name, shape, classes):
+    data = load(name)
+    assert (data.x.shape, data.classes, sorted(set(data.y.tolist()))) == (shape, classes, list(range(classes)))
+
+
+def test_a_csv_file_gives_its_numeric_columns_and_sorted_classes(csv_file):
+    data = load(csv_file("\ufeff" + GOOD), "failure")
+    assert data.x.tolist() == [[1.5, 20.0], [2.0, 30.25], [-30.0, 40.0]]
+    assert (data.y.tolist(), data.labels, data.classes, data.name) == ([0, 1, 0], ("no", "yes"), 2, "machines.csv")
+
+
+def test_labels_that_are_numbers_are_sorted_as_numbers(csv_file):
+    data = load(csv_file("a,b\n1,10\n2,9\n3,2\n"), "b")
+    assert (data.labels, data.y.tolist()) == (("2", "9", "10"), [2, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "words"),
+    [
+        (GOOD, "speeed", r"label is 'speeed'; expected a column of .*: speed, failure, heat"),
+        (GOOD, None, "label is None; expected a column"),
+        ("", "failure", "no header"),
+        ("a,a,b\n1,2,x\n", "b", "different names"),
+        ("failure\nno\nyes\n", "failure", "one a feature at least"),
+        (GOOD + "1,no\n", "failure", r"machines\.csv, line 5: 2 values; expected 3"),
+        (GOOD + ",no,1\n", "failure", r"line 5, column speed: ''; expected a finite number"),
+        (GOOD + "1,no,NaN\n", "failure", r"line 5, column heat: 'NaN'"),
+        (GOOD + "1,no,inf\n", "failure", r"line 5, column heat: 'inf'"),
+        (GOOD + "1,no,warm\n", "failure", r"line 5, column heat: 'warm'"),
+        (GOOD + "1,,5\n", "failure", r"line 5, column failure: ''; expected a label"),
+        ("a,b\n1,x\n2,x\n", "b", "expected at least two"),
+    ],
+)
+def test_a_csv_file_that_cannot_be_used_is_refused_with_line_and_column(csv_file, text, label, words):
+    with pytest.raises(SettingError, match=words):
+        load(csv_file(text), label)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("brest_cancer",), "data is 'brest_cancer', which cannot be read .*; expected sensors, breast_cancer"),
+        (("iris", "species"), "iris has its own labels"),
+        (("iris", None, 151), "rows is 151; expected at most 150"),
+        (("sensors", None, 0), "rows is 0; expected at least 1"),
+    ],
+)
+def test_a_source_that_cannot_be_used_is_refused(arguments, words):
+    with pytest.raises(SettingError, match=words):
+        load(*arguments)
+
+
+def test_held_out_rows_are_a_quarter_of_every_class_and_no_training_rows():
+    data = load("digits")
+    train, test = split(data, 0.25, seed=2)
+    assert len(train.y) + len(test.y) == len(data.y)
+    shares = np.bincount(test.y) / np.bincount(data.y)
+    assert shares == pytest.approx(np.full(10, 0.25), abs=0.005)
+    rows = sorted(map(tuple, [*train.x.tolist(), *test.x.tolist()]))
+    assert rows == sorted(map(tuple, data.x.tolist()))
+
+
+def test_a_class_of_one_row_cannot_be_split(csv_file):
+    with pytest.raises(SettingError, match=r"machines\.csv cannot be split"):
+        split(load(csv_file(GOOD), "failure"))
+
+
+Y = load("digits").y
+
+
+@pytest.mark.parametrize("how", ["iid", "dirichlet:0.5", "dirichlet:0.1", "shards:2", "shards:10"])
+@pytest.mark.parametrize("nodes", [5, 10, 40])
+def test_every_row_goes_to_one_node_and_every_node_has_two(how, nodes):
+    parts = partition(Y, nodes, how, seed=4)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(Y)))
+    assert (len(parts), min(map(len, parts)) >= 2) == (nodes, True)
+    again, other = (np.concatenate(partition(Y, nodes, how, seed)).tolist() for seed in (4, 5))
+    assert np.concatenate(parts).tolist() == again != other
+
+
+def test_even_a_hundred_nodes_with_few_rows_have_two_each():
+    parts = partition(load("breast_cancer").y[:426], 100, "dirichlet:0.1", seed=1)
+    assert min(map(len, parts)) == 2
+    assert sum(map(len, parts)) == 426
+
+
+def test_iid_nodes_have_as_many_rows_and_about_the_same_classes():
+    parts = partition(Y, 5, "iid", seed=1)
+    assert {len(part) for part in parts} <= {359, 360}
+    assert all(np.bincount(Y[part], minlength=10).min() > 15 for part in parts)
+
+
+def test_a_smaller_alpha_makes_nodes_less_alike():
+    def largest_share(how):
+        return np.mean([np.bincount(Y[part]).max() / len(part) for part in partition(Y, 10, how, seed=1)])
+
+    shares = [largest_share(how) for how in ("iid", "dirichlet:1", "dirichlet:0.1")]
+    assert shares == sorted(shares)
+    assert shares[0] < 0.2 < 0.4 < shares[2]
+
+
+def test_a_dirichlet_share_has_the_mean_and_variance_of_its_distribution():
+    y, nodes, alpha = np.zeros(100, dtype=np.int64), 4, 2.0
+    shares = np.array(
+        [[len(part) / 100 for part in partition(y, nodes, f"dirichlet:{alpha}", seed)] for seed in range(400)]
+    )
+    mean = 1 / nodes
+    assert shares.mean(axis=0) == pytest.approx([mean] * nodes, abs=0.02)
+    assert shares.var(axis=0) == pytest.approx([mean * (1 - mean) / (nodes * alpha + 1)] * nodes, rel=0.2)
+
+
+@pytest.mark.parametrize(("classes", "nodes"), [(1, 10), (1, 23), (2, 7), (3, 20), (10, 4)])
+def test_shards_give_each_node_that_many_classes(classes, nodes):
+    parts = partition(Y, nodes, f"shards:{classes}", seed=2)
+    assert {len(set(Y[part].tolist())) for part in parts} == {classes}
+
+
+@pytest.mark.parametrize(
+    "how", ["", "iid:1", "dirichlet", "dirichlet:0", "dirichlet:nan", "shards:1.5", "shards:0", "shift:x", "by-day"]
+)
+def test_an_unknown_partition_is_refused(how):
+    with pytest.raises(SettingError, match=r"expected iid, dirichlet:ALPHA .* shards:K .* shift:C"):
+        partition(Y, 2, how)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "how", "words"),
+    [
+        (0, "iid", "nodes is 0; expected from 1 to 898"),
+        (899, "iid", "nodes is 899; expected from 1 to 898"),
+        (2, "shards:11", "expected shards:5 to shards:10 for 2 nodes"),
+        (2, "shards:4", "expected shards:5 to shards:10 for 2 nodes"),
+    ],
+)
+def test_a_partition_with_too_few_rows_or_classes_is_refused(nodes, how, words):
+    with pytest.raises(SettingError, match=words):
+        partition(Y, nodes, how)
+
+
+def test_shards_of_classes_too_small_for_their_nodes_are_refused():
+    y = np.array([0] * 58 + [1] * 2)
+    with pytest.raises(SettingError, match="a node has less than 2 rows"):
+        partition(y, 10, "shards:1")
+
+
+def test_shifted_nodes_measure_more_and_are_labelled_by_what_they_measure():
+    plain, shifted = (spread(load("sensors", rows=900), 3, how, seed=1) for how in ("iid", "shift:15"))
+    for i, (rows, held_out) in enumerate(zip(shifted.parts, shifted.test_parts, strict=True)):
+        for before, after, part in ((plain.train, shifted.train, rows), (plain.test, shifted.test, held_out)):
+            assert after.x[part, 0] - before.x[part, 0] == pytest.approx(np.full(len(part), 15.0 * i))
+            assert after.x[part, 1].tolist() == before.x[part, 1].tolist()
+            assert after.y[part].tolist() == [int(t > 85 or v > 0.08) for t, v in after.x[part].tolist()]
+
+
+def test_only_simulated_readings_can_be_shifted():
+    with pytest.raises(SettingError, match=r"partition is 'shift:3'.*sensors; got iris"):
+        spread(load("iris"), 2, "shift:3")

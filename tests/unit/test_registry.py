@@ -1,0 +1,202 @@
+"""The registry of versions: what it finds, which is best, and what others can do with an exported one."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import skops.io
+from fake_topics import Stack, Topics
+
+from fedstream import arrays as wire
+from fedstream import registry
+from fedstream.export import as_json, export, pipeline_of
+from fedstream.messages import GLOBAL_MODEL, MODEL_VERSIONS
+from fedstream.metrics import Score
+from fedstream.models import make_model
+from fedstream.registry import best, find, load_run, pick_run, pick_version, read_runs, scores
+from fedstream.settings import Settings, StackError
+from fedstream.training import Scaler
+
+SETTINGS = Settings()
+
+
+def scored(tp, fp, fn, tn, loss=0.5):
+    return Score(loss * (tp + fp + fn + tn), ((tn, fp), (fn, tp))).as_dict()
+
+
+def model(version, measured=None, run_id="run-a", round=None, base=None, staleness=0, **more):
+    message = {"run_id": run_id, "round": round or version + 1, "version": version, "opened_at": 100 + version}
+    message |= {"model": "logistic", "strategy": "FedAvg", "scaler": None, "arrays": []}
+    if measured:
+        message |= {"base_version": version - 1 if base is None else base, "metrics": measured}
+        message["node_metrics"] = {"fog-1": measured}
+        message["updates"] = [{"node_id": "fog-1", "num_examples": 10, "staleness": staleness, "place": [0, 1]}]
+    return message | more
+
+
+def run_of(*messages):
+    return pick_run(read_runs([m for m in messages if "failed" not in m], messages))
+
+
+def trained(**settings):
+    topics = Topics()
+    Stack(topics, **settings).run(3)
+    return pick_run(read_runs(topics.messages(MODEL_VERSIONS), topics.messages(GLOBAL_MODEL)))
+
+
+# Version 0: F1 2*1/(2*1+1+1) = 0.5; version 1: F1 0.8, recall 2/3, 0 false alarms; version 2: F1 2*3/(6+2) = 0.75,
+# recall 1, accuracy 8/10 as version 1 has 9/10.
+RUN = (
+    model(0),
+    model(1, scored(1, 1, 1, 7, loss=0.9)),
+    model(2, scored(2, 0, 1, 7, loss=0.4)),
+    model(3, scored(3, 2, 0, 5, loss=0.3)),
+)
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"), [("f1", 1), ("accuracy", 1), ("recall", 2), ("loss", 2), ("false_alarm_rate", 1)]
+)
+def test_the_best_version_is_the_one_a_later_round_measured_as_best(metric, expected):
+    assert best(run_of(*RUN), metric) == expected
+
+
+def test_a_version_without_a_score_has_none_and_is_not_the_best():
+    measured = scores(run_of(*RUN))
+    assert sorted(measured) == [0, 1, 2]
+    assert measured[1]["global"].f1 == pytest.approx(0.8)
+    assert measured[1]["fog-1"] == measured[1]["global"]
+    assert best(run_of(model(0))) is None
+    with pytest.raises(StackError, match="no version of run run-a has been measured yet"):
+        pick_version(run_of(model(0)), "best")
+
+
+def test_a_failed_round_measures_its_version_too_and_brings_no_new_one():
+    failed = model(0, scored(1, 1, 1, 7), round=2, base=0, failed="too wild")
+    run = run_of(model(0), failed, model(1, scored(3, 0, 0, 7), round=3, base=0))
+    assert sorted(run.versions) == [0, 1]
+    assert "failed" not in run.versions[0]
+    assert scores(run)[0]["global"].confusion == ((14, 1), (1, 4))
+
+
+def test_a_stale_update_of_mode_async_measures_the_version_it_started_from():
+    run = run_of(model(0), model(1, scored(1, 1, 1, 7)), model(2, scored(3, 0, 0, 7), staleness=1))
+    assert scores(run)[0]["global"].num_examples == 20
+    assert 1 not in scores(run)
+
+
+def test_after_a_rollback_the_new_version_is_the_current_one():
+    run = run_of(*RUN, model(4, restored_from=1))
+    assert run.current == 4
+    assert find(run, 4)["restored_from"] == 1
+
+
+def test_the_later_record_of_a_version_wins():
+    old, new = model(0, strategy="FedAvg"), model(0, strategy="FedAdam")
+    assert pick_run(read_runs([old, new], [])).versions[0]["strategy"] == "FedAdam"
+
+
+def test_the_newest_run_is_the_default_and_others_are_found_by_name():
+    runs = read_runs([model(0, run_id="new", opened_at=500), model(0, run_id="old", opened_at=10)], [])
+    assert pick_run(runs).run_id == "new"
+    assert pick_run(runs, "old").run_id == "old"
+    with pytest.raises(StackError, match="there is no run other; known: old, new"):
+        pick_run(runs, "other")
+
+
+def test_running_weights_and_unusable_records_are_left_out(monkeypatch, caplog):
+    topics = Topics().install(monkeypatch)
+    for value in (None, b"{", {"global_weight": 1.0}, {"run_id": "x", "round": "1", "version": 0}, model(0)):
+        topics.add(GLOBAL_MODEL, b"", value)
+    run = load_run(SETTINGS)
+    assert (run.run_id, list(run.versions)) == ("run-a", [0])
+    assert ["global-model[0]@1" in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_no_run_at_all_says_how_one_starts(monkeypatch):
+    Topics().install(monkeypatch)
+    with pytest.raises(StackError, match="hold no model yet; a run starts when"):
+        load_run(SETTINGS)
+
+
+def test_an_unknown_version_names_the_known_ones():
+    run = run_of(*RUN, model(6, scored(1, 1, 1, 1)))
+    with pytest.raises(StackError, match=r"^there is no version 99 of run run-a; known: 0\.\.3, 6$"):
+        find(run, 99)
+    with pytest.raises(StackError, match="version is 'newest'; expected best, current or a number"):
+        pick_version(run, "newest")
+
+
+def test_a_real_run_gives_a_score_to_every_version_but_the_last():
+    run = trained()
+    assert sorted(run.versions) == [0, 1, 2, 3]
+    assert sorted(scores(run)) == [0, 1, 2]
+    assert set(scores(run)[2]) == {"fog-1", "fog-2", "global"}
+    f1 = {version: run.rounds[version + 2]["metrics"]["f1"] for version in range(3)}
+    assert best(run) == max(f1, key=lambda version: (f1[version], version))
+
+
+@pytest.mark.parametrize(
+    ("settings", "options"),
+    [
+        ({}, {}),
+        ({"feature_scaling": "none"}, {}),
+        ({"model": "mlp"}, {}),
+        ({"model": "mlp", "model_options": "hidden_units=7"}, {"hidden_units": 7}),
+    ],
+    ids=["logistic", "unscaled", "mlp", "small mlp"],
+)
+def test_an_exported_pipeline_predicts_as_the_federation_and_needs_no_trust(tmp_path, settings, options):
+    message = trained(**settings).versions[3]
+    path = tmp_path / "model.skops"
+    export(message, {}, "skops", path, SETTINGS)
+    assert skops.io.get_untrusted_types(file=path) == []
+    pipeline = skops.io.load(path)
+    x = np.random.RandomState(5).uniform([60, 0.02], [90, 0.1], (50, 2))
+    assert (message["scaler"] is None) == (settings.get("feature_scaling") == "none")
+    scaled = Scaler.from_dict(message["scaler"]).apply(x) if message["scaler"] else x
+    own = make_model(settings.get("model", "logistic"), options)
+    expected = own.predict(wire.from_wire(message["arrays"]), scaled)
+    np.testing.assert_allclose(pipeline.predict_proba(x), expected, rtol=0, atol=1e-12)
+    assert list(pipeline.classes_) == [0, 1]
+
+
+def test_three_classes_and_two_hidden_layers_are_told_from_the_arrays(tmp_path):
+    for name, options in (("mlp", {"hidden_units": "5,4"}), ("logistic", {})):
+        own = make_model(name, options, features=3, classes=3)
+        arrays = {key: array + 0.1 for key, array in own.initial_arrays(2).items()}
+        message = model(0, arrays=wire.to_wire(arrays), scaler={"mean": [1.0, 2.0, 3.0], "std": [1.0, 0.5, 2.0]})
+        x = np.random.RandomState(5).normal(size=(20, 3))
+        found = pipeline_of(message | {"model": name}, SETTINGS).predict_proba(x)
+        expected = own.predict(arrays, (x - [1, 2, 3]) / [1, 0.5, 2])
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
+def test_an_exported_json_is_enough_to_predict_without_this_project(tmp_path):
+    run = trained()
+    export(run.versions[2], scores(run)[2], "json", tmp_path / "model.json", SETTINGS)
+    saved = json.loads((tmp_path / "model.json").read_text())
+    assert (saved["model"], saved["version"], saved["run_id"]) == ("logistic", 2, "run-a")
+    assert saved["metrics"]["f1"] == run.rounds[4]["metrics"]["f1"]
+    assert set(saved["node_metrics"]) == {"fog-1", "fog-2"}
+    x = np.array([[80.0, 0.05], [89.0, 0.09]])
+    z = (x - saved["scaler"]["mean"]) / saved["scaler"]["std"]
+    by_hand = 1 / (1 + np.exp(-(z @ np.array(saved["arrays"]["coef"])[0] + saved["arrays"]["intercept"][0])))
+    own = make_model("logistic", {}).predict(wire.from_wire(run.versions[2]["arrays"]), z)[:, 1]
+    np.testing.assert_allclose(by_hand, own, atol=1e-12)
+
+
+def test_an_own_model_has_json_only_and_an_unwritable_file_is_an_error(tmp_path):
+    message = copy.deepcopy(trained().versions[1]) | {"model": "my.module:Net"}
+    assert as_json(message, {})["metrics"] is None
+    with pytest.raises(StackError, match=r"model my\.module:Net is not one of scikit-learn's; export it with --format"):
+        export(message, {}, "skops", tmp_path / "x", SETTINGS)
+    with pytest.raises(StackError, match=r"cannot write .*: No such file or directory"):
+        export(message, {}, "json", tmp_path / "none" / "x", SETTINGS)
+
+
+def test_metrics_that_can_be_asked_for_are_measures_of_a_score():
+    assert all(hasattr(Score(), metric) for metric in registry.METRICS)

@@ -1,0 +1,538 @@
+"""Rounds: what counts, when a round closes, what comes out, and that a restart at any point changes nothing."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from fedstream import snapshot
+from fedstream.messages import BadMessage, NodeUpdate
+from fedstream.metrics import Score
+from fedstream.protocol import ModelUpdate, RoundModel, TooLargeError
+from fedstream.rounds import Federation
+from fedstream.settings import SettingError, Settings
+
+RUN = "run-1"
+NAMES = ("a", "b", "c", "d")
+
+
+class TwoNumbers:
+    """A model of one array of two numbers; the tests say themselves what was learned."""
+
+    def initial_arrays(self, seed):
+        """Return (0, seed)."""
+        return {"w": np.array([0.0, float(seed)])}
+
+
+def joined(samples: int = 20, *nodes: str) -> list[NodeUpdate]:
+    # Means 75 and 0.05; squares such that both variances are 0 or more.
+    return [
+        NodeUpdate(node, 40.0, samples, 0, (75.0 * samples, 0.05 * samples), (5625.5 * samples, 0.01 * samples))
+        for node in nodes
+    ]
+
+
+def start(*nodes: str, **settings) -> Federation:
+    """Return a federation whose first round is open for these nodes."""
+    federation = Federation(RUN).join(Settings(seed=3, **settings), TwoNumbers())
+    for update in joined(20, *nodes):
+        federation.hear(update)
+    assert federation.settle(1000)
+    assert (federation.round, federation.version) == (1, 0)
+    return federation
+
+
+COUNTER = itertools.count(1)
+
+
+def score(num_examples: int, wrong: int = 0) -> Score:
+    return Score(0.5 * num_examples, ((num_examples - wrong, wrong), (0, 0)))
+
+
+def update(federation: Federation, node: str, values: list[float], num_examples: int = 10, **changes) -> ModelUpdate:
+    given = {
+        "node_id": node,
+        "run_id": RUN,
+        "round": federation.round,
+        "base_version": federation.version,
+        "num_examples": num_examples,
+        "trained_at": next(COUNTER),
+        "arrays": {"w": np.array(values)} if num_examples else {},
+        "score": score(num_examples) if num_examples else Score(),
+    }
+    return ModelUpdate(**(given | changes))
+
+
+def models(federation: Federation) -> list[dict]:
+    return [message for topic, _, message in federation.outbox if topic == "global-model"]
+
+
+def events(federation: Federation) -> list[str]:
+    return [message["kind"] for topic, _, message in federation.outbox if topic == "events"]
+
+
+def again(federation: Federation) -> Federation:
+    """Return the federation as a restarted cloud finds it."""
+    saved = json.loads(json.dumps(snapshot.snapshot(federation), allow_nan=False))
+    return snapshot.restore(saved, federation.settings, federation.model)
+
+
+# --- opening and closing
+
+
+def test_the_first_round_waits_for_the_quorum_and_for_twenty_readings():
+    federation = Federation(RUN).join(Settings(round_quorum=2), TwoNumbers())
+    federation.hear(joined(30, "a")[0])
+    assert not federation.settle(1)
+    federation.hear(NodeUpdate("b", 40.0, 5))  # without sums it says nothing of features
+    assert not federation.settle(1)
+    federation.hear(joined(1, "b")[0])
+    assert federation.settle(1)
+    few = Federation(RUN).join(Settings(), TwoNumbers())
+    few.hear(joined(19, "a")[0])
+    assert not few.settle(1)
+
+
+def test_the_opened_model_carries_all_that_a_node_and_a_restart_need():
+    federation = start("a")
+    (message,) = models(federation)
+    assert RoundModel.from_message(json.loads(json.dumps(message))).as_dict().items() <= message.items()
+    assert (message["run_id"], message["round"], message["version"], message["mode"]) == (RUN, 1, 0, "sync")
+    assert message["arrays"] == [{"name": "w", "shape": [2], "dtype": "float64", "values": [0.0, 3.0]}]
+    # Variance of the temperature: 5625.5 - 75² = 0.5; of the vibration: 0.01 - 0.05² = 0.0075.
+    assert message["scaler"]["mean"] == pytest.approx([75.0, 0.05])
+    assert message["scaler"]["std"] == pytest.approx([0.5**0.5, 0.0075**0.5])
+    assert message["opened_at"] == 1000
+
+
+def test_a_round_closes_when_all_nodes_have_answered_with_the_mean_weighted_by_num_examples():
+    federation = start("a", "b")
+    federation.receive(update(federation, "a", [1.0, 0.0], 10))
+    assert not federation.settle(2000)
+    federation.receive(update(federation, "b", [5.0, 8.0], 30))
+    assert federation.settle(3000)
+    # (10 * 1 + 30 * 5) / 40 = 4 and (10 * 0 + 30 * 8) / 40 = 6
+    assert federation.arrays["w"].tolist() == [4.0, 6.0]
+    assert (federation.round, federation.version, federation.opened_at) == (2, 1, 3000)
+    message = models(federation)[-1]
+    assert message["base_version"] == 0
+    assert message["metrics"]["num_examples"] == 40
+    assert message["metrics"]["loss"] == 0.5
+    assert {node: metrics["num_examples"] for node, metrics in message["node_metrics"].items()} == {"a": 10, "b": 30}
+    assert message["counts"]["accepted"] == 2
+    assert message["counts"]["missing"] == 0
+
+
+def test_every_version_goes_to_the_registry_under_its_own_key():
+    federation = start("a")
+    federation.receive(update(federation, "a", [1.0, 1.0]))
+    federation.settle(1)
+    keys = [key for topic, key, _ in federation.outbox if topic == "model-versions"]
+    assert keys == ["run-1/0", "run-1/1"]
+
+
+def test_a_silent_node_is_waited_for_until_the_deadline_and_counted_missing():
+    federation = start("a", "b", "c")
+    federation.receive(update(federation, "a", [1.0, 1.0]))
+    federation.receive(update(federation, "b", [3.0, 3.0]))
+    assert not federation.settle(1)
+    federation.pass_deadline(RUN, 1)
+    assert federation.settle(2)
+    assert federation.arrays["w"].tolist() == [2.0, 2.0]
+    assert models(federation)[-1]["counts"]["missing"] == 1
+
+
+def test_a_node_that_stays_silent_is_no_longer_waited_for_and_comes_back_when_it_answers():
+    federation = start("a", "b", round_patience=2)
+    for number in (1, 2):
+        federation.receive(update(federation, "a", [float(number), 0.0]))
+        assert not federation.settle(1)
+        federation.pass_deadline(RUN, number)
+        assert federation.settle(2)
+    federation.receive(update(federation, "a", [3.0, 0.0]))
+    assert federation.settle(3)  # b was last heard in round 0, which is 3 rounds ago
+    federation.receive(update(federation, "b", [9.0, 0.0]))
+    assert not federation.settle(4)  # now both are awaited again
+    federation.receive(update(federation, "a", [1.0, 0.0]))
+    assert federation.settle(5)
+    assert federation.arrays["w"].tolist() == [5.0, 0.0]
+
+
+def test_a_deadline_without_the_quorum_closes_nothing_and_the_next_update_does():
+    federation = start("a", "b", "c", round_quorum=2)
+    federation.receive(update(federation, "a", [2.0, 0.0]))
+    federation.pass_deadline(RUN, 1)
+    assert not federation.settle(1)
+    federation.receive(update(federation, "b", [4.0, 0.0]))
+    assert federation.settle(2)
+    assert federation.arrays["w"].tolist() == [3.0, 0.0]
+
+
+def test_a_deadline_of_another_round_or_run_says_nothing():
+    federation = start("a", "b")
+    federation.receive(update(federation, "a", [1.0, 1.0]))
+    federation.pass_deadline(RUN, 2)
+    federation.pass_deadline("other", 1)
+    assert not federation.settle(1)
+
+
+def test_too_few_examples_make_the_round_void_at_the_deadline_and_the_model_stays():
+    federation = start("a", round_min_examples=50)
+    federation.receive(update(federation, "a", [7.0, 7.0], 49))
+    assert not federation.settle(1)
+    federation.pass_deadline(RUN, 1)
+    assert federation.settle(2)
+    assert (federation.round, federation.version, federation.arrays["w"].tolist()) == (2, 0, [0.0, 3.0])
+    federation.receive(update(federation, "a", [7.0, 7.0], 50))
+    assert federation.settle(3)
+    assert federation.version == 1
+
+
+def test_a_node_without_readings_answers_so_and_is_not_averaged():
+    federation = start("a", "b")
+    assert federation.receive(update(federation, "b", [], 0)) == "abstained"
+    federation.receive(update(federation, "a", [6.0, 6.0]))
+    assert federation.settle(1)
+    assert federation.arrays["w"].tolist() == [6.0, 6.0]
+    assert models(federation)[-1]["counts"]["abstained"] == 1
+
+
+def test_a_round_that_nobody_can_answer_any_more_is_void_at_the_deadline():
+    federation = start("a", "b", round_quorum=2)
+    federation.receive(update(federation, "b", [], 0))
+    federation.receive(update(federation, "a", [6.0, 6.0]))
+    assert not federation.settle(1)
+    federation.pass_deadline(RUN, 1)
+    assert federation.settle(2)
+    assert (federation.round, federation.version) == (2, 0)
+
+
+def test_a_new_node_may_join_a_round_that_is_open():
+    federation = start("a")
+    federation.hear(joined(10, "b")[0])
+    federation.receive(update(federation, "a", [1.0, 0.0]))
+    assert not federation.settle(1)  # b has joined and is awaited
+    federation.receive(update(federation, "b", [3.0, 0.0]))
+    assert federation.settle(2)
+    assert federation.arrays["w"].tolist() == [2.0, 0.0]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4)))[::3])
+def test_the_order_of_arrival_changes_no_bit(order):
+    def run(order) -> bytes:
+        federation = start(*NAMES, max_update_norm=1e12)
+        values = [[0.1, 0.7], [0.2, 0.11], [0.3, 1e-9], [1e9, 0.3]]
+        for place in order:
+            federation.receive(update(federation, NAMES[place], values[place], 7 + place, trained_at=100 + place))
+        federation.settle(1)
+        assert federation.version == 1
+        return federation.arrays["w"].tobytes()
+
+    assert run(order) == run(range(4))
+
+
+# --- kinds of updates
+
+
+def close(federation: Federation, **values: list[float]) -> None:
+    for node, numbers in values.items():
+        federation.receive(update(federation, node, numbers))
+    assert federation.settle(5)
+
+
+def test_a_late_update_is_counted_and_changes_nothing():
+    federation = start("a", "b")
+    late = update(federation, "b", [9.0, 9.0])
+    federation.receive(update(federation, "a", [1.0, 1.0]))
+    federation.pass_deadline(RUN, 1)
+    federation.settle(1)
+    assert federation.receive(late) == "late"
+    assert federation.counts["late"] == 1
+    assert federation.arrays["w"].tolist() == [1.0, 1.0]
+
+
+def test_a_repeated_update_is_a_duplicate_in_the_open_round_and_after_it():
+    federation = start("a", "b")
+    first = update(federation, "a", [1.0, 1.0])
+    assert federation.receive(first) == "accepted"
+    assert federation.receive(first) == "duplicate"
+    assert federation.receive(update(federation, "a", [100.0, 1.0])) == "duplicate"  # one answer a round
+    federation.receive(update(federation, "b", [3.0, 1.0]))
+    federation.settle(1)
+    assert federation.arrays["w"].tolist() == [2.0, 1.0]
+    assert federation.receive(first) == "duplicate"
+    assert federation.pending == []
+
+
+def test_an_unknown_node_is_counted_and_not_let_in():
+    federation = start("fog-1", known_nodes="fog-*, edge-7")
+    assert federation.receive(update(federation, "stranger", [9.0, 9.0])) == "unknown"
+    federation.hear(joined(1000, "stranger")[0])
+    assert "stranger" not in federation.statistics
+    assert federation.receive(update(federation, "edge-7", [9.0, 9.0])) == "accepted"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"run_id": "run-0"}, "run_id is 'run-0'; expected the present run, 'run-1'"),
+        ({"round": 2}, "round is 2, which lies in the future; the open one is 1"),
+        ({"base_version": 1}, "base_version is 1, which this round does not know; expected 0"),
+        ({"arrays": {"w": np.zeros(3)}}, r"arrays are {'w': \(3,\)}; expected {'w': \(2,\)}"),
+        ({"arrays": {"v": np.zeros(2)}}, r"arrays are {'v': \(2,\)}; expected {'w': \(2,\)}"),
+        ({"arrays": {"w": np.array([0.0, 1004.0])}}, "1001 away .*; expected at most MAX_UPDATE_NORM=1000"),
+        ({"score": Score(1.0, ((1,),))}, "metrics are of 1 classes and 1 readings; expected 2 classes"),
+        ({"score": score(9)}, "num_examples=10"),
+    ],
+)
+def test_a_bad_update_is_refused_with_the_reason_and_the_round_goes_on(changes, reason):
+    federation = start("a", "b")
+    with pytest.raises(BadMessage, match=reason):
+        federation.receive(update(federation, "b", [5.0, 5.0], **changes))
+    assert federation.offences == {"b": 1}
+    federation.receive(update(federation, "b", [3.0, 3.0]))
+    federation.receive(update(federation, "a", [1.0, 1.0]))
+    assert federation.settle(1)
+    assert federation.arrays["w"].tolist() == [2.0, 2.0]
+    assert models(federation)[-1]["counts"]["rejected"] == 1
+
+
+def test_a_message_with_nan_is_an_offence_of_its_node():
+    federation = start("a")
+    message = update(federation, "a", [1.0, 1.0]).as_dict()
+    message["arrays"][0]["values"][1] = 1e999  # JSON's way to infinity
+    with pytest.raises(BadMessage, match="array w has a NaN or infinite value"):
+        federation.receive_message(message, None)
+    assert federation.offences == {"a": 1}
+
+
+def test_a_node_with_too_many_bad_updates_is_kept_out_and_let_in_again():
+    federation = start("a", "b", quarantine_after=2, quarantine_rounds=2)
+    for _ in range(2):
+        with pytest.raises(BadMessage):
+            federation.receive(update(federation, "b", [0.0, 0.0], run_id="wrong"))
+    assert events(federation)[-1] == "quarantine"
+    assert federation.receive(update(federation, "b", [9.0, 9.0])) == "quarantined"
+    assert federation.expected() == {"a"}
+    close(federation, a=[1.0, 1.0])  # round 1: nobody waits for b
+    close(federation, a=[1.0, 1.0])  # round 2
+    assert federation.receive(update(federation, "b", [9.0, 9.0])) == "quarantined"  # round 3 = 1 + 2
+    close(federation, a=[1.0, 1.0])
+    assert federation.receive(update(federation, "b", [9.0, 9.0])) == "accepted"  # round 4
+
+
+def test_statistics_of_another_number_of_features_are_refused():
+    federation = start("a")
+    with pytest.raises(BadMessage, match="sums has 3 numbers; expected 2"):
+        federation.hear(NodeUpdate("b", 1.0, 5, 0, (1.0, 2.0, 3.0), (1.0, 2.0, 3.0)))
+
+
+def test_the_scaler_is_that_of_all_nodes_readings_together():
+    federation = start("a")
+    rng = np.random.default_rng(1)
+    parts = {"a": rng.uniform(60, 90, (50, 2)), "b": rng.uniform(90, 120, (30, 2)), "c": rng.uniform(0, 9, (7, 2))}
+    for node, x in parts.items():
+        federation.hear(NodeUpdate(node, 1.0, len(x), 0, tuple(x.sum(axis=0)), tuple((x * x).sum(axis=0))))
+    federation.receive(update(federation, "a", [1.0, 1.0]))
+    federation.pass_deadline(RUN, 1)
+    federation.settle(1)
+    together = np.concatenate(list(parts.values()))
+    assert federation.scaler.mean == pytest.approx(together.mean(axis=0), rel=1e-12)
+    assert federation.scaler.std == pytest.approx(together.std(axis=0), rel=1e-9)
+
+
+def test_without_shared_scaling_no_scaler_travels():
+    assert models(start("a", feature_scaling="none"))[0]["scaler"] is None
+
+
+# --- strategies in rounds
+
+
+def test_an_aggregation_that_fails_keeps_the_model_and_opens_the_next_round():
+    options = {"strategy": "Krum", "strategy_options": "num_malicious_nodes=1"}
+    federation = start("a", "b", **options)
+    close(federation, a=[1.0, 1.0], b=[2.0, 2.0])
+    assert (federation.round, federation.version, federation.arrays["w"].tolist()) == (2, 0, [0.0, 3.0])
+    assert events(federation)[-1] == "aggregation-failed"
+    assert "5" in models(federation)[-1]["failed"]  # Krum with one attacker needs 2 * 1 + 3 nodes
+
+
+def test_optimizer_state_survives_a_restart_bit_by_bit():
+    options = {"strategy": "FedAdam", "strategy_options": "eta=0.1,beta_1=0.9,beta_2=0.99"}
+
+    def run(restarts: bool) -> bytes:
+        federation = start("a", "b", **options)
+        for number in range(1, 5):
+            federation.receive(update(federation, "a", [1.0 / number, 0.3], trained_at=10 * number))
+            federation = again(federation) if restarts else federation
+            federation.receive(update(federation, "b", [0.7, 0.1 * number], trained_at=10 * number))
+            assert federation.settle(number)
+            federation = again(federation) if restarts else federation
+        return federation.arrays["w"].tobytes()
+
+    assert run(restarts=True) == run(restarts=False)
+
+
+def test_a_lost_state_is_resumed_from_the_model_on_the_topic():
+    options = {"strategy": "FedAvgM", "strategy_options": "server_momentum=0.9"}
+    federation = start("a", **options)
+    close(federation, a=[1.0, 1.0])
+    close(federation, a=[2.0, 1.0])
+    last = RoundModel.from_message(json.loads(json.dumps(models(federation)[-1])))
+    resumed = snapshot.resume(last, federation.settings, federation.model)
+    for each in (federation, resumed):
+        each.receive(update(each, "a", [4.0, 1.0], trained_at=10**6))
+        assert each.settle(9)
+    assert resumed.arrays["w"].tobytes() == federation.arrays["w"].tobytes()
+    assert (resumed.round, resumed.version) == (federation.round, federation.version)
+
+
+def test_another_strategy_after_a_restart_starts_afresh():
+    federation = start("a", strategy="FedAdam")
+    close(federation, a=[1.0, 1.0])
+    saved = json.loads(json.dumps(snapshot.snapshot(federation)))
+    restored = snapshot.restore(saved, Settings(strategy="FedAvg"), federation.model)
+    restored.receive(update(restored, "a", [8.0, 8.0]))
+    assert restored.settle(1)
+    assert restored.arrays["w"].tolist() == [8.0, 8.0]
+
+
+def test_the_config_of_the_strategy_reaches_the_nodes():
+    federation = start("a", strategy="FedProx", strategy_options="proximal_mu=0.5")
+    assert models(federation)[0]["config"]["proximal-mu"] == 0.5
+
+
+def test_a_strategy_may_sample_the_nodes_of_a_round():
+    federation = start("a", "b", "c", "d", strategy_options="fraction_train=0.5")
+    assert len(federation.participants) == 2
+    others = sorted(set(NAMES) - set(federation.participants))
+    assert federation.receive(update(federation, others[0], [9.0, 9.0])) == "unknown"
+    close(federation, **{key: [2.0, 2.0] for key in federation.participants})
+    assert federation.arrays["w"].tolist() == [2.0, 2.0]
+
+
+# --- asynchronous mode
+
+
+def test_a_buffer_of_k_updates_makes_a_version_and_a_stale_one_weighs_less():
+    federation = start("a", "b", round_mode="async", async_buffer=2)
+    stale = update(federation, "b", [8.0, 3.0])  # from version 0, which is (0, 3): a step of (8, 0)
+    federation.receive(update(federation, "a", [2.0, 3.0]))
+    assert not federation.settle(1)
+    federation.receive(update(federation, "a", [4.0, 3.0]))
+    assert federation.settle(2)
+    assert federation.arrays["w"].tolist() == [3.0, 3.0]
+    federation.receive(stale)
+    federation.receive(update(federation, "a", [3.0, 3.0]))
+    assert federation.settle(3)
+    # The stale step (8, 0), shrunk by sqrt(1 + 1), from (3, 3); the mean with (3, 3) halves it.
+    assert federation.arrays["w"][0] == pytest.approx(3 + 8 / 2**0.5 / 2, rel=1e-15)
+    assert federation.arrays["w"][1] == 3.0
+
+
+def test_an_update_that_is_too_stale_is_dropped():
+    federation = start("a", "b", round_mode="async", async_buffer=1, max_staleness=1)
+    old = update(federation, "b", [8.0, 3.0])
+    close(federation, a=[1.0, 1.0])
+    close(federation, a=[1.0, 1.0])
+    assert federation.receive(old) == "stale"
+    assert sorted(federation.bases) == [1, 2]
+
+
+def test_asynchronous_rounds_survive_a_restart():
+    federation = start("a", "b", round_mode="async", async_buffer=1)
+    stale = update(federation, "b", [8.0, 3.0])
+    close(federation, a=[1.0, 1.0])
+    restored = again(federation)
+    for each in (federation, restored):
+        assert each.receive(stale) == "accepted"
+        each.settle(7)
+    assert restored.arrays["w"].tobytes() == federation.arrays["w"].tobytes()
+
+
+# --- rollback and drift
+
+
+def test_a_rollback_opens_a_new_version_with_the_old_arrays():
+    federation = start("a")
+    close(federation, a=[1.0, 1.0])
+    old = RoundModel.from_message(models(federation)[-1])
+    close(federation, a=[2.0, 2.0])
+    federation.receive(update(federation, "a", [50.0, 50.0]))
+    federation.rollback(old, 9)
+    assert (federation.round, federation.version, federation.arrays["w"].tolist()) == (4, 3, [1.0, 1.0])
+    assert federation.pending == []
+    assert models(federation)[-1]["restored_from"] == 1
+    other = RoundModel.from_message(models(federation)[-1] | {"run_id": "another"})
+    with pytest.raises(BadMessage, match="version 3 of run another does not fit; expected one of run run-1"):
+        federation.rollback(other, 9)
+
+
+def drift(federation: Federation) -> int:
+    """Answer 12 good rounds, then bad ones until the drift is seen; return how many bad ones that took."""
+    for number in range(40):
+        wrong = 2 if number < 12 else 60
+        federation.receive(update(federation, "a", [1.0, 1.0], 100, score=score(100, wrong)))
+        federation.settle(number)
+        if "drift" in events(federation):
+            return number - 11
+    pytest.fail("no drift")
+
+
+@pytest.mark.parametrize("action", ["none", "reset", "boost"])
+def test_a_rise_of_the_prequential_error_is_a_drift_and_the_action_follows(action):
+    federation = start("a", drift_action=action, drift_boost=4.0)
+    assert drift(federation) in (1, 2)  # 0.6 is 0.5 above the mean error after one or two rounds
+    message = models(federation)[-1]
+    if action == "reset":
+        assert federation.arrays["w"].tolist() == [0.0, 3.0 + message["round"] - 1]
+    else:
+        assert federation.arrays["w"].tolist() == [1.0, 1.0]
+    assert message["config"].get("learning-rate-factor") == (4.0 if action == "boost" else None)
+    assert federation.errors["a"] == []
+
+
+def test_a_falling_or_steady_error_is_no_drift():
+    federation = start("a")
+    for number in range(40):
+        wrong = max(5, 60 - 3 * number) + number % 3
+        federation.receive(update(federation, "a", [1.0, 1.0], 100, score=score(100, wrong)))
+        federation.settle(number)
+    assert "drift" not in events(federation)
+
+
+def test_the_detector_can_be_switched_off():
+    federation = start("a", drift_threshold=0.0)
+    with pytest.raises(pytest.fail.Exception, match="no drift"):
+        drift(federation)
+
+
+# --- limits and restarts
+
+
+def test_a_model_larger_than_the_topics_allow_is_refused_with_the_setting():
+    class Large(TwoNumbers):
+        def initial_arrays(self, seed):
+            return {"w": np.full(2000, 0.1)}
+
+    federation = Federation(RUN).join(Settings(max_update_bytes=1000), Large())
+    federation.hear(joined(20, "a")[0])
+    with pytest.raises(TooLargeError, match=r"a global model has .* bytes; expected at most MAX_UPDATE_BYTES=1000"):
+        federation.settle(1)
+
+
+def test_a_snapshot_is_the_same_after_a_restart():
+    federation = start("a", "b", strategy="FedYogi", quarantine_after=5)
+    federation.receive(update(federation, "a", [0.1, 1 / 3]))
+    with pytest.raises(BadMessage):
+        federation.receive(update(federation, "b", [0.0, 0.0], round=9))
+    restored = again(federation)
+    assert json.dumps(snapshot.snapshot(restored)) == json.dumps(snapshot.snapshot(federation))
+
+
+def test_an_unknown_strategy_is_a_setting_error():
+    with pytest.raises(SettingError, match="STRATEGY"):
+        Federation(RUN).join(Settings(strategy="FedWhat"), TwoNumbers())

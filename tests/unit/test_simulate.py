@@ -1,0 +1,413 @@
+"""The simulation: what comes out of the rounds, who is counted how, and that one seed gives one result."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from sklearn.datasets import load_breast_cancer
+from sklearn.linear_model import SGDClassifier
+from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+
+from fedstream import scenario as scenarios
+from fedstream import simulate as simulation
+from fedstream.cli import main
+from fedstream.scenario import Scenario
+from fedstream.settings import SettingError, Settings, StackError
+from fedstream.simulate import simulate
+
+LOGISTIC = {"model": "logistic", "local_epochs": 5, "learning_rate": 0.01}
+CANCER = {"data": "breast_cancer", "nodes": 10, "rounds": 5}
+OWN_MODEL = """
+import numpy as np
+
+
+class Shares:
+    def __init__(self, features, classes, bias=0.0):
+        self.classes, self.bias = classes, bias
+
+    def initial_arrays(self, seed):
+        return {"shares": np.full(self.classes, 1 / self.classes)}
+
+    def fit(self, arrays, x, y, config, seed):
+        return {"shares": np.bincount(y, minlength=self.classes) / len(y) + self.bias}
+
+    def predict(self, arrays, x):
+        return np.tile(arrays["shares"] / arrays["shares"].sum(), (len(x), 1))
+"""
+
+
+def run(settings=None, baselines=False, **scenario):
+    return simulate(Settings(**(LOGISTIC | (settings or {}))), Scenario(**(CANCER | scenario)), baselines=baselines)
+
+
+def accuracy(result):
+    return result["final"]["test"]["accuracy"]
+
+
+def counts(result):
+    return {kind: count for kind, count in result["final"]["counts"].items() if count}
+
+
+def test_a_federation_learns_and_says_so_round_by_round():
+    seen = []
+    result = simulate(Settings(**LOGISTIC), Scenario(**CANCER), on_round=seen.append)
+    assert seen == result["rounds"]
+    assert [entry["round"] for entry in seen] == [entry["version"] for entry in seen] == [1, 2, 3, 4, 5]
+    assert accuracy(result) > 0.95
+    assert seen[0]["prequential"]["loss"] == pytest.approx(np.log(2))  # a model of zeros knows nothing
+    assert seen[-1]["prequential"]["accuracy"] > 0.95
+    assert all(entry["prequential"]["num_examples"] == 426 for entry in seen)
+    assert counts(result) == {"accepted": 50}
+    assert json.loads(json.dumps(result)) == result
+    assert (result["settings"]["model"], result["scenario"]["nodes"], result["data"]["test"]) == ("logistic", 10, 143)
+
+
+def test_one_node_without_noise_is_plain_scikit_learn():
+    result = run({"local_epochs": 3}, nodes=1, rounds=1, baselines=True)
+    x, y = load_breast_cancer(return_X_y=True)
+    train, test = train_test_split(np.arange(len(y)), test_size=0.25, stratify=y, random_state=1)
+    scaler = StandardScaler().fit(x[train])
+    order = next(iter(simulation.spread(simulation.load("breast_cancer"), 1, "iid", 1).parts))
+    scaled, labels = scaler.transform(x[train])[order], y[train][order]
+    for seed, found in (
+        (1 * 1_000_003 + 1009 + 31, result["final"]["test"]),  # as the node of round 1
+        (1 * 1_000_003, None),
+    ):
+        sgd = SGDClassifier(
+            loss="log_loss", learning_rate="constant", eta0=0.01, alpha=0.0, random_state=np.random.RandomState(seed)
+        )
+        for _ in range(3):
+            sgd.partial_fit(scaled, labels, classes=[0, 1])
+        probabilities = sgd.predict_proba(scaler.transform(x[test]))
+        predicted = probabilities.argmax(axis=1)
+        expected = {
+            "num_examples": 143,
+            "loss": log_loss(y[test], probabilities),
+            "accuracy": accuracy_score(y[test], predicted),
+            "f1": f1_score(y[test], predicted),
+            "recall": recall_score(y[test], predicted),
+            "false_alarm_rate": 1 - recall_score(y[test], predicted, pos_label=0),
+        }
+        if found is None:
+            found = result["baselines"]["centralised"]
+        assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_baselines_train_as_long_as_the_federation_and_alone_nodes_do_worse():
+    result = run(partition="dirichlet:0.1", baselines=True)
+    central, alone = (result["baselines"][name] for name in ("centralised", "local_only"))
+    assert alone["accuracy"] < accuracy(result) - 0.1
+    assert alone["min_accuracy"] <= alone["accuracy"] <= alone["max_accuracy"]
+    assert central["accuracy"] > 0.95
+
+
+SCRIPT = """
+import json
+from fedstream.scenario import Scenario
+from fedstream.settings import Settings
+from fedstream.simulate import simulate
+settings = Settings(model="mlp", strategy="FedAdam", round_mode="{mode}", seed=7)
+scenario = Scenario(nodes=4, rounds=3, rows=400, dropout=0.3, stragglers=1, attackers=1, attack="noise")
+result = simulate(settings, scenario, baselines=True)
+del result["seconds"]
+print(json.dumps(result))
+"""
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_two_processes_give_the_same_bits(program, mode):
+    texts = []
+    for hash_seed in ("1", "2"):
+        with program("-c", SCRIPT.format(mode=mode), PYTHONHASHSEED=hash_seed) as process:
+            out, err = process.communicate()
+        assert process.returncode == 0, err
+        texts.append(out)
+    assert texts[0] == texts[1]
+    assert len(json.loads(texts[0])["rounds"]) == 3
+
+
+def test_another_seed_gives_another_model():
+    hashes = {run({"seed": seed}, rounds=1)["final"]["model_sha256"] for seed in (1, 2)}
+    assert len(hashes) == 2
+
+
+STRATEGIES = {
+    "FedAvg": "",
+    "FedProx": "proximal_mu=0.1",
+    "FedAvgM": "server_momentum=0.5",
+    "FedAdam": "",
+    "FedYogi": "",
+    "FedAdagrad": "",
+    "FedMedian": "",
+    "FedTrimmedAvg": "beta=0.2",
+    "Krum": "num_malicious_nodes=1",
+    "MultiKrum": "num_malicious_nodes=1,num_nodes_to_select=5",
+    "Bulyan": "num_malicious_nodes=1",
+    "QFedAvg": "client_learning_rate=0.1,q=0.2",
+    "DifferentialPrivacyServerSideFixedClipping": "noise_multiplier=0.01,clipping_norm=5.0,num_sampled_clients=10",
+}
+
+
+@pytest.mark.parametrize(("strategy", "options"), STRATEGIES.items(), ids=list(STRATEGIES))
+def test_every_strategy_learns(strategy, options):
+    result = run({"strategy": strategy, "strategy_options": options}, rounds=3)
+    assert accuracy(result) > 0.9
+    assert [entry["version"] for entry in result["rounds"]] == [1, 2, 3]
+
+
+def test_a_strategy_that_samples_hears_only_the_nodes_it_asked():
+    result = run({"strategy": "FedAvg", "strategy_options": "fraction_train=0.5"}, rounds=3)
+    assert counts(result) == {"accepted": 15}
+
+
+def test_a_strategy_with_too_few_nodes_keeps_the_model_and_says_why():
+    result = run({"strategy": "Bulyan", "strategy_options": "num_malicious_nodes=3"}, rounds=2)
+    assert [entry["version"] for entry in result["rounds"]] == [0, 0]
+    assert all("needs at least 15 replies" in entry["failed"] for entry in result["rounds"])
+
+
+@pytest.mark.parametrize("attack", ["sign-flip", "scale:-10"])
+def test_attackers_ruin_the_mean_and_not_the_median(attack):
+    mean, median = (
+        accuracy(run({"strategy": s}, rounds=8, attackers=3, attack=attack)) for s in ("FedAvg", "FedMedian")
+    )
+    assert mean < 0.5
+    assert median > 0.93
+
+
+def test_flipped_labels_and_noise_hurt_the_mean_and_less_the_median():
+    def loss(strategy, **scenario):
+        return run({"strategy": strategy}, rounds=8, **scenario)["final"]["test"]["loss"]
+
+    for attack in ("label-flip", "noise"):
+        mean, median = (loss(strategy, attackers=4, attack=attack) for strategy in ("FedAvg", "FedMedian"))
+        assert mean > 1.05 * loss("FedAvg"), attack
+        assert mean > median, attack
+
+
+def test_an_attacker_sends_what_its_attack_says(monkeypatch):
+    messages = {"honest": [], "sign-flip": [], "scale:3": [], "noise": []}
+    answer = scenarios.World.answer
+    for attack, sent in messages.items():
+        monkeypatch.setattr(scenarios.World, "answer", lambda *a, sent=sent: sent.append(answer(*a)) or sent[-1])
+        run(
+            rounds=1,
+            nodes=2,
+            attackers=0 if attack == "honest" else 2,
+            **({} if attack == "honest" else {"attack": attack}),
+        )
+    honest, flipped, scaled, noisy = (
+        np.concatenate([a["values"] for a in sorted(sent, key=lambda m: m["node_id"])[0]["arrays"]])
+        for sent in messages.values()
+    )
+    assert flipped == pytest.approx(-4 * honest)  # the first round starts from zeros
+    assert scaled == pytest.approx(3 * honest)
+    assert np.linalg.norm(noisy) == pytest.approx(4 * np.linalg.norm(honest))
+    assert abs(noisy @ honest) < 0.8 * np.linalg.norm(noisy) * np.linalg.norm(honest)
+
+
+def test_an_absurdly_large_update_is_rejected_and_its_node_kept_out():
+    result = run(rounds=6, attackers=1, attack="scale:1e6")
+    assert result["data"]["attackers"]
+    assert (counts(result)["rejected"], counts(result)["accepted"]) == (3, 54)
+    assert accuracy(result) > 0.95
+    assert result["final"]["virtual_seconds"] == pytest.approx(2 * 10 + 4, abs=1)  # with its third one it is out
+
+
+def test_a_silent_node_is_missing_and_its_round_closes_by_the_deadline():
+    result = run(nodes=3, rounds=20, dropout=1 / 3)
+    assert len(result["rounds"]) == 20
+    missing, accepted = counts(result)["missing"], counts(result)["accepted"]
+    assert 60 * 0.2 < missing < 60 * 0.5
+    assert missing + accepted <= 60
+    times = np.diff([0, *(entry["virtual_seconds"] for entry in result["rounds"])])
+    for entry, took in zip(result["rounds"], times, strict=True):
+        if entry["counts"]["accepted"] == 3:
+            assert took < 2
+        elif entry["counts"]["missing"]:
+            assert took > 9.99
+
+
+def test_a_node_that_is_always_too_slow_is_counted_late():
+    result = run(nodes=4, rounds=6, stragglers=1)
+    assert counts(result)["late"] >= 2
+    assert counts(result)["accepted"] == 3 * 6
+    assert all(entry["counts"]["accepted"] == 3 for entry in result["rounds"])
+
+
+def test_async_takes_the_slow_nodes_updates_and_does_not_wait_for_them():
+    sync, together = (
+        run({"round_mode": mode, "async_buffer": 3, "max_staleness": 20}, nodes=4, rounds=25, stragglers=1)
+        for mode in ("sync", "async")
+    )
+    assert counts(together) == {"accepted": 75}  # three a version
+    assert together["final"]["virtual_seconds"] < 40 < 200 < sync["final"]["virtual_seconds"]
+    assert accuracy(together) > 0.95
+
+
+def test_a_stream_gives_each_row_once_and_is_measured_before_it_is_learned_from(monkeypatch):
+    batches = []
+    train = scenarios.train
+    monkeypatch.setattr(scenarios, "train", lambda *a: batches.append(a[3]) or train(*a))
+    result = run({"model": "logistic"}, data="sensors", nodes=3, rounds=4, readings_per_round=20)
+    assert [len(batch) for batch in batches] == [20] * 12
+    assert len({tuple(row) for row in np.concatenate(batches).tolist()}) == 240
+    assert all(entry["prequential"]["num_examples"] == 60 for entry in result["rounds"])
+
+
+def test_a_stream_ends_when_its_rows_are_used_up():
+    result = run(nodes=3, rounds=50, rows=120, readings_per_round=10)
+    assert len(result["rounds"]) == 3
+    assert counts(result) == {"accepted": 9}
+
+
+def test_shared_scaling_learns_from_shifted_nodes_and_own_scaling_does_not():
+    shift = {"data": "sensors", "nodes": 2, "rounds": 6, "partition": "shift:15", "rows": 1600}
+    mlp = {"model": "mlp", "train_batch_size": 32}
+    shared, local, none = (accuracy(run(mlp, **shift, scaling=how)) for how in ("shared", "local", "none"))
+    assert shared > 0.93
+    assert shared > local + 0.1
+    assert shared > none + 0.1
+
+
+@pytest.fixture
+def own_model(tmp_path, monkeypatch):
+    (tmp_path / "own_model_of_simulation.py").write_text(OWN_MODEL)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "own_model_of_simulation:Shares"
+
+
+def test_a_users_own_model_and_csv_file_take_part(own_model, tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text("a,kind\n" + "".join(f"{i},{'x' if i % 4 else 'y'}\n" for i in range(80)))
+    settings = {"model": own_model, "model_options": "bias=0.0"}
+    result = run(settings, data=str(path), label="kind", nodes=3, rounds=1)
+    assert accuracy(result) == 0.75  # always x
+    assert result["final"]["test"]["loss"] == pytest.approx(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)), abs=1e-9)
+    assert result["data"]["labels"] == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "words"),
+    [
+        ({"nodes": 0}, "nodes is 0; expected at least 1"),
+        ({"rounds": 0}, "rounds is 0; expected at least 1"),
+        ({"attackers": 11}, "attackers is 11; expected 0 to 10"),
+        ({"stragglers": -1}, "stragglers is -1; expected 0 to 10"),
+        ({"dropout": 1.0}, r"dropout is 1\.0; expected 0 to 0\.95"),
+        ({"readings_per_round": 0}, "readings_per_round is 0"),
+        ({"scaling": "own"}, "scaling is 'own'; expected shared, local or none"),
+        ({"attack": "scale:x"}, "attack is 'scale:x'; expected sign-flip, noise, label-flip, scale:FACTOR"),
+        ({"attack": "ddos"}, "attack is 'ddos'"),
+    ],
+)
+def test_a_scenario_out_of_range_is_refused(scenario, words):
+    with pytest.raises(SettingError, match=words):
+        Scenario(**scenario)
+
+
+@pytest.mark.parametrize(
+    ("settings", "scenario", "words"),
+    [
+        ({"model": "mean"}, {}, "MODEL is 'mean', which has no rounds"),
+        ({"round_quorum": 11}, {}, "ROUND_QUORUM is 11; expected at most the 10 nodes"),
+        ({}, {"readings_per_round": 1}, "start with 10 rows in all; expected at least 20"),
+        ({"strategy": "FedAverage"}, {}, "STRATEGY is 'FedAverage'"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings, scenario, words):
+    with pytest.raises(SettingError, match=words):
+        run(settings, **scenario)
+
+
+def test_a_round_that_nobody_can_close_ends_the_simulation_with_its_counts(monkeypatch):
+    monkeypatch.setattr(simulation, "MOST_SILENCE", 5)
+    with pytest.raises(StackError, match=r"has not closed in 6 deadlines; updates, counts, quarantine: 0 updates"):
+        run(nodes=2, rounds=50, dropout=0.95)
+
+
+def test_a_node_whose_numbers_grow_beyond_all_bounds_is_named():
+    with pytest.raises(StackError, match=r"fog-\d+ cannot learn in round 1: .*; try a lower LEARNING_RATE"):
+        run({"model": "mlp", "learning_rate": 1e200}, nodes=2, rounds=2)
+
+
+def command(*arguments, env=None):
+    return CliRunner().invoke(main, ["simulate", *arguments], env=env)
+
+
+SMALL = ("--data", "iris", "--model", "logistic", "--rounds", "2", "--nodes", "3", "--partition", "shards:2")
+
+
+def test_the_command_prints_json_to_stdout_and_a_table_to_stderr():
+    outcome = command(
+        *SMALL, "--baselines", "--seed", "3", "--strategy", "FedProx", "--strategy-options", "proximal_mu=0.2"
+    )
+    assert outcome.exit_code == 0, outcome.output
+    result = json.loads(outcome.stdout)
+    assert (len(result["rounds"]), result["settings"]["seed"], result["scenario"]["partition"]) == (2, 3, "shards:2")
+    assert (result["settings"]["strategy"], result["settings"]["strategy_options"]) == ("FedProx", "proximal_mu=0.2")
+    for text in (
+        "iris, logistic, FedProx: test scores",
+        "centralised",
+        "local only",
+        "accepted 6",
+        f"{accuracy(result):.4f}",
+    ):
+        assert text in outcome.stderr
+
+
+def test_the_command_writes_a_file_and_takes_settings_from_the_environment(tmp_path):
+    path = tmp_path / "result.json"
+    outcome = command(*SMALL, "--json", str(path), env={"ROUND_QUORUM": "2", "LOCAL_EPOCHS": "1", "SEED": "9"})
+    assert (outcome.exit_code, outcome.stdout) == (0, "")
+    settings = json.loads(path.read_text())["settings"]
+    assert (settings["round_quorum"], settings["local_epochs"], settings["seed"]) == (2, 1, 9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--partition", "by-day"), "Error: partition is 'by-day'; expected iid"),
+        (("--local-epochs", "many"), "Error: LOCAL_EPOCHS is 'many'; expected a whole number"),
+        (("--mode", "later"), "Error: ROUND_MODE is 'later'; expected sync or async"),
+        (("--data", "nowhere.csv", "--label", "x"), "Error: data is 'nowhere.csv', which cannot be read"),
+        (("--strategy", "Average"), "Error: STRATEGY is 'Average'"),
+        (("--dropout", "2"), "Error: dropout is 2.0"),
+    ],
+)
+def test_a_wrong_option_is_told_in_one_line_without_a_traceback(arguments, words):
+    outcome = command(*arguments)
+    assert (outcome.exit_code, outcome.stdout) == (1, "")
+    assert words in " ".join(outcome.stderr.split())
+    assert "Traceback" not in outcome.stderr
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_shows_examples_and_the_settings_defaults(flag):
+    text = command(flag).stdout
+    assert "fedstream simulate --nodes 100" in text
+    assert f"[default: {Settings().strategy}]" in " ".join(text.split())
+    assert CliRunner().invoke(main, [flag]).stdout.count("simulate") >= 2
+
+
+def test_help_needs_neither_numpy_nor_flower_nor_spark(program):
+    code = (
+        "import sys\nfor name in ('numpy', 'flwr', 'sklearn', 'pyspark', 'rich', 'kafka'): sys.modules[name] = None\n"
+        "from fedstream.cli import main\nmain(['simulate', '--help'])"
+    )
+    with program("-c", code) as process:
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert "--partition" in out
+
+
+def test_a_simulation_needs_neither_spark_nor_a_kafka_client(program):
+    code = "import sys; sys.modules['pyspark'] = sys.modules['kafka'] = None; import fedstream.simulate"
+    with program("-c", code) as process:
+        _, err = process.communicate()
+    assert process.returncode == 0, err

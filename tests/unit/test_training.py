@@ -1,0 +1,148 @@
+"""A node's training: the scaler against StandardScaler, test-then-train, and partitions joined into one."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+from sklearn.preprocessing import StandardScaler
+
+from fedstream.messages import BadMessage
+from fedstream.metrics import Score, score
+from fedstream.models import TrainConfig, make_model
+from fedstream.training import (
+    Scaler,
+    Statistics,
+    Trained,
+    merge_statistics,
+    merge_trained,
+    scaler_of,
+    statistics_of,
+    train,
+)
+
+
+@pytest.fixture
+def readings():
+    random = np.random.RandomState(5)
+    return np.column_stack([random.uniform(60, 90, 900), random.uniform(0.02, 0.1, 900)])
+
+
+def test_three_nodes_together_scale_as_one_standard_scaler_over_all_rows(readings):
+    nodes = [readings[:100], readings[100:150], readings[150:]]
+    scaler = scaler_of(merge_statistics(map(statistics_of, nodes)))
+    reference = StandardScaler().fit(readings)
+    np.testing.assert_allclose(scaler.mean, reference.mean_, rtol=1e-12)
+    np.testing.assert_allclose(scaler.std, reference.scale_, rtol=1e-10)
+    np.testing.assert_allclose(scaler.apply(readings), reference.transform(readings), atol=1e-9)
+
+
+def test_the_order_of_the_nodes_changes_no_bit_of_the_merged_statistics(readings):
+    # Plain addition gives 0.0 or 1.0 for these sums, whatever comes first.
+    extreme = [Statistics(1, (value, 0.1), (value * value, 0.01)) for value in (1e16, 1.0, -1e16)]
+    for parts in (extreme, [statistics_of(readings[i::5]) for i in range(4)]):
+        assert len({merge_statistics(order) for order in itertools.permutations(parts)}) == 1
+    assert merge_statistics(extreme).sums[0] == 1.0
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, 73.3])
+def test_a_constant_feature_is_only_shifted(constant):
+    scaler = scaler_of(statistics_of(np.full((1000, 1), constant)))
+    assert scaler.std == (1.0,)
+    np.testing.assert_allclose(scaler.apply(np.full((3, 1), constant)), 0.0, atol=1e-9)
+
+
+def test_no_reading_gives_no_scaler():
+    with pytest.raises(ZeroDivisionError):
+        scaler_of(Statistics(0, (0.0,), (0.0,)))
+
+
+def test_statistics_and_scaler_survive_the_wire(readings):
+    statistics = statistics_of(readings)
+    scaler = scaler_of(statistics)
+    assert Statistics.from_dict(json.loads(json.dumps(statistics.as_dict()))) == statistics
+    assert Scaler.from_dict(json.loads(json.dumps(scaler.as_dict()))) == scaler
+
+
+BAD_NUMBERS = (None, 1.0, "12", ["1", 2.0], [1.0], [True, 1.0], [math.nan, 1.0], [math.inf, 1.0], [10**400, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        *(({"count": bad}, "count") for bad in (None, -1, 1.0, True, 2**63)),
+        *(({"squares": bad}, "squares") for bad in (*BAD_NUMBERS, [-1.0, 1.0])),
+        *(({"sums": bad}, "s") for bad in BAD_NUMBERS),  # of two lengths, either name may be told
+    ],
+)
+def test_bad_statistics_are_refused_by_the_name_of_the_part(change, part):
+    with pytest.raises(BadMessage, match=part):
+        Statistics.from_dict({"count": 1, "sums": [-1.0, 2], "squares": [1.0, 4]} | change)
+
+
+@pytest.mark.parametrize("bad", [*BAD_NUMBERS, [0.0, 1.0], [-1.0, 1.0]])
+def test_a_bad_scaler_is_refused(bad):
+    with pytest.raises(BadMessage, match="std"):
+        Scaler.from_dict({"mean": [-1.0, 2.0], "std": bad})
+
+
+@pytest.mark.parametrize("kind", [Statistics, Scaler])
+def test_what_is_no_object_is_refused(kind):
+    with pytest.raises(BadMessage):
+        kind.from_dict([1.0])
+
+
+@pytest.mark.parametrize("name", ["logistic", "mlp"])
+def test_readings_are_measured_before_they_are_learned(name, readings):
+    # Labels of pure noise: only a model that has already seen these rows can do better on them than the old arrays.
+    y = np.random.RandomState(0).randint(2, size=len(readings))
+    model, scaler = make_model(name, {}), scaler_of(statistics_of(readings))
+    arrays, config = model.initial_arrays(3), TrainConfig(epochs=20)
+    trained = train(model, arrays, scaler, readings, y, config, seed=4, threshold=0.4)
+    x = scaler.apply(readings)
+    assert trained.score == score(model.predict(arrays, x), y, threshold=0.4)
+    assert score(model.predict(trained.arrays, x), y).loss < trained.score.loss
+    expected = model.fit(arrays, x, y, config, seed=4)
+    assert all(trained.arrays[part].tobytes() == expected[part].tobytes() for part in expected)
+    assert trained.num_examples == 900
+
+
+def test_without_a_scaler_the_readings_are_taken_as_they_are(readings):
+    model, y = make_model("logistic", {}), np.arange(900) % 2
+    arrays = model.initial_arrays(0)
+    plain = train(model, arrays, None, readings, y, TrainConfig(), seed=1)
+    unit = train(model, arrays, Scaler((0.0, 0.0), (1.0, 1.0)), readings, y, TrainConfig(), seed=1)
+    assert plain.arrays["coef"].tobytes() == unit.arrays["coef"].tobytes()
+
+
+def test_partitions_are_averaged_by_their_readings_and_their_scores_added():
+    # (1 * 10 + 3 * 2) / 4 = 4 and (1 * 0 + 3 * 4) / 4 = 3
+    parts = [
+        Trained({"w": np.array([10.0, 0.0])}, 1, Score(0.5, ((1, 0), (0, 0)))),
+        Trained({"w": np.array([2.0, 4.0])}, 3, Score(0.25, ((0, 1), (1, 1)))),
+    ]
+    merged = merge_trained(parts)
+    assert merged.arrays["w"].tolist() == [4.0, 3.0]
+    assert merged.num_examples == 4
+    assert merged.score == Score(0.75, ((1, 1), (1, 1)))
+    assert parts[0].arrays["w"].tolist() == [10.0, 0.0]
+
+
+def test_a_single_partition_stays_as_it_is():
+    part = Trained({"w": np.array([0.1, 0.7])}, 3, Score(0.1, ((1, 1), (1, 0))))
+    merged = merge_trained([part])
+    assert merged.arrays["w"].tobytes() == part.arrays["w"].tobytes()
+    assert merged.score == part.score
+
+
+def test_an_empty_partition_does_not_count():
+    full, empty = Trained({"w": np.array([0.1])}, 3, Score()), Trained({"w": np.array([9.0])}, 0, Score())
+    assert merge_trained([empty, full]).arrays["w"].tolist() == [0.1]
+
+
+def test_partitions_without_any_reading_have_no_average():
+    with pytest.raises(ZeroDivisionError):
+        merge_trained([Trained({"w": np.zeros(1)}, 0, Score())])
