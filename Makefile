@@ -23,7 +23,7 @@ export STACK
 ifeq ($(filter docker local,$(STACK)),)
 $(error STACK is '$(STACK)'; expected docker or local)
 endif
-$(foreach number,NODES FOG_NODES_MAX UP_TIMEOUT_SECONDS,$(if $(shell [[ '$($(number))' =~ ^[1-9][0-9]*$$ ]] || echo bad),$(error $(number) is '$($(number))'; expected a whole number of at least 1)))
+$(foreach number,NODES NODES_PER_DRIVER FOG_NODES_MAX UP_TIMEOUT_SECONDS,$(if $(shell [[ '$($(number))' =~ ^[1-9][0-9]*$$ ]] || echo bad),$(error $(number) is '$($(number))'; expected a whole number of at least 1)))
 
 PYTHON := .venv/bin/python
 OUTPUT := learning-curves.png
@@ -57,9 +57,10 @@ topics: ## the topics, with their partitions
 run-producer: ## start the simulated sensors; ARGS="--rate 100"
 	@$(call run_job,sensors,sensors,--nodes $(NODES) $(ARGS))
 
-run-fog: ## start the fog nodes 1..NODES; NODES=2 ARGS="--topic sensor-data"
-	@if (($(NODES) > $(FOG_NODES_MAX))); then echo "NODES is $(NODES); expected at most FOG_NODES_MAX=$(FOG_NODES_MAX) (set it in .env)" >&2; exit 2; fi
-	@$(call run_job,fog,$(foreach node,$(shell seq $(NODES)),fog-$(node)),$(ARGS))
+FOG_DRIVERS = $(shell seq $$((($(NODES) + $(NODES_PER_DRIVER) - 1) / $(NODES_PER_DRIVER))))
+run-fog: ## start the fog nodes 1..NODES; NODES=2 NODES_PER_DRIVER=1 ARGS="--topic sensor-data"
+	@if (($(words $(FOG_DRIVERS)) > $(FOG_NODES_MAX))); then echo "NODES is $(NODES); expected at most FOG_NODES_MAX=$(FOG_NODES_MAX) drivers (set it in .env, or host more nodes in one: NODES_PER_DRIVER)" >&2; exit 2; fi
+	@$(call run_job,fog,$(foreach driver,$(FOG_DRIVERS),fog-$(driver)),$(ARGS))
 
 run-cloud: ## start the cloud aggregator
 	@$(call run_job,cloud,cloud,$(ARGS))

@@ -39,11 +39,14 @@ from fedstream.settings import Settings, StackError, command_help
 from fedstream.simulate import simulate
 
 DOCS = Path(__file__).parents[1] / "docs"
-SEEDS = (1, 2, 3)
+SEEDS = (11, 12, 13)  # the settings below were chosen with the seeds 1 to 3, which split the data in other ways
 # Pinned, so that a changed default does not change a figure.
 LOGISTIC = {"model": "logistic", "local_epochs": 5, "learning_rate": 0.01, "train_batch_size": 64}
 MLP = {"model": "mlp", "local_epochs": 5, "learning_rate": 0.01, "train_batch_size": 64}
 MODELS = {"logistic": LOGISTIC, "mlp": MLP}
+# Many short rounds, for unlike nodes: each drifts less before the next average.
+SKEW = {"logistic": LOGISTIC | {"local_epochs": 1, "learning_rate": 0.03}, "mlp": MLP | {"local_epochs": 2}}
+SKEW_ROUNDS = {"logistic": 100, "mlp": 50}
 HOSTILE = {
     "FedAvg": "",
     "FedMedian": "",
@@ -52,14 +55,10 @@ HOSTILE = {
     "MultiKrum": "num_malicious_nodes=3,num_nodes_to_select=7",
 }
 BULYAN = "num_malicious_nodes=3"
-FLOWER: dict[str, dict[str, Any]] = {
-    "FedAvg": {},
+FLOWER: dict[str, dict[str, Any]] = {name: {} for name in ("FedAvg", "FedAdam", "FedYogi", "FedAdagrad", "FedMedian")}
+FLOWER |= {
     "FedProx": {"proximal_mu": 0.1},
     "FedAvgM": {"server_momentum": 0.9},
-    "FedAdam": {},
-    "FedYogi": {},
-    "FedAdagrad": {},
-    "FedMedian": {},
     "FedTrimmedAvg": {"beta": 0.3},
     "Krum": {"num_malicious_nodes": 3},
     "MultiKrum": {"num_malicious_nodes": 3, "num_nodes_to_select": 7},
@@ -74,12 +73,13 @@ def spread_of(values: Iterable[float]) -> dict[str, float]:
     return {"mean": statistics.fmean(found), "std": deviation, "min": min(found), "max": max(found)}
 
 
-def runs(settings: dict[str, Any], scenario: dict[str, Any], baselines: bool = False) -> dict[str, Any]:
+def runs(
+    settings: dict[str, Any], scenario: dict[str, Any], baselines: bool = False, seeds: tuple[int, ...] = SEEDS
+) -> dict[str, Any]:
     """Simulate with every seed; return what the tables and the picture need, with all that was set."""
-    results = [simulate(Settings(**settings, seed=s), Scenario(**scenario), baselines=baselines) for s in SEEDS]
-    entry: dict[str, Any] = {"settings": settings, "scenario": scenario, "seeds": list(SEEDS)}
-    for name in ("accuracy", "f1", "loss"):
-        entry[name] = spread_of(result["final"]["test"][name] for result in results)
+    results = [simulate(Settings(**settings, seed=s), Scenario(**scenario), baselines=baselines) for s in seeds]
+    entry: dict[str, Any] = {"settings": settings, "scenario": scenario, "seeds": list(seeds)}
+    entry |= {name: spread_of(result["final"]["test"][name] for result in results) for name in ("accuracy", "f1")}
     for name in ("centralised", "local_only"):
         if baselines:
             entry[name] = spread_of(result["baselines"][name]["accuracy"] for result in results)
@@ -205,9 +205,10 @@ def size() -> dict[str, Any]:
     entries = {}
     for model in MODELS:
         started, cpu = time.perf_counter(), time.process_time()
-        entry = runs(MODELS[model], {"data": "sensors", "nodes": 100, "rounds": 20, "partition": "dirichlet:0.1"})
-        took = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
-        entries[model] = entry | {key: value / len(SEEDS) for key, value in took.items()}
+        scenario = {"data": "sensors", "nodes": 100, "rounds": 20, "partition": "dirichlet:0.1"}
+        entries[model] = runs(MODELS[model], scenario, seeds=SEEDS[:1])
+        entries[model]["seconds"] = time.perf_counter() - started
+        entries[model]["cpu_seconds"] = time.process_time() - cpu
     return entries
 
 
@@ -219,7 +220,7 @@ OFFLINE: dict[str, Callable[[], dict[str, Any]]] = {
 def machine() -> dict[str, Any]:
     """Return what the figures depend on beside the code."""
     packages = {name: version(name) for name in ("flwr", "numpy", "scikit-learn")}
-    return {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.platform(), **packages}
+    return {"cores": os.cpu_count(), "python": platform.python_version()} | packages
 
 
 def keep(key: str, section: dict[str, Any]) -> None:

@@ -15,7 +15,8 @@ def markdown(results: Mapping[str, Any]) -> str:
     parts = [
         "# How well the federation learns\n\n"
         f"Made by `{COMMAND}` from `docs/federated.json`; do not edit. Accuracy is that on held-out rows (25 %, "
-        "stratified), which neither training nor tuning has seen: mean over the seeds ± standard deviation. All rounds "
+        "stratified): mean over the seeds ± standard deviation; a seed is also another split. Learning rate, epochs "
+        "and rounds were chosen with other seeds (1 to 3), so with other splits of the same rows. All rounds "
         "run through the cloud's own code, every message through its JSON form.\n\n![](federated.png)\n"
     ]
     parts += [make(results[key]) + _made_with(results[key]) for key, make in SECTIONS.items() if key in results]
@@ -39,13 +40,15 @@ def _entries(section: Mapping[str, Any]) -> dict[str, Any]:
 def _made_with(section: Mapping[str, Any]) -> str:
     machine = section["machine"]
     shown = ", ".join(f"{name} {machine[name]}" for name in ("python", "flwr", "numpy", "scikit-learn"))
-    entry = next((each for each in _entries(section).values() if "settings" in each), None)
     text = f"\n{machine['cores']} cores; {shown}"
-    if entry:
-        names = {"local_epochs": "local epochs", "learning_rate": "learning rate", "train_batch_size": "batch size"}
-        settings = ", ".join(f"{text} {entry['settings'][name]}" for name, text in names.items())
-        scenario = entry["scenario"]
-        text += f"; seeds {', '.join(map(str, entry['seeds']))}; {scenario['rounds']} rounds, {settings}"
+    made = {}
+    names = {"local_epochs": "local epochs", "learning_rate": "learning rate", "train_batch_size": "batch size"}
+    for entry in (each for each in _entries(section).values() if "settings" in each):
+        settings = ", ".join(f"{words} {entry['settings'][name]}" for name, words in names.items())
+        made[entry["settings"]["model"]] = f"{entry['scenario']['rounds']} rounds, {settings}"
+        seeds = ", ".join(map(str, entry["seeds"]))
+    if made:
+        text += f"; seeds {seeds}; " + "; ".join(f"{model}: {what}" for model, what in made.items())
     return text + ".\n"
 
 
@@ -120,8 +123,8 @@ def _flower(section: Mapping[str, Any]) -> str:
     return (
         "## Beside Flower\n\nEach round's updates (breast_cancer, logistic, 10 nodes, dirichlet:0.5) also go to "
         "Flower's own strategy object, with no code of this project between. Flower's simulation engine needs "
-        "`ray`, which is no dependency of this project; its strategy classes are the reference. Last column: ten random orders of "
-        "arrival gave arrays of one SHA-256.\n\n"
+        "`ray`, which is no dependency of this project; its strategy classes are the reference. Last "
+        "column: ten random orders of arrival gave arrays of one SHA-256.\n\n"
         + _table(("strategy", "largest difference", "rounds", "rounds of one hash"), rows)
     )
 
@@ -146,7 +149,8 @@ def _size(section: Mapping[str, Any]) -> str:
     ]
     return (
         "## A hundred nodes\n\nSimulated readings, dirichlet:0.1, one process; real time of a run, which depends on "
-        "what else the machine does, and processor time.\n\n" + _table(("model", "accuracy", "time", "processor time"), rows)
+        "what else the machine does, and processor time.\n\n"
+        + _table(("model", "accuracy", "time", "processor time"), rows)
     )
 
 
@@ -208,7 +212,8 @@ def _draw_attacks(panel: Any, section: Mapping[str, Any]) -> None:
 
 
 def _draw_scaling(panel: Any, section: Mapping[str, Any]) -> None:
-    _lines(panel, {f"{key} scaling": section[key] for key in ("shared", "local", "none")})
+    names = {"shared": "shared by both nodes", "local": "each node its own", "none": "no scaling"}
+    _lines(panel, {names[key]: section[key] for key in names})
     panel.set_title("2 nodes whose temperatures lie 15 °C apart, mlp")
     panel.set_xlabel("round")
     panel.legend(loc="lower right")

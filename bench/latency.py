@@ -42,7 +42,8 @@ def main(node: int, last: int) -> None:
     settings = Settings.from_env(os.environ)
     readings = [timestamp for timestamp, _ in read_all(settings, sensor_topic(node))]
     updates = [(timestamp, json.loads(value)) for timestamp, value in read_all(settings, MODEL_WEIGHTS)]
-    own = [(at, update["samples"]) for at, update in updates if update["node_id"] == f"fog-{node}"][-last:]
+    weights = [(at, update) for at, update in updates if update["node_id"] == f"fog-{node}" and "round" not in update]
+    own = [(at, update["samples"]) for at, update in weights][-last:]
     waits = sorted(at - readings[samples - 1] for at, samples in own)
     cuts = statistics.quantiles(waits, n=100, method="inclusive")
     print(f"node {node}: {len(waits)} updates, p50 {cuts[49]:.0f} ms, p95 {cuts[94]:.0f} ms, max {waits[-1]} ms")

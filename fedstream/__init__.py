@@ -1,20 +1,17 @@
 """What the parts of the Edge-Fog-Cloud stack share.
 
-A reading's way through the stack, and the module that knows about each step:
-
     producer/sensor_producer.py   simulates or replays readings     -> topic sensor-data-node-N
-    fog/fog_node.py               learns one node's weight          -> topic model-weights
-    cloud/aggregator.py           merges the nodes' latest weights  -> topic global-model
+    fog/fog_node.py               running weight; trained models    -> topic model-weights
+    cloud/aggregator.py           merges them, opens the next round -> topic global-model, back to the fog nodes
 
-    settings   every setting, read once from the environment
-    messages   what is on the topics: names, schemas, validation
-    model      the maths: running totals, a node's weight, the global weight
-    kafka      every option and call of a Kafka client
-    streams    the Spark side: session, source, parsing, dead letters
-    state      what a job remembers between micro-batches, exactly once
-    health     is a service ready? (Compose, local runner, doctor)
-    doctor     what is wrong with this machine or this stack, and the remedy
-    demo       checks the whole chain on live data and shows it
+    the stack       settings, messages, state (what a job remembers, exactly once), kafka (every client option), streams
+                    (the Spark side), model (the running weight), health, doctor, demo
+    learning        models, training (scale, score, train), metrics, arrays (on the wire)
+    rounds          protocol (messages), trainer (the fog's query), rounds (when one closes), admission (which update
+                    counts), snapshot (as JSON and back), drift
+    strategies      strategies (Flower behind one adapter), strategy_options, strategy_state
+    commands        cli, commands, watch, analysis, curves, export; registry (versions and scores), terminal, console
+    simulation      simulate (the same rounds in one process), scenario, data, partitions
 
-Arrows point inwards: the job scripts import this package, never each other.
+Arrows point inwards: the job scripts import this package, never each other. Rounds know no Spark, no Kafka, no clock.
 """

@@ -46,7 +46,7 @@ def round_table(message: Mapping[str, Any]) -> str:
     others = {kind: count for kind, count in message["counts"].items() if count and kind != "accepted"}
     if others:
         table.caption = ", ".join(f"{kind}: {count}" for kind, count in others.items())
-    console = Console(width=WIDTH, highlight=False, color_system=None)
+    console = Console(width=WIDTH, highlight=False, color_system=None, markup=False)  # a name may have brackets
     with console.capture() as capture:
         console.print(table)
     return capture.get()

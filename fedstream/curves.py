@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -186,8 +187,9 @@ def plot(output: Path, run_id: str | None, most: int) -> None:
     about = run.versions[max(run.versions)]
     try:
         figure = draw(curves, f"Learning curves of run {run.run_id} ({about['model']}, {about['strategy']})")
-        target: Any = click.get_binary_stream("stdout") if is_piped else output
+        target: Any = sys.stdout.buffer if is_piped else output
         figure.savefig(target, format="png" if is_piped else None)
     except OSError as error:
         raise StackError(f"cannot write {output}: {error.strerror}") from error
-    click.echo(f"The curves of run {run.run_id}, {len(curves[GLOBAL])} rounds, are in {output}.", err=is_piped)
+    if not is_piped:
+        click.echo(f"The curves of run {run.run_id}, {len(curves[GLOBAL])} rounds, are in {output}.")

@@ -81,12 +81,15 @@ class Federation:
         """Take over what a node's readings say about the features' scale; it takes part from now on.
 
         Raises:
-            BadMessage: it speaks of another number of features.
+            BadMessage: it speaks of another number of features, or a sum of squares is negative.
         """
         if not update.sums or not is_known(update.node_id, self.settings):
             return
         if len(update.sums) != self.features:
             msg = f"sums has {len(update.sums)} numbers; expected {self.features}, one for each feature"
+            raise BadMessage(msg)
+        if min(update.squares) < 0:
+            msg = f"squares is {update.squares!s:.100}; expected sums of squares, none below 0"
             raise BadMessage(msg)
         known = self.statistics.get(update.node_id)
         if known is None or update.samples > known.count:

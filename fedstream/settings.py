@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -65,7 +66,7 @@ class Settings:
     update_min_readings: int = _setting(100, "readings that a node waits for before it trains", low=1)
     update_max_wait_seconds: float = _setting(5.0, "longest wait for these readings", low=0.1)
     max_readings_per_update: int = _setting(20_000, "most readings of one training: bounds memory", low=1)
-    max_update_bytes: int = _setting(1_000_000, "a longer update or global model is refused", low=1000, high=2**23)
+    max_update_bytes: int = _setting(1_000_000, "a longer update or global model is refused", low=1000, high=1_400_000)
     max_update_norm: float = _setting(1000.0, "an update farther from its base model is rejected", low=1e-9)
     strategy: str = _setting("FedAvg", "a strategy of Flower, or package.module:Class")
     strategy_options: str = _setting("", "the strategy's keyword arguments, `eta=0.1,...`")
@@ -145,7 +146,8 @@ def parse_options(name: str, text: str) -> dict[str, Any]:
         SettingError: a part is not of the form name=value.
     """
     options = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
+    # A comma inside a value (hidden_units=32,16) is one that no name and equals sign follow.
+    for part in filter(None, (part.strip() for part in re.split(r",(?=\s*[\w.]*\s*=)", text))):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not key or not equals:
             msg = f"{name} is {text!r}; expected name=value, separated by commas"

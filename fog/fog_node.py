@@ -181,11 +181,12 @@ def parse_nodes(text: str) -> list[int]:
     """
     nodes: set[int] = set()
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not (first.isdecimal() and (last or first).isdecimal() and 1 <= int(first) <= int(last or first) <= 10_000):
+        first, dash, last = part.strip().partition("-")
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last) <= 10_000):
             msg = f"{text!r}; expected node numbers from 1 to 10000: 1, 1-50 or 1,3,7-9"
             raise click.BadParameter(msg)
-        nodes.update(range(int(first), int(last or first) + 1))
+        nodes.update(range(int(first), int(last) + 1))
     return sorted(nodes)
 
 

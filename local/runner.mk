@@ -57,7 +57,7 @@ runner-logs:
 # until they work.
 define run_job
 $(ENV); if ! $(RUNNING); then echo "the stack is not up (local runner); start it with: make up STACK=local" >&2; exit 1; fi; \
-printf '%s\n' '$(3)' >$$RUN_PATH/$(1).args.new; python -m fedstream.settings >$$RUN_PATH/$(1).env.new; \
+printf '%s\n' '$(3)' >$$RUN_PATH/$(1).args.new; { python -m fedstream.settings; echo "export NODES_PER_DRIVER=$(NODES_PER_DRIVER)"; } >$$RUN_PATH/$(1).env.new; \
 for kind in args env; do \
   cmp -s $$RUN_PATH/$(1).$$kind.new $$RUN_PATH/$(1).$$kind || $(SUPERVISORCTL) stop $(call supervised,$(2)) >/dev/null || true; \
   mv $$RUN_PATH/$(1).$$kind.new $$RUN_PATH/$(1).$$kind; \

@@ -15,10 +15,16 @@ set -- "$@" "${more[@]}"
 # A job's page has a port of its own; the next one would be another job's.
 page() { echo "--conf spark.ui.port=$1 --conf spark.port.maxRetries=0"; }
 
+hosted() {
+  local last=$(($1 * NODES_PER_DRIVER))
+  ((NODES_PER_DRIVER == 1)) && echo "$1" || echo "$((last - NODES_PER_DRIVER + 1))-$last"
+}
+
 case $job in
   sensors) exec python producer/sensor_producer.py "$@" ;;
+  # Driver N hosts NODES_PER_DRIVER nodes: N alone, or with 10 of them 1-10, 11-20 ...
   # One slot for each partition of the node's topic, and one so that a training does not hold up the running weight.
-  fog) exec spark-submit --conf spark.cores.max=$((TOPIC_PARTITIONS + 1)) --conf spark.executor.cores=$((TOPIC_PARTITIONS + 1)) $(page "$FOG_UI_PORT_PREFIX$1") fog/fog_node.py --node "$@" ;;
+  fog) exec spark-submit --conf spark.cores.max=$((TOPIC_PARTITIONS + 1)) --conf spark.executor.cores=$((TOPIC_PARTITIONS + 1)) $(page "$FOG_UI_PORT_PREFIX$1") fog/fog_node.py --node "$(hosted "$1")" "${@:2}" ;;
   cloud) exec spark-submit --conf spark.cores.max=1 $(page "$CLOUD_UI_PORT") cloud/aggregator.py "$@" ;;
   squares) exec spark-submit $(page "$SQUARES_UI_PORT") socket_stream/consumer.py "$@" ;;
   sum) exec spark-submit --class App "$APP_SUM_JAR" "$@" ;;

@@ -6,6 +6,7 @@ import base64
 import fcntl
 import json
 import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +32,7 @@ def spark(tmp_path_factory) -> Iterator[SparkSession]:
     for name in ("SPARK_CONF_DIR", "SPARK_HOME", "MASTER", "PYSPARK_SUBMIT_ARGS"):
         os.environ.pop(name, None)
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+    os.environ["PYSPARK_PYTHON"] = sys.executable  # the executors train with the same packages
     session = (
         SparkSession.builder.master("local[2]")
         .appName("tests")

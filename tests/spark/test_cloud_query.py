@@ -1,20 +1,33 @@
-"""The cloud: the latest update of each node, the global model, and messages that come twice, late or broken."""
+"""The cloud: latest weights, rounds of a strategy, and messages that come twice, late or broken, or after a crash."""
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
-from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, Row
 from pyspark.sql.streaming.query import StreamingQuery
 
+from fedstream import arrays as wire
+from fedstream.console import console_table
 from fedstream.messages import GlobalModel, NodeUpdate
+from fedstream.metrics import Score
+from fedstream.models import make_model
+from fedstream.protocol import ModelUpdate, RoundModel
+from fedstream.settings import Settings
+from fedstream.state import BatchState
+from tests.spark.conftest import Recorder, Topic
 
-MAX_VALUE_BYTES = 1000
+MAX_UPDATE_BYTES = 1000
+INITIAL = {"latest": {}, "federation": None, "outbox": []}
 
 
 @pytest.fixture(scope="module")
@@ -24,58 +37,84 @@ def cloud(script) -> ModuleType:
 
 
 def update(node_id: str, weight: float, samples: int) -> bytes:
-    """Return an update as it stands on the topic."""
+    """Return an update of the running weight alone, without sums, as it stands on the topic."""
     return json.dumps({"node_id": node_id, "weight": weight, "samples": samples}).encode()
 
 
-def model(global_weight: float, samples: int, nodes: int) -> tuple[str, dict]:
-    """Return what the cloud publishes."""
-    return "weight", {"global_weight": global_weight, "samples": samples, "nodes": nodes}
+def model(global_weight: float, samples: int, nodes: int) -> tuple[str, str, dict]:
+    """Return what the cloud publishes of the running weights."""
+    return "global-model", "weight", {"global_weight": global_weight, "samples": samples, "nodes": nodes}
 
 
 class Cloud:
-    """An aggregator that reads a topic of files; it keeps what it published and what it rejected."""
+    """An aggregator that reads topics of files."""
 
-    def __init__(self, cloud: ModuleType, records: DataFrame, folder: Path, run_driver: Callable) -> None:
+    def __init__(
+        self, cloud: ModuleType, records: DataFrame, folder: Path, run_driver: Callable, settings: Settings
+    ) -> None:
         """Prepare an aggregator that has not run yet."""
         self.cloud = cloud
         self.records = records
         self.folder = folder
+        self.recorder = Recorder()
         self.run_driver = run_driver
-        self.published: list[tuple[str, dict]] = []
-        self.rejected: list[Row] = []
-        self.crash_in_publish = False
-        self.crash_in_dead_letters = False
+        self.settings = settings
+        self.last: RoundModel | None = None
+        self.armed: list[dict[str, Any] | None] = []
+        self.ms = itertools.count(1000)
 
-    def publish(self, key: str, message: dict) -> None:
-        """Keep a message, or die first."""
-        if self.crash_in_publish:
-            raise ConnectionError("the driver dies in publish")
-        self.published.append((key, message))
+    @property
+    def published(self) -> list[tuple[str, str, dict]]:
+        """What was published: (topic, key, message)."""
+        return self.recorder.published
 
-    def dead_letters(self, rejected: DataFrame) -> None:
-        """Keep rejected records, and die afterwards if it is time: the worst moment."""
-        self.rejected += sorted(rejected.collect(), key=lambda row: row.offset)
-        if self.crash_in_dead_letters:
-            raise ConnectionError("the driver dies in dead_letters")
+    @property
+    def rejected(self) -> list[Row]:
+        """The records that went to dead-letter."""
+        return self.recorder.rejected
+
+    def arm_deadline(self, federation: dict[str, Any] | None) -> None:
+        """Keep what was given; this is the last step before Spark commits the micro-batch."""
+        self.armed.append(federation)
+        self.recorder.step("in arm_deadline")
 
     def run(self) -> StreamingQuery:
         """Start a driver on the folder and let it process all there is."""
-        writer = self.cloud.build_query(self.records, self.folder, MAX_VALUE_BYTES, self.publish, self.dead_letters)
+        opener = None
+        if self.settings.model != "mean":
+            opener = functools.partial(
+                self.cloud.open_federation,
+                settings=self.settings,
+                model=make_model(self.settings.model, {}),
+                last=self.last,
+            )
+        writer = self.cloud.build_query(
+            self.records,
+            BatchState(self.folder, INITIAL),
+            self.settings,
+            opener,
+            self.recorder.publish,
+            self.recorder.dead_letters,
+            lambda: next(self.ms),
+            self.arm_deadline,
+        )
         return self.run_driver(writer, self.folder)
-
-    def run_and_crash(self, where: str) -> None:
-        """Start a driver that dies in publish or in dead_letters."""
-        setattr(self, f"crash_in_{where}", True)
-        with pytest.raises(StreamingQueryException, match=f"the driver dies in {where}"):
-            self.run()
-        setattr(self, f"crash_in_{where}", False)
 
 
 @pytest.fixture
-def aggregator(cloud, spark, topic, tmp_path, run_driver) -> Cloud:
-    """Return an aggregator that has not run yet."""
-    return Cloud(cloud, topic.read(spark), tmp_path / "cloud", run_driver)
+def make_cloud(cloud, spark, topic, tmp_path, run_driver) -> Callable[..., Cloud]:
+    """Return a function that prepares an aggregator from its settings, on the topic and the folder of this test."""
+
+    def make(topic: Topic = topic, folder: str = "cloud", **settings: Any) -> Cloud:
+        return Cloud(cloud, topic.read(spark), tmp_path / folder, run_driver, Settings(**settings))
+
+    return make
+
+
+@pytest.fixture
+def aggregator(make_cloud) -> Cloud:
+    """Return an aggregator of weights alone that has not run yet."""
+    return make_cloud(model="mean", max_update_bytes=MAX_UPDATE_BYTES)
 
 
 # --- the pure functions
@@ -98,28 +137,40 @@ def test_updates_are_read_in_the_topics_order_and_bad_records_stand_aside_with_t
         record(0, update("fog-3", 1.0, 1), partition=1, size=1000),  # the largest that is read
         record(6, None),
     ]
-    updates, rejected = cloud.read_updates(records, 1000)
-    assert updates == [NodeUpdate("fog-1", 40.0, 1), NodeUpdate("fog-2", 44.0, 3), NodeUpdate("fog-3", 1.0, 1)]
+    latest, rejected, stale = cloud.take_in(records, {}, None, Settings(max_update_bytes=1000), now=1)
+    assert list(latest.values()) == [
+        NodeUpdate("fog-1", 40.0, 1),
+        NodeUpdate("fog-2", 44.0, 3),
+        NodeUpdate("fog-3", 1.0, 1),
+    ], "in the order of partitions and offsets"
+    assert stale == 0
     assert [rejected_record for rejected_record, _ in rejected] == [bad, long, record(6, None)]
     assert rejected[0][1].startswith("not JSON")
-    assert rejected[1][1] == "value of 1001 bytes; expected at most MAX_VALUE_BYTES=1000"
+    assert rejected[1][1] == "value of 1001 bytes; expected at most MAX_UPDATE_BYTES=1000"
     assert rejected[2][1].startswith("empty value")
 
 
-def test_closing_a_batch_keeps_the_latest_update_of_each_node_and_counts_the_stale_ones(cloud):
-    latest, stale = cloud.close_batch({}, [NodeUpdate("fog-2", 44.0, 3), NodeUpdate("fog-1", 40.0, 1)])
+def test_taking_in_a_batch_keeps_the_latest_update_of_each_node_and_counts_the_stale_ones(cloud):
+    first = [record(0, update("fog-2", 44.0, 3)), record(1, update("fog-1", 40.0, 1))]
+    latest, _, stale = cloud.take_in(first, {}, None, Settings(), now=1)
     assert stale == 0
-    assert list(latest) == ["fog-1", "fog-2"], "sorted, so that equal states are equal files"
-    assert latest["fog-2"].items() >= {"node_id": "fog-2", "weight": 44.0, "samples": 3}.items()
-    assert json.loads(json.dumps(latest)) == latest, "what is saved comes back as it was"
-    later, stale = cloud.close_batch(latest, [NodeUpdate("fog-1", 9.0, 1), NodeUpdate("fog-1", 41.0, 2)])
+    assert latest == {"fog-2": NodeUpdate("fog-2", 44.0, 3), "fog-1": NodeUpdate("fog-1", 40.0, 1)}
+    more = [record(2, update("fog-1", 9.0, 1)), record(3, update("fog-1", 41.0, 2))]
+    later, _, stale = cloud.take_in(more, latest, None, Settings(), now=1)
     assert stale == 1
-    assert later["fog-1"]["weight"] == 41.0
-    assert later["fog-2"] == latest["fog-2"]
+    assert later == {"fog-2": latest["fog-2"], "fog-1": NodeUpdate("fog-1", 41.0, 2)}
+
+
+def test_what_is_saved_is_sorted_so_that_equal_states_are_equal_files(aggregator, topic):
+    topic.append(update("fog-2", 44.0, 3), update("fog-1", 40.0, 1))
+    aggregator.run()
+    saved = json.loads((aggregator.folder / "state.json").read_text())["value"]
+    assert list(saved["latest"]) == ["fog-1", "fog-2"]
+    assert saved["latest"]["fog-2"].items() >= {"node_id": "fog-2", "weight": 44.0, "samples": 3}.items()
 
 
 def test_the_global_model_is_the_weighted_mean_of_the_latest_updates(cloud):
-    latest, _ = cloud.close_batch({}, [NodeUpdate("fog-1", 40.0, 1), NodeUpdate("fog-2", 44.0, 3)])
+    latest = {each.node_id: each.as_dict() for each in (NodeUpdate("fog-1", 40.0, 1), NodeUpdate("fog-2", 44.0, 3))}
     # (40 * 1 + 44 * 3) / 4 = 43
     assert cloud.global_model(latest) == GlobalModel(43.0, 4, 2)
 
@@ -129,16 +180,16 @@ def test_without_updates_there_is_no_global_model(cloud):
 
 
 @pytest.mark.parametrize("weight", [40.22337737135774, 40.5, -50.0, 0.0, 1234567.25, 0.001])
-def test_the_console_table_is_the_one_that_spark_draws(cloud, spark, weight):
+def test_the_console_table_is_the_one_that_spark_draws(spark, weight):
     drawn = spark.createDataFrame([(weight,)], "global_weight DOUBLE")._show_string(20, truncate=False)
-    lines = cloud.console_table(1340, GlobalModel(weight, 4, 2)).split("\n")
+    lines = console_table(1340, GlobalModel(weight, 4, 2)).split("\n")
     # What Spark's console sink prints around it: ConsoleWrite, "Batch: N" between two rules of 43 hyphens.
     assert lines[:3] == ["-" * 43, "Batch: 1340", "-" * 43]
     assert "\n".join(lines[3:]) == drawn
 
 
-def test_the_console_table_of_the_report(cloud):
-    assert cloud.console_table(1342, GlobalModel(40.22335024752477, 1, 1)) == (
+def test_the_console_table_of_the_report():
+    assert console_table(1342, GlobalModel(40.22335024752477, 1, 1)) == (
         "-------------------------------------------\n"
         "Batch: 1342\n"
         "-------------------------------------------\n"
@@ -150,9 +201,9 @@ def test_the_console_table_of_the_report(cloud):
     )
 
 
-def test_the_console_table_without_a_model_is_the_one_that_spark_draws_for_null(cloud, spark):
+def test_the_console_table_without_a_model_is_the_one_that_spark_draws_for_null(spark):
     drawn = spark.createDataFrame([(None,)], "global_weight DOUBLE")._show_string(20, truncate=False)
-    assert cloud.console_table(0, None).endswith(f"Batch: 0\n{'-' * 43}\n{drawn}")
+    assert console_table(0, None).endswith(f"Batch: 0\n{'-' * 43}\n{drawn}")
 
 
 def test_an_over_long_value_stays_with_the_executors_and_its_size_comes_along(cloud, spark):
@@ -198,7 +249,7 @@ def test_replayed_and_late_messages_change_nothing_and_publish_nothing(aggregato
 
 
 def test_bad_messages_are_rejected_with_reasons_and_the_good_ones_are_kept(aggregator, topic, capsys):
-    long = update("x" * MAX_VALUE_BYTES, 1.0, 1)
+    long = update("x" * MAX_UPDATE_BYTES, 1.0, 1)
     records = {
         b"hello": "not JSON",
         b"": "empty value",
@@ -208,7 +259,7 @@ def test_bad_messages_are_rejected_with_reasons_and_the_good_ones_are_kept(aggre
         b'{"node_id":"fog-1","weight":1,"samples":0}': "samples is 0",
         b'{"node_id":"fog-1","weight":1' + b"0" * 400 + b',"samples":1}': "weight is 1",
         b"\xff": "invalid UTF-8",
-        long: f"value of {len(long)} bytes; expected at most MAX_VALUE_BYTES=1000",
+        long: f"value of {len(long)} bytes; expected at most MAX_UPDATE_BYTES=1000",
     }
     topic.append(update("fog-1", 40.0, 1), *records, None, update("fog-2", 44.0, 3))
     aggregator.run()
@@ -235,7 +286,7 @@ def test_no_message_stops_the_stream(aggregator, topic, value):
     topic.append(value)
     topic.append(update("fog-2", 44.0, 3))
     aggregator.run()
-    assert aggregator.published[-1][1]["samples"] >= 3
+    assert aggregator.published[-1][2]["samples"] >= 3
     json.dumps(aggregator.published, allow_nan=False)
 
 
@@ -267,7 +318,8 @@ def test_a_driver_that_dies_between_saving_and_publishing_publishes_after_its_re
     topic.append(update("fog-1", 40.0, 1))
     aggregator.run()
     topic.append(update("fog-2", 44.0, 3), b"hello")
-    aggregator.run_and_crash("publish")
+    with aggregator.recorder.dies("before publish"):
+        aggregator.run()
     assert aggregator.published == [model(40.0, 1, 1)]
     aggregator.run()
     assert aggregator.published[1:] == [model(43.0, 4, 2)]
@@ -276,7 +328,8 @@ def test_a_driver_that_dies_between_saving_and_publishing_publishes_after_its_re
 
 def test_a_driver_that_dies_before_its_state_is_saved_does_the_batch_again(aggregator, topic):
     topic.append(update("fog-1", 40.0, 1), b"hello")
-    aggregator.run_and_crash("dead_letters")
+    with aggregator.recorder.dies("in dead_letters"):
+        aggregator.run()
     assert aggregator.published == []
     aggregator.run()
     assert aggregator.published == [model(40.0, 1, 1)]
@@ -288,3 +341,504 @@ def test_a_healthy_batch_takes_one_spark_job(aggregator, topic, count_jobs):
     assert count_jobs(aggregator.run()) == 1
     # 1 + 2 + ... + 29 = 29 * 30 / 2 = 435
     assert aggregator.published == [model(40.0, 435, 29)]
+
+
+# --- rounds
+
+LOGISTIC: dict[str, Any] = {"model": "logistic", "round_quorum": 2}
+ONES = {"coef": np.array([[1.0, 2.0]]), "intercept": np.array([3.0])}
+THIRDS = {"coef": np.array([[-0.1, 1 / 3]]), "intercept": np.array([0.7])}
+WEIGHTS = "model-weights"
+CONTROL = "round-control"
+
+
+def weight_of(node: int, samples: int = 20) -> dict[str, Any]:
+    """Return the running weight of a node, with sums: temperatures of mean 75, vibrations of mean 0.05."""
+    sums, squares = (75.0 * samples, 0.05 * samples), (5625.5 * samples, 0.01 * samples)
+    return NodeUpdate(f"fog-{node}", 40.0, samples, 0, sums, squares).as_dict()
+
+
+def joins(*nodes: int) -> list[tuple[str, int, bytes]]:
+    """Return the records with which nodes tell that they are there."""
+    return [(WEIGHTS, 0, json.dumps(weight_of(node)).encode()) for node in nodes]
+
+
+def answer(
+    opened: dict[str, Any], node: int, arrays: wire.Arrays, num_examples: int = 10, **changes: Any
+) -> tuple[str, int, bytes]:
+    """Return the record with which a node answers an opened round; its samples grow with the rounds."""
+    number = opened["round"]
+    given = {
+        "node_id": f"fog-{node}",
+        "run_id": opened["run_id"],
+        "round": number,
+        "base_version": opened["version"],
+        "num_examples": num_examples,
+        "trained_at": 1000 * number,
+        "arrays": arrays,
+        "score": Score(0.3 * num_examples, ((num_examples - 1, 0), (1, 0))),
+    }
+    message = weight_of(node, 20 + 10 * number) | ModelUpdate(**(given | changes)).as_dict()
+    return WEIGHTS, 0, json.dumps(message).encode()
+
+
+def command(**fields: Any) -> tuple[str, int, bytes]:
+    """Return a record of round-control."""
+    return CONTROL, 0, json.dumps(fields).encode()
+
+
+def models(aggregator: Cloud) -> list[dict[str, Any]]:
+    """Return the models that have opened a round."""
+    return [message for topic, key, message in aggregator.published if topic == "global-model" and key == "logistic"]
+
+
+def events(aggregator: Cloud) -> list[tuple[str, str | None]]:
+    """Return kind and node of the events."""
+    return [(message["kind"], message["node_id"]) for topic, _, message in aggregator.published if topic == "events"]
+
+
+def values_of(message: dict[str, Any]) -> list[float]:
+    """Return all numbers of a model's arrays."""
+    return [value for array in message["arrays"] for value in array["values"]]
+
+
+def reasons(aggregator: Cloud) -> list[str]:
+    """Return why records were rejected."""
+    return [row.reason for row in aggregator.rejected]
+
+
+@pytest.fixture
+def rounds(make_cloud, topic) -> Cloud:
+    """Return an aggregator whose first round is open for fog-1 and fog-2."""
+    aggregator = make_cloud(**LOGISTIC)
+    topic.append_records(joins(1, 2))
+    aggregator.run()
+    return aggregator
+
+
+def test_the_first_round_opens_with_a_version_of_its_own_and_the_deadline_is_armed(rounds):
+    (opened,) = models(rounds)
+    assert (opened["round"], opened["version"], opened["mode"]) == (1, 0, "sync")
+    assert opened["run_id"].startswith("logistic-")
+    assert values_of(opened) == [0.0, 0.0, 0.0]
+    # Two nodes alike: mean 75 and 0.05, variance 5625.5 - 75² = 0.5 and 0.01 - 0.05² = 0.0075.
+    assert opened["scaler"]["mean"] == pytest.approx([75.0, 0.05])
+    assert opened["scaler"]["std"] == pytest.approx([0.5**0.5, 0.0075**0.5])
+    assert opened.items() >= {"global_weight": 40.0, "samples": 40, "nodes": 2}.items(), "the running weight, too"
+    topics = [(topic, key) for topic, key, _ in rounds.published]
+    assert topics == [
+        ("global-model", "weight"),
+        ("events", opened["run_id"]),
+        ("global-model", "logistic"),
+        ("model-versions", f"{opened['run_id']}/0"),
+    ]
+    assert rounds.published[2][2] == rounds.published[3][2]
+    (armed,) = rounds.armed
+    assert (armed["run_id"], armed["round"], armed["opened_at"]) == (opened["run_id"], 1, opened["opened_at"])
+
+
+def test_a_round_closes_with_the_mean_weighted_by_num_examples_and_its_table_is_printed(rounds, topic, capsys):
+    (opened,) = models(rounds)
+    topic.append_records([answer(opened, 1, ONES, 10)])
+    topic.append_records([answer(opened, 2, {"coef": ONES["coef"] * 5, "intercept": ONES["intercept"]}, 30)])
+    rounds.run()
+    closed = models(rounds)[-1]
+    # (10 * 1 + 30 * 5) / 40 = 4, (10 * 2 + 30 * 10) / 40 = 8, 3 stays 3
+    assert values_of(closed) == [4.0, 8.0, 3.0]
+    assert (closed["round"], closed["version"], closed["base_version"]) == (2, 1, 0)
+    assert closed["metrics"]["loss"] == pytest.approx(0.3)
+    assert closed["metrics"]["accuracy"] == 38 / 40
+    assert [(each["node_id"], each["num_examples"], each["place"]) for each in closed["updates"]] == [
+        ("fog-1", 10, [0, 2]),  # partition and offset: the two that joined were 0 and 1
+        ("fog-2", 30, [0, 3]),
+    ]
+    assert [federation["round"] for federation in rounds.armed] == [1, 1, 2]
+    out = capsys.readouterr().out
+    assert "Ronde 1 : version 0 -> 1" in out
+    assert "│ fog-2  │       30 │ 0.3000 │     0.9667 │" in out
+
+
+def test_the_updates_give_the_same_bits_in_one_micro_batch_and_in_several_in_any_order(make_cloud, tmp_path, spark):
+    found = []
+    for name, order in (("one", [[1, 2]]), ("reversed", [[2, 1]]), ("several", [[2], [1]])):
+        topic = Topic(tmp_path / f"topic-{name}", WEIGHTS)
+        aggregator = make_cloud(topic, name, **LOGISTIC)
+        topic.append_records(joins(1, 2))
+        aggregator.run()
+        (opened,) = models(aggregator)
+        answers = {1: answer(opened, 1, ONES, 7), 2: answer(opened, 2, THIRDS, 3)}
+        for nodes in order:
+            topic.append_records([answers[node] for node in nodes])
+        aggregator.run()
+        found.append(values_of(models(aggregator)[-1]))
+    assert found[0] == found[1] == found[2]
+    # (7 * 1 - 3 * 0.1) / 10 = 0.67, (7 * 2 + 3 / 3) / 10 = 1.5, (7 * 3 + 3 * 0.7) / 10 = 2.31
+    assert found[0] == pytest.approx([0.67, 1.5, 2.31], rel=1e-12)
+
+
+def test_weights_without_sums_join_no_round(make_cloud, topic):
+    aggregator = make_cloud(**LOGISTIC)
+    topic.append(update("fog-1", 40.0, 100), update("fog-2", 44.0, 300))
+    topic.append_records(joins(3))
+    aggregator.run()
+    assert models(aggregator) == []
+    assert [message["samples"] for _, _, message in aggregator.published] == [400, 420]
+    assert [federation["round"] for federation in aggregator.armed] == [0, 0]
+
+
+def test_with_model_mean_updates_of_rounds_and_commands_only_move_the_weight(make_cloud, topic):
+    aggregator = make_cloud(model="mean")
+    opened = {"run_id": "run-1", "round": 3, "version": 2}
+    topic.append_records([*joins(1, 2), answer(opened, 1, ONES), command(command="deadline", run_id="run-1", round=3)])
+    aggregator.run()
+    assert aggregator.published == [model(40.0, 70, 2)]  # fog-1 has 20 + 10 * 3 samples, fog-2 20
+    assert aggregator.rejected == []
+    assert aggregator.armed == [None]
+
+
+# --- rounds and crashes
+
+
+def taught(number: int, node: int) -> wire.Arrays:
+    """Return what a node has learned in a round."""
+    return {"coef": np.array([[0.1 * number, -node / 3]]), "intercept": np.array([0.5 / number])}
+
+
+def lesson(opened: dict[str, Any]) -> list[list[tuple[str, int, bytes]]]:
+    """Return three rounds of two nodes as micro-batches, with a duplicate and a bad message in between."""
+    opens = [opened | {"round": number, "version": number - 1} for number in (1, 2, 3)]
+    first, second, third = (
+        {node: answer(o, node, taught(o["round"], node), 10 * node) for node in (1, 2)} for o in opens
+    )
+    return [
+        [first[1]],
+        [(WEIGHTS, 0, b"hello"), first[2]],
+        [second[1], first[1], second[1]],
+        [second[2], third[1]],
+        [third[2]],
+    ]
+
+
+ADAM = LOGISTIC | {"strategy": "FedAdam", "strategy_options": "eta=0.1,beta_1=0.9,beta_2=0.99,tau=0.001"}
+
+
+def outcome(aggregator: Cloud) -> tuple[dict[int, str], dict[str, Any]]:
+    """Return every version that was published, and the state in the end; without what differs between runs."""
+    run_id = models(aggregator)[0]["run_id"]
+    versions: dict[int, str] = {}
+    for topic, key, message in aggregator.published:
+        if topic == "model-versions":
+            assert key == f"{run_id}/{message['version']}"
+            text = json.dumps(message)
+            assert versions.setdefault(message["version"], text) == text, "a version that was sent again is the same"
+    saved = json.loads((aggregator.folder / "state.json").read_text())["value"]["federation"]
+    stripped = {version: {**json.loads(text), "run_id": "", "opened_at": 0} for version, text in versions.items()}
+    return stripped, saved | {"run_id": "", "opened_at": 0}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(cloud, spark, tmp_path_factory, run_driver) -> tuple[dict, dict]:
+    """Return the outcome of the lesson where no driver dies."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    topic = Topic(folder / "topic", WEIGHTS)
+    aggregator = Cloud(cloud, topic.read(spark), folder / "cloud", run_driver, Settings(**ADAM))
+    topic.append_records(joins(1, 2))
+    aggregator.run()
+    for records in lesson(models(aggregator)[0]):
+        topic.append_records(records)
+    aggregator.run()
+    return outcome(aggregator)
+
+
+def test_three_rounds_of_fedadam_are_worked_out_by_hand(uninterrupted):
+    versions, saved = uninterrupted
+    assert sorted(versions) == [0, 1, 2, 3]
+    x = m = v = np.zeros(3)
+    for number in (1, 2, 3):
+        one, two = (np.concatenate([part.ravel() for part in taught(number, node).values()]) for node in (1, 2))
+        delta = (10 * one + 20 * two) / 30 - x
+        m, v = 0.9 * m + 0.1 * delta, 0.99 * v + 0.01 * delta**2
+        # Flower corrects the bias with t = round + 1 (Kingma and Ba 2014, end of section 2).
+        eta = 0.1 * math.sqrt(1 - 0.99 ** (number + 1)) / (1 - 0.9 ** (number + 1))
+        x = x + eta * m / (np.sqrt(v) + 0.001)
+        assert values_of(versions[number]) == pytest.approx(x.tolist(), rel=1e-12)
+    assert versions[2]["counts"]["accepted"] == 2
+    assert versions[2]["counts"]["duplicate"] == 2, "one of round 1, and one of its own"
+    assert (saved["round"], saved["version"]) == (4, 3)
+
+
+# Published by the five micro-batches: weight; weight, model, version; weight; weight, model, version; the same.
+@pytest.mark.parametrize(
+    ("where", "number"),
+    [
+        ("in dead_letters", 1),
+        *(("before publish", number) for number in (1, 2, 3, 4, 11)),
+        *(("after publish", number) for number in (2, 4, 7, 11)),
+        *(("in arm_deadline", number) for number in (1, 2, 4, 5)),
+    ],
+)
+def test_rounds_go_on_bit_by_bit_after_a_driver_has_died(make_cloud, topic, uninterrupted, where, number):
+    aggregator = make_cloud(**ADAM)
+    topic.append_records(joins(1, 2))
+    aggregator.run()
+    for records in lesson(models(aggregator)[0]):
+        topic.append_records(records)
+    with aggregator.recorder.dies(where, number):
+        aggregator.run()
+    aggregator.run()
+    assert outcome(aggregator) == uninterrupted
+    opened = [message["round"] for message in models(aggregator)]
+    assert sorted(set(opened)) == [1, 2, 3, 4]
+    assert opened == sorted(opened), "no round comes back"
+    assert {row.offset for row in aggregator.rejected} == {3}
+
+
+def test_rounds_go_on_bit_by_bit_if_a_driver_dies_in_every_micro_batch(make_cloud, topic, uninterrupted):
+    aggregator = make_cloud(**ADAM)
+    topic.append_records(joins(1, 2))
+    with aggregator.recorder.dies("after publish", number=3):  # the opened round, but not yet its version
+        aggregator.run()
+    deaths = [("before publish", 1), ("in dead_letters", 1), ("in arm_deadline", 1), ("after publish", 2)]
+    for records, (where, number) in zip(lesson(models(aggregator)[0])[:-1], deaths, strict=True):
+        topic.append_records(records)
+        # The new driver first does again what the dead one has not finished.
+        with aggregator.recorder.dies(where, number):
+            aggregator.run()
+    topic.append_records(lesson(models(aggregator)[0])[-1])
+    aggregator.run()
+    assert outcome(aggregator) == uninterrupted
+
+
+def test_a_run_goes_on_from_the_last_model_on_the_topic_if_the_state_is_lost(make_cloud, topic, uninterrupted):
+    aggregator = make_cloud(**ADAM)
+    topic.append_records(joins(1, 2))
+    aggregator.run()
+    first = models(aggregator)[0]
+    for records in lesson(first)[:3]:
+        topic.append_records(records)
+    aggregator.run()
+    again = make_cloud(folder="anew", **ADAM)
+    again.last = RoundModel.from_message(models(aggregator)[-1])
+    assert again.last.round == 2
+    for records in lesson(first)[3:]:
+        topic.append_records(records)
+    again.run()  # reads the topic from its beginning
+    versions, _ = uninterrupted
+    assert [values_of(message) for message in models(again)] == [values_of(versions[2]), values_of(versions[3])]
+    assert [(message["run_id"], message["round"]) for message in models(again)] == [
+        (first["run_id"], 3),
+        (first["run_id"], 4),
+    ]
+    # Answers to round 1 are late; one that comes behind an answer to round 2, and that one again, are duplicates.
+    assert models(again)[0]["counts"].items() >= {"accepted": 2, "late": 2, "duplicate": 2}.items()
+
+
+def test_another_strategy_after_a_restart_goes_on_with_the_run_and_starts_afresh(make_cloud, topic):
+    before = make_cloud(**ADAM)
+    topic.append_records(joins(1, 2))
+    before.run()
+    for records in lesson(models(before)[0])[:2]:
+        topic.append_records(records)
+    before.run()
+    opened = models(before)[-1]
+    assert (opened["round"], opened["strategy"]) == (2, "FedAdam")
+    after = make_cloud(**LOGISTIC)
+    topic.append_records([answer(opened, 1, ONES, 10), answer(opened, 2, ONES, 10)])
+    after.run()
+    (closed,) = models(after)
+    assert (closed["run_id"], closed["round"], closed["version"]) == (opened["run_id"], 3, 2)
+    assert closed["strategy"] == "FedAvg"
+    assert values_of(closed) == [1.0, 2.0, 3.0], "the plain mean of two that are alike"
+
+
+def test_another_model_after_a_restart_starts_a_new_run(make_cloud, topic, rounds):
+    other = make_cloud(**LOGISTIC | {"model": "mlp"})
+    topic.append_records(joins(1, 2))
+    other.run()
+    (opened,) = [message for _, key, message in other.published if key == "mlp"]
+    assert (opened["round"], opened["version"]) == (1, 0)
+    assert opened["run_id"].startswith("mlp-")
+
+
+# --- commands
+
+
+def test_a_deadline_closes_the_round_without_the_missing_node(rounds, topic):
+    rounds.settings = Settings(**LOGISTIC | {"round_quorum": 1})
+    (opened,) = models(rounds)
+    topic.append_records([answer(opened, 1, ONES)])
+    topic.append_records([command(command="deadline", run_id="another", round=1)])
+    topic.append_records([command(command="deadline", run_id=opened["run_id"], round=2)])
+    rounds.run()
+    assert len(models(rounds)) == 1, "those were deadlines of other rounds"
+    topic.append_records([command(command="deadline", run_id=opened["run_id"], round=1)])
+    rounds.run()
+    closed = models(rounds)[-1]
+    assert (closed["round"], closed["version"], closed["counts"]["missing"]) == (2, 1, 1)
+    assert values_of(closed) == [1.0, 2.0, 3.0]
+    assert rounds.rejected == []
+
+
+def test_a_rollback_makes_an_old_version_the_newest_one(rounds, topic):
+    (opened,) = models(rounds)
+    topic.append_records([answer(opened, 1, ONES), answer(opened, 2, ONES)])
+    rounds.run()
+    closed = models(rounds)[-1]
+    (old,) = [message for _, key, message in rounds.published if key == f"{opened['run_id']}/0"]
+    # In the order of the topics' names: the answer to round 2 comes first, and is forgotten with the round.
+    topic.append_records([answer(closed, 1, THIRDS), command(command="rollback", model=old)])
+    rounds.run()
+    restored = models(rounds)[-1]
+    assert values_of(restored) == [0.0, 0.0, 0.0]
+    assert (restored["round"], restored["version"], restored["restored_from"]) == (3, 2, 0)
+    assert events(rounds)[-1] == ("rollback", None)
+    versions = [message["version"] for topic, _, message in rounds.published if topic == "model-versions"]
+    assert versions == [0, 1, 2]
+
+
+def test_commands_that_cannot_be_obeyed_are_rejected_with_reasons_and_the_round_goes_on(rounds, topic):
+    (opened,) = models(rounds)
+    bad = {
+        b"hello": "not JSON",
+        b'{"run_id":"r","round":1}': "command is None; expected deadline or rollback",
+        b'{"command":"stop"}': "command is 'stop'; expected deadline or rollback",
+        b'{"command":"deadline","run_id":"r"}': "round is missing",
+        b'{"command":"deadline","run_id":"r","round":0}': "round is 0",
+        b'{"command":"deadline","run_id":"r","round":"1"}': "round is of the wrong type",
+        b'{"command":"rollback"}': "model is missing",
+        b'{"command":"rollback","model":{}}': "schema_version is missing",
+        json.dumps({"command": "rollback", "model": opened | {"run_id": "other"}}).encode(): "version 0 of run other",
+        json.dumps({"command": "rollback", "model": opened | {"arrays": []}}).encode(): "version 0 of run logistic-",
+    }
+    topic.append_records((CONTROL, 0, value) for value in bad)
+    topic.append_records([answer(opened, 1, ONES), answer(opened, 2, ONES)])
+    rounds.run()
+    for reason, expected in zip(reasons(rounds), bad.values(), strict=True):
+        assert reason.startswith(expected)
+    assert [(row.topic, bytes(row.value)) for row in rounds.rejected] == [(CONTROL, value) for value in bad]
+    assert [message["round"] for message in models(rounds)] == [1, 2]
+    assert values_of(models(rounds)[-1]) == [1.0, 2.0, 3.0]
+
+
+# --- bad updates
+
+
+def changed(sent: tuple[str, int, bytes], before: bytes, after: bytes) -> tuple[str, int, bytes]:
+    """Return a record with a part of its text replaced."""
+    assert before in sent[2]
+    return *sent[:2], sent[2].replace(before, after)
+
+
+def test_a_node_with_too_many_bad_updates_is_kept_out_and_the_round_is_unaffected(rounds, topic):
+    (opened,) = models(rounds)
+    topic.append_records([answer(opened, 1, THIRDS)])
+    rounds.run()
+    wide = {"coef": np.zeros((1, 3)), "intercept": np.zeros(1)}
+    topic.append_records(
+        [
+            answer(opened, 2, wide),
+            changed(answer(opened, 2, ONES), b"3.0]", b"1e999]"),
+            answer(opened, 2, ONES, run_id="another"),
+        ]
+    )
+    rounds.settings = Settings(**LOGISTIC | {"round_quorum": 1})
+    rounds.run()
+    for reason, expected in zip(
+        reasons(rounds),
+        ["arrays are {'coef': (1, 3)", "array intercept has a NaN or infinite value", "run_id is 'another'"],
+        strict=True,
+    ):
+        assert reason.startswith(expected)
+    assert ("quarantine", "fog-2") in events(rounds)
+    closed = models(rounds)[-1]
+    assert closed["round"] == 2, "it waits for nobody who is kept out"
+    assert values_of(closed) == [-0.1, 1 / 3, 0.7], "bit by bit those of the one good node"
+    assert (closed["counts"]["rejected"], closed["counts"]["accepted"]) == (3, 1)
+    topic.append_records([answer(closed, 2, ONES), answer(closed, 1, ONES)])
+    rounds.run()
+    assert models(rounds)[-1]["counts"]["quarantined"] == 1
+    assert len(rounds.rejected) == 3, "it is not rejected, only not taken"
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # the norm of 1e300
+def test_bad_updates_are_rejected_with_reasons_and_a_good_one_of_the_same_node_counts(rounds, topic):
+    rounds.settings = Settings(**LOGISTIC | {"quarantine_after": 100, "max_update_norm": 50.0})
+    (opened,) = models(rounds)
+    good = answer(opened, 2, ONES, 30)
+    bad = {
+        answer(opened, 2, ONES, round=2): "round is 2, which lies in the future; the open one is 1",
+        answer(opened, 2, ONES, base_version=7): "base_version is 7, which this round does not know",
+        answer(opened, 2, {"coef": np.array([[30.0, 40.1]]), "intercept": np.zeros(1)}): "the update is 50.08 away",
+        answer(opened, 2, {"coef": np.array([[1e200, 1e300]]), "intercept": np.zeros(1)}): "the update is inf away",
+        answer(opened, 2, ONES, 30, score=Score(1.0, ((5, 0), (0, 0)))): "metrics are of 2 classes and 5 readings",
+        changed(good, b'"num_examples": 30, "trained', b'"num_examples": -1, "trained'): "num_examples is -1",
+        changed(good, b'"schema_version": 1', b'"schema_version": 2'): "schema_version is 2",
+        changed(good, b'"arrays": [', b'"arrays": [7, '): "arrays is of the wrong type",
+        changed(good, b'"sums": [', b'"sums": [1, '): "sums has 3 numbers and squares 2",
+        changed(good, b"3.0]", b"NaN]"): "not JSON: NaN",
+    }
+    topic.append_records([answer(opened, 1, {"coef": ONES["coef"] * 5, "intercept": ONES["intercept"]}, 10), *bad])
+    topic.append_records([good])
+    rounds.run()
+    for reason, expected in zip(reasons(rounds), bad.values(), strict=True):
+        assert reason.startswith(expected)
+    # (10 * 5 + 30 * 1) / 40 = 2, (10 * 10 + 30 * 2) / 40 = 4, 3 stays 3
+    assert values_of(models(rounds)[-1]) == [2.0, 4.0, 3.0]
+    assert events(rounds) == [("run-started", None)]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"node_id": "[/b]"},  # rich would take it for a closing tag
+        {"node_id": "fog-\u00e9 \u2028"},
+        {"squares": [-1.0, -1.0], "samples": 999},  # no sum of squares: the saved state could not be read again
+        {"sums": [0.0, 0.0], "squares": [0.0, 0.0], "samples": 2**62},
+        {"sums": [1e149, -1e149], "squares": [1e149, 1e149], "samples": 999},
+    ],
+    ids=str,
+)
+def test_no_node_stops_the_rounds_of_the_others(rounds, topic, fields):
+    rounds.settings = Settings(**LOGISTIC | {"round_quorum": 1})
+    (opened,) = models(rounds)
+    sent = json.loads(answer(opened, 2, ONES)[2]) | fields
+    topic.append_records([(WEIGHTS, 0, json.dumps(sent).encode())])
+    topic.append_records([answer(opened, 1, ONES), answer(opened, 2, ONES, trained_at=10**6)])
+    rounds.run()
+    closed = models(rounds)[-1]
+    assert closed["round"] == 2
+    RoundModel.from_message(closed)
+    topic.append_records([answer(closed, 1, THIRDS), answer(closed, 2, THIRDS, trained_at=10**7)])
+    topic.append_records([command(command="deadline", run_id=closed["run_id"], round=2)])
+    rounds.run()
+    assert models(rounds)[-1]["round"] == 3
+
+
+# --- the clock
+
+
+def test_the_deadline_of_an_open_round_is_sent_once_and_that_of_a_closed_one_no_more(cloud, monkeypatch):
+    timers: list[Any] = []
+
+    def start_timer(seconds: float, function: Callable, arguments: tuple) -> SimpleNamespace:
+        timers.append(SimpleNamespace(seconds=seconds, fire=lambda: function(*arguments), is_on=False, daemon=False))
+        timers[-1].start = lambda timer=timers[-1]: setattr(timer, "is_on", True)
+        timers[-1].cancel = lambda timer=timers[-1]: setattr(timer, "is_on", False)
+        return timers[-1]
+
+    monkeypatch.setattr(cloud, "threading", SimpleNamespace(Timer=start_timer))
+    monkeypatch.setattr(cloud, "time", SimpleNamespace(time=lambda: 1000.0))
+    sent: list[tuple] = []
+    arm = cloud.deadline_timer(Settings(round_deadline_seconds=10.0), lambda *message: sent.append(message))
+    arm(None)
+    arm({"run_id": "run-1", "round": 0, "opened_at": 0})
+    assert timers == []
+    arm({"run_id": "run-1", "round": 1, "opened_at": 996_000})
+    arm({"run_id": "run-1", "round": 1, "opened_at": 996_000})
+    assert [(timer.seconds, timer.is_on, timer.daemon) for timer in timers] == [(6.0, True, True)]
+    arm({"run_id": "run-1", "round": 2, "opened_at": 900_000})  # long ago: the cloud was down
+    assert [(timer.seconds, timer.is_on) for timer in timers] == [(6.0, False), (0.0, True)]
+    timers[-1].fire()
+    assert sent == [(CONTROL, "run-1", {"command": "deadline", "run_id": "run-1", "round": 2})]
+    arm({"run_id": "run-2", "round": 2, "opened_at": 1_000_000})
+    assert [timer.is_on for timer in timers] == [False, False, True], "another run is another round"

@@ -145,13 +145,28 @@ class Stack:
         """Return the JSON messages now on a topic."""
         return [json.loads(record.value) for record in self.records(topic, start)]
 
+    def node_messages(self, node: int) -> list[dict[str, Any]]:
+        """Return all a node has sent; the topic also holds what the tests of bad updates have sent."""
+        key = f"fog-{node}".encode()
+        return [json.loads(record.value) for record in self.records("model-weights") if record.key == key]
+
     def updates(self, node: int) -> list[dict[str, Any]]:
-        """Return a node's updates; the topic also holds what the tests of bad updates have sent."""
-        found = []
-        for record in self.records("model-weights"):
-            if record.key == f"fog-{node}".encode():
-                found.append(json.loads(record.value))
-        return found
+        """Return a node's running weights."""
+        return [message for message in self.node_messages(node) if "round" not in message]
+
+    def learned(self, node: int) -> list[dict[str, Any]]:
+        """Return a node's updates of rounds, each once however often it was sent."""
+        updates = {message["trained_at"]: message for message in self.node_messages(node) if "round" in message}
+        return list(updates.values())
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """Return the models that opened a round, each once however often it was sent, in order."""
+        models = [message for message in self.messages("global-model") if "round" in message]
+        return list({(message["run_id"], message["round"]): message for message in models}.values())
+
+    def weights(self) -> list[dict[str, Any]]:
+        """Return the global weights."""
+        return [json.loads(record.value) for record in self.records("global-model") if record.key == b"weight"]
 
     def samples(self, node: int) -> int:
         """Return the `samples` of a node's newest update, 0 before the first."""
@@ -159,9 +174,8 @@ class Stack:
         return updates[-1]["samples"] if updates else 0
 
     def model(self) -> dict[str, Any]:
-        """Return the newest global model, one without samples before the first."""
-        models = self.messages("global-model")
-        return models[-1] if models else {"samples": 0}
+        """Return the newest global weight, one without samples before the first."""
+        return (self.weights() or [{"samples": 0}])[-1]
 
     def send(self, topic: str, *values: bytes | None) -> None:
         """Put values on a topic as they are."""

@@ -18,7 +18,7 @@ from fedstream.settings import Settings
 # The documented contract.
 TARGETS = [
     *("help", "setup", "up", "down", "clean", "ps", "logs", "doctor", "topics"),
-    *("run-producer", "run-fog", "run-cloud", "run-squares", "run-sum", "stop-jobs", "submit"),
+    *("run-producer", "run-fog", "run-cloud", "run-squares", "run-sum", "stop-jobs", "submit", "plot"),
     *("base-image", "demo", "test", "test-unit", "test-spark", "test-stack", "lint"),
 ]
 SETTING_NAMES = [field.name.upper() for field in fields(Settings)]

@@ -165,10 +165,11 @@ def test_options_are_keyword_arguments_with_numbers_and_truth_values_as_such():
     options = parse_options("STRATEGY_OPTIONS", " eta=0.1, n=3,flag=true , strategy.beta=1e-3,name=FedAvg,empty= ")
     assert options == {"eta": 0.1, "n": 3, "flag": True, "strategy.beta": 1e-3, "name": "FedAvg", "empty": ""}
     assert type(options["n"]) is int
+    assert parse_options("MODEL_OPTIONS", "hidden_units=32,16, a=1") == {"hidden_units": "32,16", "a": 1}
     assert parse_options("STRATEGY_OPTIONS", "") == {}
 
 
-@pytest.mark.parametrize("text", ["eta", "=1", "eta=1,beta"])
+@pytest.mark.parametrize("text", ["eta", "=1", "eta=1,=2"])
 def test_options_of_another_form_are_refused(text):
     with pytest.raises(SettingError, match="STRATEGY_OPTIONS is '.*'; expected name=value, separated by commas"):
         parse_options("STRATEGY_OPTIONS", text)

@@ -104,6 +104,8 @@ def test_the_baselines_train_as_long_as_the_federation_and_alone_nodes_do_worse(
     assert alone["accuracy"] < accuracy(result) - 0.1
     assert alone["min_accuracy"] <= alone["accuracy"] <= alone["max_accuracy"]
     assert central["accuracy"] > 0.95
+    fewer_rounds = run({"local_epochs": 25}, rounds=1, partition="dirichlet:0.1", baselines=True)
+    assert fewer_rounds["baselines"] == result["baselines"]
 
 
 SCRIPT = """
@@ -131,9 +133,10 @@ def test_two_processes_give_the_same_bits(program, mode):
     assert len(json.loads(texts[0])["rounds"]) == 3
 
 
-def test_another_seed_gives_another_model():
-    hashes = {run({"seed": seed}, rounds=1)["final"]["model_sha256"] for seed in (1, 2)}
-    assert len(hashes) == 2
+def test_another_seed_gives_another_model_and_other_attackers():
+    results = [run({"seed": seed}, rounds=1, attackers=1) for seed in (1, 2, 3, 4)]
+    assert len({result["final"]["model_sha256"] for result in results}) == 4
+    assert len({tuple(result["data"]["attackers"]) for result in results}) > 1
 
 
 STRATEGIES = {
@@ -191,24 +194,26 @@ def test_flipped_labels_and_noise_hurt_the_mean_and_less_the_median():
 
 
 def test_an_attacker_sends_what_its_attack_says(monkeypatch):
-    messages = {"honest": [], "sign-flip": [], "scale:3": [], "noise": []}
-    answer = scenarios.World.answer
-    for attack, sent in messages.items():
-        monkeypatch.setattr(scenarios.World, "answer", lambda *a, sent=sent: sent.append(answer(*a)) or sent[-1])
-        run(
-            rounds=1,
-            nodes=2,
-            attackers=0 if attack == "honest" else 2,
-            **({} if attack == "honest" else {"attack": attack}),
-        )
-    honest, flipped, scaled, noisy = (
-        np.concatenate([a["values"] for a in sorted(sent, key=lambda m: m["node_id"])[0]["arrays"]])
-        for sent in messages.values()
-    )
-    assert flipped == pytest.approx(-4 * honest)  # the first round starts from zeros
-    assert scaled == pytest.approx(3 * honest)
-    assert np.linalg.norm(noisy) == pytest.approx(4 * np.linalg.norm(honest))
-    assert abs(noisy @ honest) < 0.8 * np.linalg.norm(noisy) * np.linalg.norm(honest)
+    answer, steps = scenarios.World.answer, {}
+    for attack in ("honest", "sign-flip", "scale:3", "noise"):
+        sent = []
+
+        def spy(world, node, opened, now, sent=sent):
+            message = answer(world, node, opened, now)
+            if node.number == 1:
+                start = np.concatenate([array.ravel() for array in opened.arrays.values()])
+                sent.append(np.concatenate([array["values"] for array in message["arrays"]]) - start)
+            return message
+
+        monkeypatch.setattr(scenarios.World, "answer", spy)
+        hostile = {} if attack == "honest" else {"attackers": 2, "attack": attack}
+        run({"model": "mlp"}, rounds=1, nodes=2, rows=100, **hostile)
+        [steps[attack]] = sent
+    honest, length = steps["honest"], np.linalg.norm
+    assert steps["sign-flip"] == pytest.approx(-4 * honest)
+    assert steps["scale:3"] == pytest.approx(3 * honest)
+    assert length(steps["noise"]) == pytest.approx(4 * length(honest))
+    assert abs(steps["noise"] @ honest) < 0.5 * length(steps["noise"]) * length(honest)
 
 
 def test_an_absurdly_large_update_is_rejected_and_its_node_kept_out():
@@ -233,6 +238,26 @@ def test_a_silent_node_is_missing_and_its_round_closes_by_the_deadline():
             assert took > 9.99
 
 
+def test_unlike_nodes_count_by_their_examples(monkeypatch):
+    answer, test, sent, merged = scenarios.World.answer, scenarios.World.test, [], []
+    monkeypatch.setattr(scenarios.World, "answer", lambda *a: sent.append(answer(*a)) or sent[-1])
+    monkeypatch.setattr(
+        scenarios.World, "test", lambda world, arrays, *a: merged.append(arrays) or test(world, arrays, *a)
+    )
+    run(rounds=1, nodes=4, partition="dirichlet:0.5")
+    weights = [message["num_examples"] for message in sent]
+    assert len(set(weights)) == 4
+    for i, name in enumerate(merged[0]):
+        values = [message["arrays"][i]["values"] for message in sent]
+        assert merged[0][name].ravel() == pytest.approx(np.average(values, axis=0, weights=weights))
+
+
+def test_nodes_that_were_silent_are_asked_again_after_the_deadline():
+    result = run(nodes=1, rounds=6, dropout=0.6)
+    assert counts(result)["accepted"] == len(result["rounds"]) == 6
+    assert result["final"]["virtual_seconds"] > 10
+
+
 def test_a_node_that_is_always_too_slow_is_counted_late():
     result = run(nodes=4, rounds=6, stragglers=1)
     assert counts(result)["late"] >= 2
@@ -251,11 +276,12 @@ def test_async_takes_the_slow_nodes_updates_and_does_not_wait_for_them():
 
 
 def test_a_stream_gives_each_row_once_and_is_measured_before_it_is_learned_from(monkeypatch):
-    batches = []
+    batches, seeds = [], set()
     train = scenarios.train
-    monkeypatch.setattr(scenarios, "train", lambda *a: batches.append(a[3]) or train(*a))
+    monkeypatch.setattr(scenarios, "train", lambda *a: batches.append(a[3]) or seeds.add(a[6]) or train(*a))
     result = run({"model": "logistic"}, data="sensors", nodes=3, rounds=4, readings_per_round=20)
     assert [len(batch) for batch in batches] == [20] * 12
+    assert len(seeds) == 12  # each training has an order of its own
     assert len({tuple(row) for row in np.concatenate(batches).tolist()}) == 240
     assert all(entry["prequential"]["num_examples"] == 60 for entry in result["rounds"])
 
@@ -395,9 +421,9 @@ def test_help_shows_examples_and_the_settings_defaults(flag):
     assert CliRunner().invoke(main, [flag]).stdout.count("simulate") >= 2
 
 
-def test_help_needs_neither_numpy_nor_flower_nor_spark(program):
+def test_help_needs_neither_scikit_learn_nor_flower_nor_spark(program):
     code = (
-        "import sys\nfor name in ('numpy', 'flwr', 'sklearn', 'pyspark', 'rich', 'kafka'): sys.modules[name] = None\n"
+        "import sys\nfor name in ('flwr', 'sklearn', 'pyspark'): sys.modules[name] = None\n"
         "from fedstream.cli import main\nmain(['simulate', '--help'])"
     )
     with program("-c", code) as process:

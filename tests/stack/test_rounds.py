@@ -1,0 +1,153 @@
+"""Federated learning on the real stack: rounds that learn, and that go on whatever is killed, silent or wrong."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+from pathlib import Path
+
+from tests.stack.conftest import Stack, eventually
+
+READINGS = 12_000
+QUICK = {"UPDATE_MAX_WAIT_SECONDS": "1", "ROUND_DEADLINE_SECONDS": "4", "MAX_READINGS_PER_UPDATE": "400"}
+START = {"weight": 40.5, "samples": 1, "schema_version": 1, "metrics": {"loss_sum": 1.0, "confusion": [[1, 0], [0, 0]]}}
+
+
+def fedstream(stack: Stack, *words: str, code: int = 0) -> str:
+    """Run the command `fedstream` inside the stack and return what it printed."""
+    done = stack.run("spark-master", "fedstream", *words)
+    assert done.returncode == code, done
+    return done.stdout
+
+
+def learned(stack: Stack, node: int) -> int:
+    """Return how many readings a node has learned from, over all its updates."""
+    return sum(update["num_examples"] for update in stack.learned(node))
+
+
+def send_readings(stack: Stack, count: int, seed: int) -> None:
+    arguments = ["--count", str(count), "--rate", "0", "--seed", str(seed)]
+    sent = stack.python("producer/sensor_producer.py", *arguments)
+    assert f"{count} readings sent, all acknowledged" in sent.stdout, sent
+
+
+def closed(stack: Stack) -> list[dict]:
+    """Return the models that closed a round with scores."""
+    return [model for model in stack.rounds() if "metrics" in model]
+
+
+def test_rounds_learn_the_rule_and_each_reading_is_learned_once_though_all_are_killed(stack: Stack) -> None:
+    stack.make("clean")
+    stack.make("up")
+    stack.make("-j2", "run-fog", "run-cloud", **QUICK)
+    send_readings(stack, READINGS, seed=3)
+    for job in ("fog-1", "cloud", "fog-2"):
+        count = len(closed(stack))
+        eventually("two more rounds", lambda: len(closed(stack)), lambda seen, c=count: seen >= c + 2, 200)
+        stack.kill(job)
+    for node in (1, 2):
+        eventually(
+            f"all readings learned by fog-{node}", lambda n=node: learned(stack, n), lambda n: n == READINGS / 2, 300
+        )
+    rounds = stack.rounds()
+    assert len({model["run_id"] for model in rounds}) == 1
+    assert [model["round"] for model in rounds] == list(range(1, len(rounds) + 1))  # none skipped
+    versions = [model["version"] for model in rounds if "failed" not in model]
+    assert versions == sorted(set(versions))
+    scores = [model["metrics"] for model in closed(stack)]
+    assert scores[0]["f1"] < 0.8
+    assert max(score["f1"] for score in scores[-5:]) >= 0.95  # on readings that the model had not seen
+    # What the cloud took in is what the nodes have sent, each update at most once.
+    taken = [(each["node_id"], tuple(each["place"])) for model in rounds for each in model.get("updates", [])]
+    assert len(taken) == len(set(taken))
+
+
+def test_an_update_has_all_fields_of_the_contract_and_of_the_protocol(stack: Stack) -> None:
+    update = stack.learned(1)[-1]
+    assert update["node_id"] == "fog-1"
+    assert 40 < update["weight"] < 41
+    assert 0 < update["samples"] <= READINGS / 2
+    assert 0 < update["num_examples"] <= 400
+    assert [array["shape"] for array in update["arrays"]] == [[2, 16], [16], [16, 1], [1]]
+    assert update["metrics"]["num_examples"] == update["num_examples"]
+    model = next(model for model in stack.rounds() if model["round"] == update["round"])
+    assert (update["run_id"], update["base_version"]) == (model["run_id"], model["version"])
+    assert {"global_weight", "samples", "nodes", "arrays", "scaler", "strategy_state"} <= set(model)
+    # Uniform on 60 to 90: mean 75, variance 30² / 12 = 75.
+    assert abs(model["scaler"]["mean"][0] - 75) < 1
+    assert abs(model["scaler"]["std"][0] - 75**0.5) < 0.5
+
+
+def test_every_version_is_kept_and_comes_out_again_from_its_updates(stack: Stack) -> None:
+    versions = json.loads(fedstream(stack, "models", "list", "--json"))
+    newest = max(model["version"] for model in stack.rounds())
+    assert [each["version"] for each in versions] == list(range(newest + 1))
+    assert sum(each["best"] for each in versions) == 1
+    replayed = [row for row in json.loads(fedstream(stack, "replay", "--json")) if row["version"] > 0]
+    assert {row["result"] for row in replayed} == {"identical"}
+
+
+def test_a_rollback_is_followed_by_the_running_nodes(stack: Stack) -> None:
+    old = next(model for model in stack.rounds() if model["version"] == 1)
+    fedstream(stack, "models", "rollback", "1")
+    model = stack.rounds()[-1]
+    assert (model["restored_from"], model["arrays"]) == (1, old["arrays"])
+    send_readings(stack, 800, seed=4)
+    updates = eventually(
+        "an update of the restored version",
+        lambda: [update for update in stack.learned(1) if update["base_version"] == model["version"]],
+        lambda seen: len(seen) > 0,
+    )
+    assert updates[0]["round"] >= model["round"]
+
+
+def test_bad_updates_go_to_dead_letter_and_the_node_is_kept_out_while_rounds_go_on(stack: Stack) -> None:
+    for node in (1, 2):  # until no round can close any more, and the newest one stays open
+        wanted = READINGS / 2 + 400
+        eventually(f"all readings learned by fog-{node}", lambda n=node: learned(stack, n), lambda n, w=wanted: n == w)
+    last = stack.learned(1)[-1]["round"], stack.learned(2)[-1]["round"]
+    model = eventually("an open round", lambda: stack.rounds()[-1], lambda seen: seen["round"] > max(last))
+    letters, events = stack.end_offset("dead-letter"), stack.end_offset("events")
+    good = START | {"node_id": "fog-9", "run_id": model["run_id"], "round": model["round"], "num_examples": 1}
+    good |= {"base_version": model["version"], "trained_at": 1, "arrays": model["arrays"]}
+    infinite = json.dumps(good).replace('"values": [', '"values": [1e999, ', 1).encode()
+    bad = {
+        json.dumps(good | {"run_id": "another"}).encode(): "expected the present run",
+        json.dumps(good | {"round": 10**6}).encode(): "which lies in the future",
+        json.dumps(good | {"arrays": model["arrays"][:1]}).encode(): "arrays are",
+        infinite: "array coefs_0",
+    }
+    stack.send("model-weights", *bad)
+    eventually("dead letters", lambda: stack.end_offset("dead-letter"), lambda seen: seen == letters + len(bad))
+    found = {base64.b64decode(letter["value"]): letter["reason"] for letter in stack.messages("dead-letter", letters)}
+    assert all(reason in found[value] for value, reason in bad.items()), found
+    kinds = [(event["kind"], event["node_id"]) for event in stack.messages("events", events)]
+    assert ("quarantine", "fog-9") in kinds
+    count = len(closed(stack))
+    send_readings(stack, 2000, seed=5)
+    eventually("rounds go on", lambda: len(closed(stack)), lambda seen: seen >= count + 2)
+    assert all("fog-9" not in model["node_metrics"] for model in closed(stack))
+
+
+def test_rounds_close_by_the_deadline_when_a_node_is_silent(stack: Stack) -> None:
+    stack.make("run-producer", "ARGS=--rate 50")
+    both = eventually("both nodes in a round", lambda: closed(stack)[-1:], lambda seen: len(seen[0]["updates"]) == 2)
+    stack.stop("fog-2")
+    models = eventually(
+        "four more rounds", lambda: [each for each in closed(stack) if each["round"] > both[0]["round"] + 1],
+        lambda seen: len(seen) >= 4,
+    )  # fmt: skip
+    assert any(each["counts"]["missing"] == 1 for each in models)
+    gaps = [later["opened_at"] - sooner["opened_at"] for sooner, later in itertools.pairwise(models)]
+    assert max(gaps) < 4000 + 6000  # the deadline, and a micro-batch or two on a busy machine
+    stack.start("fog-2")
+    eventually("fog-2 is back", lambda: closed(stack)[-1]["node_metrics"], lambda seen: "fog-2" in seen)
+
+
+def test_the_curves_are_drawn_and_the_newest_model_leaves_as_a_file(stack: Stack, tmp_path: Path) -> None:
+    stack.stop("sensors")
+    stack.make("plot", f"OUTPUT={tmp_path}/curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    model = json.loads(fedstream(stack, "models", "show", "best", "--json"))
+    assert model["run_id"] == stack.rounds()[-1]["run_id"]
