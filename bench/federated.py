@@ -27,7 +27,7 @@ import click
 import federated_report as report
 import numpy as np
 
-from fedstream import snapshot
+from fedstream import admission, snapshot
 from fedstream.data import load
 from fedstream.messages import read_json_object, to_json
 from fedstream.models import make_model
@@ -171,7 +171,7 @@ def beside_flower(name: str, options: dict[str, Any], rounds: int = 10) -> dict[
         federation = Federation("bench", features=30).join(settings, world.model)
         theirs, nodes = flower_alone(name, options), world.nodes()
         for node in nodes:
-            federation.hear(world.running(node))
+            admission.hear(federation, world.running(node))
         federation.settle(0)
         for now in range(1, rounds + 1):
             opened, saved = federation.open_model(), json.dumps(snapshot.snapshot(federation))
@@ -181,7 +181,7 @@ def beside_flower(name: str, options: dict[str, Any], rounds: int = 10) -> dict[
             for _ in range(10):
                 federation = snapshot.restore(json.loads(saved), settings, world.model)
                 for i in world.random.permutation(len(updates)):
-                    federation.receive_message(updates[i], None)
+                    admission.receive_message(federation, updates[i], None)
                     federation.settle(now)
                 hashes.add(hashlib.sha256(b"".join(a.tobytes() for a in federation.arrays.values())).hexdigest())
             difference = max(difference, *(np.abs(federation.arrays[key] - expected[key]).max() for key in expected))

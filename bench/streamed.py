@@ -148,9 +148,7 @@ def many_nodes(nodes: int, per_node: int = 1000, turns: int = 5) -> dict[str, An
     make("run-fog", NODES=nodes, NODES_PER_DRIVER=nodes, **limits)
     send(nodes * per_node * (turns + 2), nodes, "--seed", "5")
     closed = wait("rounds", rounds, lambda seen: len(seen) > turns + 1)
-    full = [
-        (before, after) for before, after in itertools.pairwise(closed) if len(after["updates"]) == nodes
-    ]
+    full = [(before, after) for before, after in itertools.pairwise(closed) if len(after["updates"]) == nodes]
     seconds = [(after["at"] - before["at"]) / 1000 for before, after in full]
     return {
         "nodes": nodes,

@@ -23,7 +23,7 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from fedstream import kafka, messages, snapshot, streams
+from fedstream import admission, kafka, messages, snapshot, streams
 from fedstream.console import console_table, round_table
 from fedstream.messages import BadMessage, GlobalModel, NodeUpdate
 from fedstream.model import global_weight, merge_updates
@@ -90,11 +90,11 @@ def take_in(
             else:
                 update = NodeUpdate.from_message(message)
                 if federation and "round" in message:
-                    federation.receive_message(message, [record.partition, record.offset])
+                    admission.receive_message(federation, message, [record.partition, record.offset])
                 latest, is_stale = merge_updates(latest, [update])
                 stale += is_stale if "round" not in message else 0
                 if federation:
-                    federation.hear(update)
+                    admission.hear(federation, update)
         except BadMessage as error:
             rejected.append((record, str(error)))
         if federation:

@@ -1,17 +1,88 @@
-"""Admission: what becomes of an update that reaches the cloud."""
+"""Admission: what becomes of a message that reaches the cloud, and of a node that sends bad ones."""
 
 from __future__ import annotations
 
 import fnmatch
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from fedstream import arrays as wire
-from fedstream.messages import BadMessage
+from fedstream.messages import BadMessage, NodeUpdate
 from fedstream.protocol import ModelUpdate
 from fedstream.settings import Settings
+from fedstream.training import Statistics
 
 if TYPE_CHECKING:
     from fedstream.rounds import Federation
+
+
+def hear(federation: Federation, update: NodeUpdate) -> None:
+    """Take over what a node's readings say about the features' scale; it takes part from now on.
+
+    Raises:
+        BadMessage: it speaks of another number of features, or a sum of squares is negative.
+    """
+    if not update.sums or not is_known(update.node_id, federation.settings):
+        return
+    if len(update.sums) != federation.features:
+        msg = f"sums has {len(update.sums)} numbers; expected {federation.features}, one for each feature"
+        raise BadMessage(msg)
+    if min(update.squares) < 0:
+        msg = f"squares is {update.squares!s:.100}; expected sums of squares, none below 0"
+        raise BadMessage(msg)
+    known = federation.statistics.get(update.node_id)
+    if known is None or update.samples > known.count:
+        federation.statistics[update.node_id] = Statistics(update.samples, update.sums, update.squares)
+    federation.heard.setdefault(update.node_id, federation.round)
+
+
+def receive_message(federation: Federation, message: Mapping[str, Any], place: Any) -> str:
+    """Read an update and receive it.
+
+    Raises:
+        BadMessage: as `receive`; a message that cannot be read is an offence, too.
+    """
+    try:
+        update = ModelUpdate.from_message(message)
+    except BadMessage as error:
+        offend(federation, str(message.get("node_id")), str(error))
+        raise
+    return receive(federation, update, place)
+
+
+def receive(federation: Federation, update: ModelUpdate, place: Any = None) -> str:
+    """Count an update by kind, keep it if it is accepted, and return the kind.
+
+    Raises:
+        BadMessage: it cannot be used; it counts as an offence of its node.
+    """
+    try:
+        kind = kind_of(federation, update)
+    except BadMessage as error:
+        offend(federation, update.node_id, str(error))
+        raise
+    federation.counts[kind] += 1
+    if kind in ("accepted", "abstained", "late", "stale"):
+        federation.heard[update.node_id] = federation.round
+    if kind in ("accepted", "abstained"):
+        federation.trained_at[update.node_id] = update.trained_at
+    if kind == "accepted":
+        federation.pending.append((update, place))
+    elif kind == "abstained":
+        federation.abstained.append(update.node_id)
+    return kind
+
+
+def offend(federation: Federation, node_id: str, reason: str) -> None:
+    """Count a bad update; a node with too many is kept out for some rounds."""
+    limit, rounds = federation.settings.quarantine_after, federation.settings.quarantine_rounds
+    federation.counts["rejected"] += 1
+    federation.offences[node_id] = federation.offences.get(node_id, 0) + 1
+    if federation.offences[node_id] >= limit:
+        del federation.offences[node_id]
+        last = federation.quarantine[node_id] = federation.round + rounds
+        detail = f"kept out until round {last} after {limit} bad updates; the last one: {reason}"
+        federation.event("quarantine", detail, node_id)
 
 
 def is_known(node: str, settings: Settings) -> bool:
@@ -49,10 +120,10 @@ def kind_of(federation: Federation, update: ModelUpdate) -> str:
         return "stale"
     if not is_async and node in federation.answered():
         return "duplicate"
-    if federation.participants and node not in federation.participants:
-        return "unknown"
     if update.num_examples == 0:
         return "abstained"
+    if federation.participants and node not in federation.participants:
+        return "unknown"
     if wire.layout(update.arrays) != wire.layout(federation.arrays):
         msg = f"arrays are {wire.layout(update.arrays)}; expected {wire.layout(federation.arrays)}"
         raise BadMessage(msg)

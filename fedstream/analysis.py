@@ -162,6 +162,7 @@ def aggregate_again(run: Run, message: Message, updates: Mapping[Place, Message]
     if lost := found.count(None):
         raise _GoneError(f"{lost} of {len(found)} updates are no longer on topic {MODEL_WEIGHTS}")
     own = {name: message[name] for name in ("strategy", "strategy_options", "seed")}
+    own = {name: value for name, value in own.items() if value is not None}  # a secret seed is not published
     settings = replace(settings, **own, round_mode=message["mode"])
     last = RoundModel.from_message(before)
     if before["strategy"] != message["strategy"]:

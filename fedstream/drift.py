@@ -1,8 +1,34 @@
-"""Drift: has a node's prequential error risen for good?"""
+"""Drift: has a node's prequential error risen for good, and what follows?"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fedstream.protocol import ModelUpdate
+
+if TYPE_CHECKING:
+    from fedstream.rounds import Federation
+
+BOOST_ROUNDS = 5
+MOST_ERRORS = 500  # rounds that the detector looks back
+
+
+def watch_for_drift(federation: Federation, update: ModelUpdate) -> None:
+    """Note a node's error in the round that closes; if it completes a drift, report it and do DRIFT_ACTION."""
+    settings, errors = federation.settings, federation.errors.setdefault(update.node_id, [])
+    errors.append(1 - update.score.accuracy)
+    del errors[:-MOST_ERRORS]
+    if not has_drifted(errors, settings.drift_threshold):
+        return
+    detail = f"prequential error {errors[-1]:.3f} in round {federation.round}; action: {settings.drift_action}"
+    federation.event("drift", detail, update.node_id)
+    errors.clear()
+    if settings.drift_action == "reset":
+        federation.arrays = federation.model.initial_arrays(settings.seed + federation.round)
+        federation.strategy = federation.new_strategy()
+    elif settings.drift_action == "boost":
+        federation.boost_until = federation.round + BOOST_ROUNDS
 
 
 def has_drifted(errors: Sequence[float], threshold: float) -> bool:

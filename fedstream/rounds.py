@@ -13,10 +13,9 @@ from typing import Any
 
 from fedstream import arrays as wire
 from fedstream import strategies
-from fedstream.admission import is_known, kind_of
 from fedstream.arrays import Arrays
-from fedstream.drift import has_drifted
-from fedstream.messages import EVENTS, GLOBAL_MODEL, MODEL_VERSIONS, BadMessage, NodeUpdate
+from fedstream.drift import watch_for_drift
+from fedstream.messages import EVENTS, GLOBAL_MODEL, MODEL_VERSIONS, BadMessage
 from fedstream.metrics import Score
 from fedstream.models import Model
 from fedstream.protocol import ModelUpdate, RoundModel, check_size
@@ -25,7 +24,6 @@ from fedstream.strategies import Reply, StrategyError
 from fedstream.training import Scaler, Statistics, merge_statistics, scaler_of
 
 FIRST_SAMPLES = 20  # readings in all before the first round: fewer say little about the features' scale
-BOOST_ROUNDS = 5
 
 KINDS = ("accepted", "abstained", "late", "duplicate", "stale", "unknown", "quarantined", "rejected", "missing")
 
@@ -66,82 +64,17 @@ class Federation:
     def join(self, settings: Settings, model: Model, strategy_state: Mapping[str, Any] | None = None) -> Federation:
         """Give a new or restored federation its settings, model and strategy; return it."""
         self.settings, self.model = settings, model
-        self.strategy = self._new_strategy()
+        self.strategy = self.new_strategy()
         if strategy_state:
             strategies.restore_strategy(self.strategy, strategy_state)
+        if settings.round_mode == "async" and self.round:  # which may have been sync until now
+            self.bases.setdefault(self.version, self.arrays)
         return self
 
-    def _new_strategy(self) -> Any:
+    def new_strategy(self) -> Any:
+        """Return the strategy of the settings, without any state."""
         options = parse_options("STRATEGY_OPTIONS", self.settings.strategy_options)
         return strategies.make_strategy(self.settings.strategy, options)
-
-    # --- what comes in
-
-    def hear(self, update: NodeUpdate) -> None:
-        """Take over what a node's readings say about the features' scale; it takes part from now on.
-
-        Raises:
-            BadMessage: it speaks of another number of features, or a sum of squares is negative.
-        """
-        if not update.sums or not is_known(update.node_id, self.settings):
-            return
-        if len(update.sums) != self.features:
-            msg = f"sums has {len(update.sums)} numbers; expected {self.features}, one for each feature"
-            raise BadMessage(msg)
-        if min(update.squares) < 0:
-            msg = f"squares is {update.squares!s:.100}; expected sums of squares, none below 0"
-            raise BadMessage(msg)
-        known = self.statistics.get(update.node_id)
-        if known is None or update.samples > known.count:
-            self.statistics[update.node_id] = Statistics(update.samples, update.sums, update.squares)
-        self.heard.setdefault(update.node_id, self.round)
-
-    def receive(self, update: ModelUpdate, place: Any = None) -> str:
-        """Count an update by kind, keep it if it is accepted, and return the kind.
-
-        Raises:
-            BadMessage: it cannot be used; it counts as an offence of its node.
-        """
-        try:
-            kind = kind_of(self, update)
-        except BadMessage as error:
-            self.offend(update.node_id, str(error))
-            raise
-        self.counts[kind] += 1
-        if kind in ("accepted", "abstained", "late", "stale"):
-            self.heard[update.node_id] = self.round
-        if kind in ("accepted", "abstained"):
-            self.trained_at[update.node_id] = update.trained_at
-        if kind == "accepted":
-            self.pending.append((update, place))
-        elif kind == "abstained":
-            self.abstained.append(update.node_id)
-        return kind
-
-    def receive_message(self, message: Mapping[str, Any], place: Any) -> str:
-        """Read an update and receive it.
-
-        Raises:
-            BadMessage: as `receive`; a message that cannot be read is an offence, too.
-        """
-        try:
-            update = ModelUpdate.from_message(message)
-        except BadMessage as error:
-            self.offend(str(message.get("node_id")), str(error))
-            raise
-        return self.receive(update, place)
-
-    def offend(self, node_id: str, reason: str) -> None:
-        """Count a bad update; a node with too many is kept out for some rounds."""
-        self.counts["rejected"] += 1
-        self.offences[node_id] = self.offences.get(node_id, 0) + 1
-        if self.offences[node_id] >= self.settings.quarantine_after:
-            del self.offences[node_id]
-            self.quarantine[node_id] = self.round + self.settings.quarantine_rounds
-            detail = (
-                f"kept out until round {self.quarantine[node_id]} after {self.settings.quarantine_after} bad updates"
-            )
-            self._event("quarantine", f"{detail}; the last one: {reason}", node_id)
 
     def pass_deadline(self, run_id: str, round_number: int) -> None:
         """Note that a round's deadline has passed; one of another round says nothing."""
@@ -156,9 +89,9 @@ class Federation:
         if old.run_id != self.run_id or wire.layout(old.arrays) != wire.layout(self.arrays):
             msg = f"version {old.version} of run {old.run_id} does not fit; expected one of run {self.run_id}"
             raise BadMessage(msg)
-        self.strategy = self._new_strategy()
+        self.strategy = self.new_strategy()
         self.arrays = dict(old.arrays)
-        self._event("rollback", f"version {self.version + 1} is version {old.version} again")
+        self.event("rollback", f"version {self.version + 1} is version {old.version} again")
         self._open(now, is_new=True, about={"restored_from": old.version}, scaler=old.scaler)
 
     # --- opening and closing
@@ -169,7 +102,7 @@ class Federation:
             is_ready = len(self.statistics) >= self.settings.round_quorum
             if is_ready and sum(part.count for part in self.statistics.values()) >= FIRST_SAMPLES:
                 self.arrays = self.model.initial_arrays(self.settings.seed)
-                self._event("run-started", f"{self.settings.model}, {self.settings.strategy}")
+                self.event("run-started", f"{self.settings.model}, {self.settings.strategy}")
                 self._open(now, is_new=True, about={})
                 return True
             return False
@@ -218,12 +151,12 @@ class Federation:
             replies = [self.reply(update) for update, _ in pending]
             self.arrays, _ = strategies.aggregate(self.strategy, self.round, replies, seed=self.settings.seed)
         except StrategyError as error:
-            self.strategy = self._new_strategy()
-            self._event("aggregation-failed", str(error))
+            self.strategy = self.new_strategy()
+            self.event("aggregation-failed", str(error))
             self._open(now, is_new=False, about=about | {"failed": str(error)})
             return
         for update, _ in pending:
-            self._watch_for_drift(update)
+            watch_for_drift(self, update)
         self._open(now, is_new=True, about=about)
 
     def reply(self, update: ModelUpdate) -> Reply:
@@ -250,10 +183,7 @@ class Federation:
         if settings.feature_scaling == "shared":
             kept = (part for node, part in self.statistics.items() if self.quarantine.get(node, 0) < self.round)
             self.scaler = scaler or scaler_of(merge_statistics(kept))
-        self.participants = ()
-        nodes = sorted(self.expected()) or sorted(self.heard)
-        self.config, sampled = strategies.open_round(self.strategy, self.round, self.arrays, nodes, seed=settings.seed)
-        self.participants = tuple(sampled) if len(sampled) < len(nodes) else ()
+        self._sample()
         if self.round <= self.boost_until:
             self.config["learning-rate-factor"] = settings.drift_boost
         self.opened_at, self.is_overdue = now, False
@@ -268,7 +198,8 @@ class Federation:
             | {
                 "strategy": settings.strategy,
                 "strategy_options": settings.strategy_options,
-                "seed": settings.seed,
+                # Who knows the seed could subtract the noise of differential privacy.
+                "seed": None if settings.strategy.startswith("Differential") else settings.seed,
                 "counts": counts,
             }
             | about
@@ -277,6 +208,22 @@ class Federation:
         self.outbox.append((GLOBAL_MODEL, settings.model, message))
         if is_new:
             self.outbox.append((MODEL_VERSIONS, f"{self.run_id}/{self.version}", message))
+
+    def _sample(self) -> None:
+        """Let the strategy say how the nodes are to train, and which of them."""
+        self.participants, self.config = (), {"server-round": self.round}
+        nodes = sorted(self.expected()) or sorted(self.heard)
+        try:
+            self.config, sampled = strategies.open_round(
+                self.strategy, self.round, self.arrays, nodes, seed=self.settings.seed
+            )
+        except StrategyError as error:  # it wants more nodes than there are, say: then all are asked
+            self.event("sampling-failed", str(error))
+            return
+        if len(sampled) < len(nodes):
+            self.participants = tuple(sampled)
+            for node in set(nodes) - set(sampled):
+                self.heard[node] += 1  # who is not asked is not silent
 
     def open_model(self) -> RoundModel:
         """Return the model of the round that is open."""
@@ -298,23 +245,7 @@ class Federation:
         """Return the nodes that have answered in the open round."""
         return {update.node_id for update, _ in self.pending} | set(self.abstained)
 
-    def _watch_for_drift(self, update: ModelUpdate) -> None:
-        errors = self.errors.setdefault(update.node_id, [])
-        errors.append(1 - update.score.accuracy)
-        del errors[:-500]
-        if not has_drifted(errors, self.settings.drift_threshold):
-            return
-        action = self.settings.drift_action
-        self._event(
-            "drift", f"prequential error {errors[-1]:.3f} in round {self.round}; action: {action}", update.node_id
-        )
-        errors.clear()
-        if action == "reset":
-            self.arrays = self.model.initial_arrays(self.settings.seed + self.round)
-            self.strategy = self._new_strategy()
-        elif action == "boost":
-            self.boost_until = self.round + BOOST_ROUNDS
-
-    def _event(self, kind: str, detail: str, node_id: str | None = None) -> None:
+    def event(self, kind: str, detail: str, node_id: str | None = None) -> None:
+        """Put an event into the outbox."""
         event = {"kind": kind, "run_id": self.run_id, "round": self.round, "node_id": node_id, "detail": detail}
         self.outbox.append((EVENTS, self.run_id, event))

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from fedstream import admission
 from fedstream.data import load
 from fedstream.messages import GLOBAL_MODEL, BadMessage, NodeUpdate, read_json_object, to_json
 from fedstream.metrics import Score
@@ -44,7 +45,7 @@ def _run(world: World, nodes: list[Node], federation: Federation) -> Iterator[tu
     deadline = round(world.settings.round_deadline_seconds * 1000)
     now = silence = 0
     for node in nodes:
-        federation.hear(world.running(node))
+        admission.hear(federation, world.running(node))
     federation.settle(now)
     while True:
         for topic, _, message in federation.outbox:
@@ -68,8 +69,8 @@ def _run(world: World, nodes: list[Node], federation: Federation) -> Iterator[tu
             sender.is_busy = False
             update = read_json_object(to_json(content))
             with suppress(BadMessage):  # counted as rejected
-                federation.receive_message(update, None)
-                federation.hear(NodeUpdate.from_message(update))
+                admission.receive_message(federation, update, None)
+                admission.hear(federation, NodeUpdate.from_message(update))
             federation.settle(now)
         elif content == federation.round:
             federation.pass_deadline(federation.run_id, content)

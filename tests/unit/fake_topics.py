@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from fedstream import kafka
+from fedstream import admission, kafka
 from fedstream.messages import MODEL_WEIGHTS, NodeUpdate, label_of, sensor_topic
 from fedstream.models import TrainConfig, make_model
 from fedstream.protocol import ModelUpdate
@@ -89,7 +89,7 @@ class Stack:
     def hear(self, node):
         """Let the cloud know what a node has seen."""
         seen = self.seen[node]
-        self.federation.hear(NodeUpdate(node, 1.0, seen.count, 0, seen.sums, seen.squares))
+        admission.hear(self.federation, NodeUpdate(node, 1.0, seen.count, 0, seen.sums, seen.squares))
 
     def send(self):
         """Publish what the cloud has to send."""
@@ -121,7 +121,7 @@ class Stack:
             about = (node, opened.run_id, opened.round, opened.version, trained.num_examples, self.clock)
             update = {"weight": 1.0, "samples": 5} | ModelUpdate(*about, trained.arrays, trained.score).as_dict()
             update = json.loads(json.dumps(update))
-            self.federation.receive_message(update, self.topics.add(MODEL_WEIGHTS, node.encode(), update))
+            admission.receive_message(self.federation, update, self.topics.add(MODEL_WEIGHTS, node.encode(), update))
             self.federation.settle(self.clock)
         self.send()
 

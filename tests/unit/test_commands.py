@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from fake_topics import NODES, Stack, Topics
 from rich.console import Console
 
+from fedstream import admission, curves, registry
 from fedstream import arrays as wire
-from fedstream import curves, registry
 from fedstream.commands import COMMANDS
 from fedstream.curves import central_curve, measured_rounds, read_readings
 from fedstream.messages import EVENTS, GLOBAL_MODEL, MODEL_VERSIONS, MODEL_WEIGHTS, sensor_topic
@@ -276,7 +276,7 @@ def test_a_replay_of_mode_async_moves_stale_updates_as_the_cloud_did(topics):
     }
     update |= {"num_examples": 60, "trained_at": stack.clock + 1, "arrays": wire.to_wire(trained.arrays)}
     update |= {"metrics": trained.score.as_dict()}
-    stack.federation.receive_message(update, topics.add(MODEL_WEIGHTS, b"fog-1", update))
+    admission.receive_message(stack.federation, update, topics.add(MODEL_WEIGHTS, b"fog-1", update))
     stack.federation.settle(stack.clock)
     stack.send()
     assert topics.messages(GLOBAL_MODEL)[-1]["updates"][0]["staleness"] == 1

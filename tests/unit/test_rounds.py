@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from fedstream import snapshot
+from fedstream import admission, snapshot
 from fedstream.messages import BadMessage, NodeUpdate
 from fedstream.metrics import Score
 from fedstream.protocol import ModelUpdate, RoundModel, TooLargeError
@@ -39,7 +39,7 @@ def start(*nodes: str, **settings) -> Federation:
     """Return a federation whose first round is open for these nodes."""
     federation = Federation(RUN).join(Settings(seed=3, **settings), TwoNumbers())
     for update in joined(20, *nodes):
-        federation.hear(update)
+        admission.hear(federation, update)
     assert federation.settle(1000)
     assert (federation.round, federation.version) == (1, 0)
     return federation
@@ -85,14 +85,14 @@ def again(federation: Federation) -> Federation:
 
 def test_the_first_round_waits_for_the_quorum_and_for_twenty_readings():
     federation = Federation(RUN).join(Settings(round_quorum=2), TwoNumbers())
-    federation.hear(joined(30, "a")[0])
+    admission.hear(federation, joined(30, "a")[0])
     assert not federation.settle(1)
-    federation.hear(NodeUpdate("b", 40.0, 5))  # without sums it says nothing of features
+    admission.hear(federation, NodeUpdate("b", 40.0, 5))  # without sums it says nothing of features
     assert not federation.settle(1)
-    federation.hear(joined(1, "b")[0])
+    admission.hear(federation, joined(1, "b")[0])
     assert federation.settle(1)
     few = Federation(RUN).join(Settings(), TwoNumbers())
-    few.hear(joined(19, "a")[0])
+    admission.hear(few, joined(19, "a")[0])
     assert not few.settle(1)
 
 
@@ -110,9 +110,9 @@ def test_the_opened_model_carries_all_that_a_node_and_a_restart_need():
 
 def test_a_round_closes_when_all_nodes_have_answered_with_the_mean_weighted_by_num_examples():
     federation = start("a", "b")
-    federation.receive(update(federation, "a", [1.0, 0.0], 10))
+    admission.receive(federation, update(federation, "a", [1.0, 0.0], 10))
     assert not federation.settle(2000)
-    federation.receive(update(federation, "b", [5.0, 8.0], 30))
+    admission.receive(federation, update(federation, "b", [5.0, 8.0], 30))
     assert federation.settle(3000)
     # (10 * 1 + 30 * 5) / 40 = 4 and (10 * 0 + 30 * 8) / 40 = 6
     assert federation.arrays["w"].tolist() == [4.0, 6.0]
@@ -128,7 +128,7 @@ def test_a_round_closes_when_all_nodes_have_answered_with_the_mean_weighted_by_n
 
 def test_every_version_goes_to_the_registry_under_its_own_key():
     federation = start("a")
-    federation.receive(update(federation, "a", [1.0, 1.0]))
+    admission.receive(federation, update(federation, "a", [1.0, 1.0]))
     federation.settle(1)
     keys = [key for topic, key, _ in federation.outbox if topic == "model-versions"]
     assert keys == ["run-1/0", "run-1/1"]
@@ -136,8 +136,8 @@ def test_every_version_goes_to_the_registry_under_its_own_key():
 
 def test_a_silent_node_is_waited_for_until_the_deadline_and_counted_missing():
     federation = start("a", "b", "c")
-    federation.receive(update(federation, "a", [1.0, 1.0]))
-    federation.receive(update(federation, "b", [3.0, 3.0]))
+    admission.receive(federation, update(federation, "a", [1.0, 1.0]))
+    admission.receive(federation, update(federation, "b", [3.0, 3.0]))
     assert not federation.settle(1)
     federation.pass_deadline(RUN, 1)
     assert federation.settle(2)
@@ -148,32 +148,32 @@ def test_a_silent_node_is_waited_for_until_the_deadline_and_counted_missing():
 def test_a_node_that_stays_silent_is_no_longer_waited_for_and_comes_back_when_it_answers():
     federation = start("a", "b", round_patience=2)
     for number in (1, 2):
-        federation.receive(update(federation, "a", [float(number), 0.0]))
+        admission.receive(federation, update(federation, "a", [float(number), 0.0]))
         assert not federation.settle(1)
         federation.pass_deadline(RUN, number)
         assert federation.settle(2)
-    federation.receive(update(federation, "a", [3.0, 0.0]))
+    admission.receive(federation, update(federation, "a", [3.0, 0.0]))
     assert federation.settle(3)  # b was last heard in round 0, which is 3 rounds ago
-    federation.receive(update(federation, "b", [9.0, 0.0]))
+    admission.receive(federation, update(federation, "b", [9.0, 0.0]))
     assert not federation.settle(4)  # now both are awaited again
-    federation.receive(update(federation, "a", [1.0, 0.0]))
+    admission.receive(federation, update(federation, "a", [1.0, 0.0]))
     assert federation.settle(5)
     assert federation.arrays["w"].tolist() == [5.0, 0.0]
 
 
 def test_a_deadline_without_the_quorum_closes_nothing_and_the_next_update_does():
     federation = start("a", "b", "c", round_quorum=2)
-    federation.receive(update(federation, "a", [2.0, 0.0]))
+    admission.receive(federation, update(federation, "a", [2.0, 0.0]))
     federation.pass_deadline(RUN, 1)
     assert not federation.settle(1)
-    federation.receive(update(federation, "b", [4.0, 0.0]))
+    admission.receive(federation, update(federation, "b", [4.0, 0.0]))
     assert federation.settle(2)
     assert federation.arrays["w"].tolist() == [3.0, 0.0]
 
 
 def test_a_deadline_of_another_round_or_run_says_nothing():
     federation = start("a", "b")
-    federation.receive(update(federation, "a", [1.0, 1.0]))
+    admission.receive(federation, update(federation, "a", [1.0, 1.0]))
     federation.pass_deadline(RUN, 2)
     federation.pass_deadline("other", 1)
     assert not federation.settle(1)
@@ -181,20 +181,20 @@ def test_a_deadline_of_another_round_or_run_says_nothing():
 
 def test_too_few_examples_make_the_round_void_at_the_deadline_and_the_model_stays():
     federation = start("a", round_min_examples=50)
-    federation.receive(update(federation, "a", [7.0, 7.0], 49))
+    admission.receive(federation, update(federation, "a", [7.0, 7.0], 49))
     assert not federation.settle(1)
     federation.pass_deadline(RUN, 1)
     assert federation.settle(2)
     assert (federation.round, federation.version, federation.arrays["w"].tolist()) == (2, 0, [0.0, 3.0])
-    federation.receive(update(federation, "a", [7.0, 7.0], 50))
+    admission.receive(federation, update(federation, "a", [7.0, 7.0], 50))
     assert federation.settle(3)
     assert federation.version == 1
 
 
 def test_a_node_without_readings_answers_so_and_is_not_averaged():
     federation = start("a", "b")
-    assert federation.receive(update(federation, "b", [], 0)) == "abstained"
-    federation.receive(update(federation, "a", [6.0, 6.0]))
+    assert admission.receive(federation, update(federation, "b", [], 0)) == "abstained"
+    admission.receive(federation, update(federation, "a", [6.0, 6.0]))
     assert federation.settle(1)
     assert federation.arrays["w"].tolist() == [6.0, 6.0]
     assert models(federation)[-1]["counts"]["abstained"] == 1
@@ -202,8 +202,8 @@ def test_a_node_without_readings_answers_so_and_is_not_averaged():
 
 def test_a_round_that_nobody_can_answer_any_more_is_void_at_the_deadline():
     federation = start("a", "b", round_quorum=2)
-    federation.receive(update(federation, "b", [], 0))
-    federation.receive(update(federation, "a", [6.0, 6.0]))
+    admission.receive(federation, update(federation, "b", [], 0))
+    admission.receive(federation, update(federation, "a", [6.0, 6.0]))
     assert not federation.settle(1)
     federation.pass_deadline(RUN, 1)
     assert federation.settle(2)
@@ -212,10 +212,10 @@ def test_a_round_that_nobody_can_answer_any_more_is_void_at_the_deadline():
 
 def test_a_new_node_may_join_a_round_that_is_open():
     federation = start("a")
-    federation.hear(joined(10, "b")[0])
-    federation.receive(update(federation, "a", [1.0, 0.0]))
+    admission.hear(federation, joined(10, "b")[0])
+    admission.receive(federation, update(federation, "a", [1.0, 0.0]))
     assert not federation.settle(1)  # b has joined and is awaited
-    federation.receive(update(federation, "b", [3.0, 0.0]))
+    admission.receive(federation, update(federation, "b", [3.0, 0.0]))
     assert federation.settle(2)
     assert federation.arrays["w"].tolist() == [2.0, 0.0]
 
@@ -226,7 +226,9 @@ def test_the_order_of_arrival_changes_no_bit(order):
         federation = start(*NAMES, max_update_norm=1e12)
         values = [[0.1, 0.7], [0.2, 0.11], [0.3, 1e-9], [1e9, 0.3]]
         for place in order:
-            federation.receive(update(federation, NAMES[place], values[place], 7 + place, trained_at=100 + place))
+            admission.receive(
+                federation, update(federation, NAMES[place], values[place], 7 + place, trained_at=100 + place)
+            )
         federation.settle(1)
         assert federation.version == 1
         return federation.arrays["w"].tobytes()
@@ -239,17 +241,17 @@ def test_the_order_of_arrival_changes_no_bit(order):
 
 def close(federation: Federation, **values: list[float]) -> None:
     for node, numbers in values.items():
-        federation.receive(update(federation, node, numbers))
+        admission.receive(federation, update(federation, node, numbers))
     assert federation.settle(5)
 
 
 def test_a_late_update_is_counted_and_changes_nothing():
     federation = start("a", "b")
     late = update(federation, "b", [9.0, 9.0])
-    federation.receive(update(federation, "a", [1.0, 1.0]))
+    admission.receive(federation, update(federation, "a", [1.0, 1.0]))
     federation.pass_deadline(RUN, 1)
     federation.settle(1)
-    assert federation.receive(late) == "late"
+    assert admission.receive(federation, late) == "late"
     assert federation.counts["late"] == 1
     assert federation.arrays["w"].tolist() == [1.0, 1.0]
 
@@ -257,22 +259,22 @@ def test_a_late_update_is_counted_and_changes_nothing():
 def test_a_repeated_update_is_a_duplicate_in_the_open_round_and_after_it():
     federation = start("a", "b")
     first = update(federation, "a", [1.0, 1.0])
-    assert federation.receive(first) == "accepted"
-    assert federation.receive(first) == "duplicate"
-    assert federation.receive(update(federation, "a", [100.0, 1.0])) == "duplicate"  # one answer a round
-    federation.receive(update(federation, "b", [3.0, 1.0]))
+    assert admission.receive(federation, first) == "accepted"
+    assert admission.receive(federation, first) == "duplicate"
+    assert admission.receive(federation, update(federation, "a", [100.0, 1.0])) == "duplicate"  # one answer a round
+    admission.receive(federation, update(federation, "b", [3.0, 1.0]))
     federation.settle(1)
     assert federation.arrays["w"].tolist() == [2.0, 1.0]
-    assert federation.receive(first) == "duplicate"
+    assert admission.receive(federation, first) == "duplicate"
     assert federation.pending == []
 
 
 def test_an_unknown_node_is_counted_and_not_let_in():
     federation = start("fog-1", known_nodes="fog-*, edge-7")
-    assert federation.receive(update(federation, "stranger", [9.0, 9.0])) == "unknown"
-    federation.hear(joined(1000, "stranger")[0])
+    assert admission.receive(federation, update(federation, "stranger", [9.0, 9.0])) == "unknown"
+    admission.hear(federation, joined(1000, "stranger")[0])
     assert "stranger" not in federation.statistics
-    assert federation.receive(update(federation, "edge-7", [9.0, 9.0])) == "accepted"
+    assert admission.receive(federation, update(federation, "edge-7", [9.0, 9.0])) == "accepted"
 
 
 @pytest.mark.parametrize(
@@ -291,10 +293,10 @@ def test_an_unknown_node_is_counted_and_not_let_in():
 def test_a_bad_update_is_refused_with_the_reason_and_the_round_goes_on(changes, reason):
     federation = start("a", "b")
     with pytest.raises(BadMessage, match=reason):
-        federation.receive(update(federation, "b", [5.0, 5.0], **changes))
+        admission.receive(federation, update(federation, "b", [5.0, 5.0], **changes))
     assert federation.offences == {"b": 1}
-    federation.receive(update(federation, "b", [3.0, 3.0]))
-    federation.receive(update(federation, "a", [1.0, 1.0]))
+    admission.receive(federation, update(federation, "b", [3.0, 3.0]))
+    admission.receive(federation, update(federation, "a", [1.0, 1.0]))
     assert federation.settle(1)
     assert federation.arrays["w"].tolist() == [2.0, 2.0]
     assert models(federation)[-1]["counts"]["rejected"] == 1
@@ -305,7 +307,7 @@ def test_a_message_with_nan_is_an_offence_of_its_node():
     message = update(federation, "a", [1.0, 1.0]).as_dict()
     message["arrays"][0]["values"][1] = 1e999  # JSON's way to infinity
     with pytest.raises(BadMessage, match="array w has a NaN or infinite value"):
-        federation.receive_message(message, None)
+        admission.receive_message(federation, message, None)
     assert federation.offences == {"a": 1}
 
 
@@ -313,21 +315,21 @@ def test_a_node_with_too_many_bad_updates_is_kept_out_and_let_in_again():
     federation = start("a", "b", quarantine_after=2, quarantine_rounds=2)
     for _ in range(2):
         with pytest.raises(BadMessage):
-            federation.receive(update(federation, "b", [0.0, 0.0], run_id="wrong"))
+            admission.receive(federation, update(federation, "b", [0.0, 0.0], run_id="wrong"))
     assert events(federation)[-1] == "quarantine"
-    assert federation.receive(update(federation, "b", [9.0, 9.0])) == "quarantined"
+    assert admission.receive(federation, update(federation, "b", [9.0, 9.0])) == "quarantined"
     assert federation.expected() == {"a"}
     close(federation, a=[1.0, 1.0])  # round 1: nobody waits for b
     close(federation, a=[1.0, 1.0])  # round 2
-    assert federation.receive(update(federation, "b", [9.0, 9.0])) == "quarantined"  # round 3 = 1 + 2
+    assert admission.receive(federation, update(federation, "b", [9.0, 9.0])) == "quarantined"  # round 3 = 1 + 2
     close(federation, a=[1.0, 1.0])
-    assert federation.receive(update(federation, "b", [9.0, 9.0])) == "accepted"  # round 4
+    assert admission.receive(federation, update(federation, "b", [9.0, 9.0])) == "accepted"  # round 4
 
 
 def test_statistics_of_another_number_of_features_are_refused():
     federation = start("a")
     with pytest.raises(BadMessage, match="sums has 3 numbers; expected 2"):
-        federation.hear(NodeUpdate("b", 1.0, 5, 0, (1.0, 2.0, 3.0), (1.0, 2.0, 3.0)))
+        admission.hear(federation, NodeUpdate("b", 1.0, 5, 0, (1.0, 2.0, 3.0), (1.0, 2.0, 3.0)))
 
 
 def test_the_scaler_is_that_of_all_nodes_readings_together():
@@ -335,8 +337,8 @@ def test_the_scaler_is_that_of_all_nodes_readings_together():
     rng = np.random.default_rng(1)
     parts = {"a": rng.uniform(60, 90, (50, 2)), "b": rng.uniform(90, 120, (30, 2)), "c": rng.uniform(0, 9, (7, 2))}
     for node, x in parts.items():
-        federation.hear(NodeUpdate(node, 1.0, len(x), 0, tuple(x.sum(axis=0)), tuple((x * x).sum(axis=0))))
-    federation.receive(update(federation, "a", [1.0, 1.0]))
+        admission.hear(federation, NodeUpdate(node, 1.0, len(x), 0, tuple(x.sum(axis=0)), tuple((x * x).sum(axis=0))))
+    admission.receive(federation, update(federation, "a", [1.0, 1.0]))
     federation.pass_deadline(RUN, 1)
     federation.settle(1)
     together = np.concatenate(list(parts.values()))
@@ -366,9 +368,9 @@ def test_optimizer_state_survives_a_restart_bit_by_bit():
     def run(restarts: bool) -> bytes:
         federation = start("a", "b", **options)
         for number in range(1, 5):
-            federation.receive(update(federation, "a", [1.0 / number, 0.3], trained_at=10 * number))
+            admission.receive(federation, update(federation, "a", [1.0 / number, 0.3], trained_at=10 * number))
             federation = again(federation) if restarts else federation
-            federation.receive(update(federation, "b", [0.7, 0.1 * number], trained_at=10 * number))
+            admission.receive(federation, update(federation, "b", [0.7, 0.1 * number], trained_at=10 * number))
             assert federation.settle(number)
             federation = again(federation) if restarts else federation
         return federation.arrays["w"].tobytes()
@@ -384,7 +386,7 @@ def test_a_lost_state_is_resumed_from_the_model_on_the_topic():
     last = RoundModel.from_message(json.loads(json.dumps(models(federation)[-1])))
     resumed = snapshot.resume(last, federation.settings, federation.model)
     for each in (federation, resumed):
-        each.receive(update(each, "a", [4.0, 1.0], trained_at=10**6))
+        admission.receive(each, update(each, "a", [4.0, 1.0], trained_at=10**6))
         assert each.settle(9)
     assert resumed.arrays["w"].tobytes() == federation.arrays["w"].tobytes()
     assert (resumed.round, resumed.version) == (federation.round, federation.version)
@@ -395,7 +397,7 @@ def test_another_strategy_after_a_restart_starts_afresh():
     close(federation, a=[1.0, 1.0])
     saved = json.loads(json.dumps(snapshot.snapshot(federation)))
     restored = snapshot.restore(saved, Settings(strategy="FedAvg"), federation.model)
-    restored.receive(update(restored, "a", [8.0, 8.0]))
+    admission.receive(restored, update(restored, "a", [8.0, 8.0]))
     assert restored.settle(1)
     assert restored.arrays["w"].tolist() == [8.0, 8.0]
 
@@ -409,7 +411,7 @@ def test_a_strategy_may_sample_the_nodes_of_a_round():
     federation = start("a", "b", "c", "d", strategy_options="fraction_train=0.5")
     assert len(federation.participants) == 2
     others = sorted(set(NAMES) - set(federation.participants))
-    assert federation.receive(update(federation, others[0], [9.0, 9.0])) == "unknown"
+    assert admission.receive(federation, update(federation, others[0], [9.0, 9.0])) == "unknown"
     close(federation, **{key: [2.0, 2.0] for key in federation.participants})
     assert federation.arrays["w"].tolist() == [2.0, 2.0]
 
@@ -420,13 +422,13 @@ def test_a_strategy_may_sample_the_nodes_of_a_round():
 def test_a_buffer_of_k_updates_makes_a_version_and_a_stale_one_weighs_less():
     federation = start("a", "b", round_mode="async", async_buffer=2)
     stale = update(federation, "b", [8.0, 3.0])  # from version 0, which is (0, 3): a step of (8, 0)
-    federation.receive(update(federation, "a", [2.0, 3.0]))
+    admission.receive(federation, update(federation, "a", [2.0, 3.0]))
     assert not federation.settle(1)
-    federation.receive(update(federation, "a", [4.0, 3.0]))
+    admission.receive(federation, update(federation, "a", [4.0, 3.0]))
     assert federation.settle(2)
     assert federation.arrays["w"].tolist() == [3.0, 3.0]
-    federation.receive(stale)
-    federation.receive(update(federation, "a", [3.0, 3.0]))
+    admission.receive(federation, stale)
+    admission.receive(federation, update(federation, "a", [3.0, 3.0]))
     assert federation.settle(3)
     # The stale step (8, 0), shrunk by sqrt(1 + 1), from (3, 3); the mean with (3, 3) halves it.
     assert federation.arrays["w"][0] == pytest.approx(3 + 8 / 2**0.5 / 2, rel=1e-15)
@@ -438,7 +440,7 @@ def test_an_update_that_is_too_stale_is_dropped():
     old = update(federation, "b", [8.0, 3.0])
     close(federation, a=[1.0, 1.0])
     close(federation, a=[1.0, 1.0])
-    assert federation.receive(old) == "stale"
+    assert admission.receive(federation, old) == "stale"
     assert sorted(federation.bases) == [1, 2]
 
 
@@ -448,7 +450,7 @@ def test_asynchronous_rounds_survive_a_restart():
     close(federation, a=[1.0, 1.0])
     restored = again(federation)
     for each in (federation, restored):
-        assert each.receive(stale) == "accepted"
+        assert admission.receive(each, stale) == "accepted"
         each.settle(7)
     assert restored.arrays["w"].tobytes() == federation.arrays["w"].tobytes()
 
@@ -461,7 +463,7 @@ def test_a_rollback_opens_a_new_version_with_the_old_arrays():
     close(federation, a=[1.0, 1.0])
     old = RoundModel.from_message(models(federation)[-1])
     close(federation, a=[2.0, 2.0])
-    federation.receive(update(federation, "a", [50.0, 50.0]))
+    admission.receive(federation, update(federation, "a", [50.0, 50.0]))
     federation.rollback(old, 9)
     assert (federation.round, federation.version, federation.arrays["w"].tolist()) == (4, 3, [1.0, 1.0])
     assert federation.pending == []
@@ -475,7 +477,7 @@ def drift(federation: Federation) -> int:
     """Answer 12 good rounds, then bad ones until the drift is seen; return how many bad ones that took."""
     for number in range(40):
         wrong = 2 if number < 12 else 60
-        federation.receive(update(federation, "a", [1.0, 1.0], 100, score=score(100, wrong)))
+        admission.receive(federation, update(federation, "a", [1.0, 1.0], 100, score=score(100, wrong)))
         federation.settle(number)
         if "drift" in events(federation):
             return number - 11
@@ -499,7 +501,7 @@ def test_a_falling_or_steady_error_is_no_drift():
     federation = start("a")
     for number in range(40):
         wrong = max(5, 60 - 3 * number) + number % 3
-        federation.receive(update(federation, "a", [1.0, 1.0], 100, score=score(100, wrong)))
+        admission.receive(federation, update(federation, "a", [1.0, 1.0], 100, score=score(100, wrong)))
         federation.settle(number)
     assert "drift" not in events(federation)
 
@@ -519,16 +521,16 @@ def test_a_model_larger_than_the_topics_allow_is_refused_with_the_setting():
             return {"w": np.full(2000, 0.1)}
 
     federation = Federation(RUN).join(Settings(max_update_bytes=1000), Large())
-    federation.hear(joined(20, "a")[0])
+    admission.hear(federation, joined(20, "a")[0])
     with pytest.raises(TooLargeError, match=r"a global model has .* bytes; expected at most MAX_UPDATE_BYTES=1000"):
         federation.settle(1)
 
 
 def test_a_snapshot_is_the_same_after_a_restart():
     federation = start("a", "b", strategy="FedYogi", quarantine_after=5)
-    federation.receive(update(federation, "a", [0.1, 1 / 3]))
+    admission.receive(federation, update(federation, "a", [0.1, 1 / 3]))
     with pytest.raises(BadMessage):
-        federation.receive(update(federation, "b", [0.0, 0.0], round=9))
+        admission.receive(federation, update(federation, "b", [0.0, 0.0], round=9))
     restored = again(federation)
     assert json.dumps(snapshot.snapshot(restored)) == json.dumps(snapshot.snapshot(federation))
 
@@ -536,3 +538,44 @@ def test_a_snapshot_is_the_same_after_a_restart():
 def test_an_unknown_strategy_is_a_setting_error():
     with pytest.raises(SettingError, match="STRATEGY"):
         Federation(RUN).join(Settings(strategy="FedWhat"), TwoNumbers())
+
+
+# --- sampling, and settings that change under a run
+
+
+def test_nodes_that_were_not_asked_are_not_taken_for_silent():
+    names = [f"node-{number:02}" for number in range(20)]
+    federation = start(*names, strategy_options="fraction_train=0.3")
+    for _ in range(15):
+        assert len(federation.participants) == 6  # 0.3 * 20
+        close(federation, **{key: [1.0, 1.0] for key in federation.participants})
+
+
+def test_a_node_that_was_not_asked_may_say_that_it_has_no_readings():
+    federation = start(*NAMES, strategy_options="fraction_train=0.5")
+    other = min(set(NAMES) - set(federation.participants))
+    assert admission.receive(federation, update(federation, other, [], 0)) == "abstained"
+
+
+def test_a_strategy_that_wants_more_nodes_than_there_are_gets_all_and_says_so():
+    federation = start("a", strategy_options="min_train_nodes=2")
+    assert events(federation)[-1] == "sampling-failed"
+    assert federation.participants == ()
+    close(federation, a=[2.0, 2.0])
+    assert federation.arrays["w"].tolist() == [2.0, 2.0]
+
+
+def test_a_run_goes_on_when_its_mode_is_changed_to_async():
+    federation = start("a")
+    close(federation, a=[1.0, 1.0])
+    saved = json.loads(json.dumps(snapshot.snapshot(federation)))
+    changed = snapshot.restore(saved, Settings(round_mode="async", async_buffer=1), federation.model)
+    close(changed, a=[5.0, 5.0])
+    assert changed.arrays["w"].tolist() == [5.0, 5.0]
+
+
+def test_the_seed_of_a_noise_that_protects_is_not_published():
+    options = "noise_multiplier=0.1,clipping_norm=1,num_sampled_clients=1"
+    hidden = start("a", strategy="DifferentialPrivacyServerSideFixedClipping", strategy_options=options)
+    assert models(hidden)[0]["seed"] is None
+    assert models(start("a"))[0]["seed"] == 3

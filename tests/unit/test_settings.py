@@ -171,7 +171,7 @@ def test_options_are_keyword_arguments_with_numbers_and_truth_values_as_such():
 
 @pytest.mark.parametrize("text", ["eta", "=1", "eta=1,=2"])
 def test_options_of_another_form_are_refused(text):
-    with pytest.raises(SettingError, match="STRATEGY_OPTIONS is '.*'; expected name=value, separated by commas"):
+    with pytest.raises(SettingError, match=r"STRATEGY_OPTIONS is '.*'; expected name=value, separated by commas"):
         parse_options("STRATEGY_OPTIONS", text)
 
 
