@@ -55,23 +55,6 @@ def read_message(record: Row, max_value_bytes: int) -> dict[str, Any]:
     return messages.read_json_object(record.value)
 
 
-def obey(federation: Federation, command: Mapping[str, Any], now: int) -> None:
-    """Do what a message of `round-control` says: {"command": "deadline"|"rollback", "run_id", "round"|"model"}.
-
-    Raises:
-        BadMessage: it is no such command.
-    """
-    match command.get("command"):
-        case "deadline":
-            federation.pass_deadline(str(command.get("run_id")), messages.read_count(command, "round", low=1))
-        case "rollback":
-            old = messages.read_field(command, "model", dict, "a message of model-versions")
-            federation.rollback(RoundModel.from_message(old), now)
-        case other:
-            msg = f"command is {other!r:.100}; expected deadline or rollback"
-            raise BadMessage(msg)
-
-
 def take_in(
     records: Iterable[Row], latest: dict[str, NodeUpdate], federation: Federation | None, settings: Settings, now: int
 ) -> tuple[dict[str, NodeUpdate], list[Rejected], int]:
@@ -86,7 +69,7 @@ def take_in(
             message = read_message(record, settings.max_update_bytes)
             if record.topic == messages.ROUND_CONTROL:
                 if federation:
-                    obey(federation, message, now)
+                    admission.obey(federation, message, now)
             else:
                 update = NodeUpdate.from_message(message)
                 if federation and "round" in message:

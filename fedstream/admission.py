@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fedstream import arrays as wire
-from fedstream.messages import BadMessage, NodeUpdate
-from fedstream.protocol import ModelUpdate
+from fedstream.messages import BadMessage, NodeUpdate, read_count, read_field
+from fedstream.protocol import ModelUpdate, RoundModel
 from fedstream.settings import Settings
 from fedstream.training import Statistics
 
@@ -83,6 +83,23 @@ def offend(federation: Federation, node_id: str, reason: str) -> None:
         last = federation.quarantine[node_id] = federation.round + rounds
         detail = f"kept out until round {last} after {limit} bad updates; the last one: {reason}"
         federation.event("quarantine", detail, node_id)
+
+
+def obey(federation: Federation, command: Mapping[str, Any], now: int) -> None:
+    """Do what a message of `round-control` says: {"command": "deadline"|"rollback", "run_id", "round"|"model"}.
+
+    Raises:
+        BadMessage: it is no such command.
+    """
+    match command.get("command"):
+        case "deadline":
+            federation.pass_deadline(str(command.get("run_id")), read_count(command, "round", low=1))
+        case "rollback":
+            old = read_field(command, "model", dict, "a message of model-versions")
+            federation.rollback(RoundModel.from_message(old), now)
+        case other:
+            msg = f"command is {other!r:.100}; expected deadline or rollback"
+            raise BadMessage(msg)
 
 
 def is_known(node: str, settings: Settings) -> bool:

@@ -6,7 +6,6 @@ here a second time. The Java job's line and the squares come in on standard inpu
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import re
@@ -17,11 +16,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
-from kafka import KafkaConsumer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
-from fedstream import analysis, registry
+from fedstream import analysis, kafka, registry
 from fedstream.messages import GLOBAL_MODEL, MODEL_WEIGHTS, label_of, sensor_topic
 from fedstream.settings import Settings, StackError, command_help
 
@@ -35,32 +33,16 @@ SUM_LINE = "La somme des entiers de 1 à 100 est : 5050"
 Follow = Callable[[], list[dict[str, Any]]]
 
 
-def follow(consumer: KafkaConsumer, topic: str) -> Follow:
+def follow(settings: Settings, topic: str) -> Follow:
     """Return a function that gives all JSON messages of a topic so far; each call adds what has come since."""
-    partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic))]
-    messages: list[dict[str, Any]] = []
-    offsets = consumer.beginning_offsets(partitions)
+    read = kafka.follow_topic(settings, topic)
+    found: list[dict[str, Any]] = []
 
-    def read() -> list[dict[str, Any]]:
-        consumer.assign(partitions)
-        ends = consumer.end_offsets(partitions)
-        for partition in partitions:
-            consumer.seek(partition, offsets[partition])
-        while any(consumer.position(partition) < ends[partition] for partition in partitions):
-            for batch in consumer.poll(timeout_ms=500).values():
-                messages.extend(filter(None, (_json_object(record.value) for record in batch)))
-        offsets.update({partition: consumer.position(partition) for partition in partitions})
-        return messages
+    def messages() -> list[dict[str, Any]]:
+        found.extend(registry.read_messages(read(0.2)))
+        return found
 
-    return read
-
-
-def _json_object(value: bytes) -> dict[str, Any] | None:
-    try:
-        message = json.loads(value)
-    except ValueError:
-        return None  # the jobs keep it in dead-letter
-    return message if isinstance(message, dict) else None
+    return messages
 
 
 def mean_weight(readings: list[dict[str, Any]]) -> float:
@@ -70,15 +52,17 @@ def mean_weight(readings: list[dict[str, Any]]) -> float:
     return float(avg_temp + 100 * avg_vib) / 2
 
 
-def readings_behind(consumer: KafkaConsumer, node: int, update: dict[str, Any]) -> list[dict[str, Any]] | None:
+def readings_behind(settings: Settings, node: int, update: dict[str, Any]) -> list[dict[str, Any]] | None:
     """Return the readings an update was made of, or None where the topic does not tell.
 
     It tells if it has one partition and no record was rejected: then they are its first `samples` records.
     """
-    topic = sensor_topic(node)
-    if update["rejected"] or update["samples"] > MOST_RECOMPUTED or len(consumer.partitions_for_topic(topic)) > 1:
+    if update["rejected"] or update["samples"] > MOST_RECOMPUTED:
         return None
-    readings = follow(consumer, topic)()[: update["samples"]]
+    records = kafka.follow_topic(settings, sensor_topic(node), first=update["samples"])(0)
+    if any(record.partition for record in records):
+        return None
+    readings = registry.read_messages(records[: update["samples"]])
     return readings if len(readings) == update["samples"] else None
 
 
@@ -162,48 +146,45 @@ def main(nodes: int, timeout_seconds: float) -> None:
             failed.append(part)
 
     lines = piped_lines()
-    with KafkaConsumer(
-        bootstrap_servers=settings.kafka_bootstrap_servers.split(","), enable_auto_commit=False
-    ) as consumer:
-        updates_of = follow(consumer, MODEL_WEIGHTS)
-        models_of = follow(consumer, GLOBAL_MODEL)
-        for node in range(1, nodes + 1):
-            console.print(f"  waiting for {READINGS_WANTED} readings behind a weight of fog-{node} ...")
-            deadline = time.monotonic() + timeout_seconds
-            update = None
-            while time.monotonic() < deadline and (update is None or update["samples"] < READINGS_WANTED):
-                update = next((each for each in reversed(updates_of()) if each["node_id"] == f"fog-{node}"), None)
-            if update is None or update["samples"] < READINGS_WANTED:
-                row(f"fog-{node}", f"{update or 'no weight'}", f"after {timeout_seconds:g} s", False)
-                continue
-            came_out = f"weight {update['weight']} of {update['samples']} readings"
-            readings = readings_behind(consumer, node, update)
-            if readings is None:
-                row(f"fog-{node}", came_out, "40.5 expected of uniform readings", abs(update["weight"] - 40.5) < 5)
-                continue
-            mean = mean_weight(readings)
-            # Half a unit of the fourth decimal, to which an update is rounded.
-            good = abs(mean - update["weight"]) < 0.5001e-4
-            row(f"fog-{node}", came_out, f"{mean:.6f} recomputed from the topic", good)
-            reading = readings[-1]
-            is_label = reading["label"] == label_of(reading["temperature"], reading["vibration"])
-            row(f"sensors of node {node}", f"{reading}", "label: > 85 °C or > 0.08 g", is_label)
-
-        console.print(f"  waiting for a global model of {nodes} nodes ...")
+    updates_of = follow(settings, MODEL_WEIGHTS)
+    models_of = follow(settings, GLOBAL_MODEL)
+    for node in range(1, nodes + 1):
+        console.print(f"  waiting for {READINGS_WANTED} readings behind a weight of fog-{node} ...")
         deadline = time.monotonic() + timeout_seconds
-        model = None
-        while time.monotonic() < deadline and (model is None or model["nodes"] < nodes):
-            model = next(iter(models_of()[-1:]), None)
-        if model is None or model["nodes"] < nodes:
-            row("cloud", f"{model or 'no global model'}", f"after {timeout_seconds:g} s", False)
-        else:
-            merged = explains(model, updates_of())
-            row(
-                "cloud",
-                f"global_weight {model['global_weight']:.10f} of {model['samples']} readings",
-                "no such updates" if merged is None else f"{merged:.10f} recomputed from the updates",
-                merged is not None and abs(merged - model["global_weight"]) < 1e-9,
-            )
+        update = None
+        while time.monotonic() < deadline and (update is None or update["samples"] < READINGS_WANTED):
+            update = next((each for each in reversed(updates_of()) if each["node_id"] == f"fog-{node}"), None)
+        if update is None or update["samples"] < READINGS_WANTED:
+            row(f"fog-{node}", f"{update or 'no weight'}", f"after {timeout_seconds:g} s", False)
+            continue
+        came_out = f"weight {update['weight']} of {update['samples']} readings"
+        readings = readings_behind(settings, node, update)
+        if readings is None:
+            row(f"fog-{node}", came_out, "40.5 expected of uniform readings", abs(update["weight"] - 40.5) < 5)
+            continue
+        mean = mean_weight(readings)
+        # Half a unit of the fourth decimal, to which an update is rounded.
+        good = abs(mean - update["weight"]) < 0.5001e-4
+        row(f"fog-{node}", came_out, f"{mean:.6f} recomputed from the topic", good)
+        reading = readings[-1]
+        is_label = reading["label"] == label_of(reading["temperature"], reading["vibration"])
+        row(f"sensors of node {node}", f"{reading}", "label: > 85 °C or > 0.08 g", is_label)
+
+    console.print(f"  waiting for a global model of {nodes} nodes ...")
+    deadline = time.monotonic() + timeout_seconds
+    model = None
+    while time.monotonic() < deadline and (model is None or model["nodes"] < nodes):
+        model = next(iter(models_of()[-1:]), None)
+    if model is None or model["nodes"] < nodes:
+        row("cloud", f"{model or 'no global model'}", f"after {timeout_seconds:g} s", False)
+    else:
+        merged = explains(model, updates_of())
+        row(
+            "cloud",
+            f"global_weight {model['global_weight']:.10f} of {model['samples']} readings",
+            "no such updates" if merged is None else f"{merged:.10f} recomputed from the updates",
+            merged is not None and abs(merged - model["global_weight"]) < 1e-9,
+        )
 
     if settings.model != "mean":
         console.print(f"  waiting for {ROUNDS_WANTED} rounds ...")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -25,8 +27,7 @@ from fedstream.messages import (
 from fedstream.protocol import RoundModel, read_round_model
 from fedstream.settings import Settings, StackError
 
-# A dead letter is the original record in base64 (4/3 of its size) and some fields: it must hold the largest record
-# the broker takes elsewhere (1 MiB).
+# A dead letter is the original record in base64 (4/3 of its size) and some fields; no other topic takes 1.5 MB.
 DEAD_LETTER_MAX_BYTES = 2 * 2**20
 
 
@@ -163,7 +164,7 @@ def follow_models(settings: Settings) -> Callable[[float], RoundModel | None]:
 
     A call takes in what has come, and waits up to the timeout if nothing has. A model that cannot be read is skipped.
     """
-    newest: RoundModel | None = None
+    newest = None
     last: int | None = 100
     while True:  # most records are running weights: look back farther until a model is found
         read = follow_topic(settings, GLOBAL_MODEL, last)
@@ -240,11 +241,7 @@ def _unavailable(settings: Settings) -> KafkaUnavailableError:
 
 def main() -> None:
     """Create the stack's topics; run once at start-up: `python -m fedstream.kafka NODES`."""
-    import os
-    import sys
-
-    settings = Settings.from_env(os.environ)
-    names = stack_topics(int(sys.argv[1]))
+    settings, names = Settings.from_env(os.environ), stack_topics(int(sys.argv[1]))
     created = ensure_topics(settings, names)
     print(f"topics ready: {', '.join(names)} ({len(created)} new)")
 

@@ -1,7 +1,6 @@
 """Rounds: which updates count, when a round closes, and what the next one starts from.
 
-Pure: messages and the time come in as arguments, messages go out through `outbox`; no Spark, no Kafka, no clock. The
-cloud and the simulation run the same code.
+Pure: messages and the time come in as arguments, messages go out through `outbox`. Cloud and simulation share it.
 """
 
 from __future__ import annotations
