@@ -24,6 +24,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from fedstream import admission, kafka, messages, snapshot, streams
+from fedstream import arrays as wire
 from fedstream.console import console_table, round_table
 from fedstream.messages import BadMessage, GlobalModel, NodeUpdate
 from fedstream.model import global_weight, merge_updates
@@ -171,7 +172,8 @@ def open_federation(
     """Return the federation that goes on: the saved one, else that of the last model on the topic, else a new one."""
     if saved and saved["model"] == [settings.model, settings.model_options]:
         return snapshot.restore(saved, settings, model)
-    if not saved and last and last.model == settings.model:
+    is_alike = last and wire.layout(last.arrays) == wire.layout(model.initial_arrays(settings.seed))
+    if not saved and last and last.model == settings.model and is_alike:
         return snapshot.resume(last, settings, model)
     name = settings.model.rpartition(":")[2].lower()
     return Federation(f"{name}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:4]}").join(
@@ -189,18 +191,28 @@ def deadline_timer(
     armed: tuple[str, int] | None = None
     timer: threading.Timer | None = None
 
+    def start(seconds: float, command: dict[str, Any]) -> None:
+        nonlocal timer
+        timer = threading.Timer(max(0.0, seconds), send, (command,))
+        timer.daemon = True
+        timer.start()
+
+    def send(command: dict[str, Any]) -> None:
+        try:
+            publish(messages.ROUND_CONTROL, command["run_id"], command)
+        except kafka.KafkaUnavailableError as error:  # or the round would stay open until the next message
+            print(f"Cloud -> {error.message}", flush=True)
+            start(1.0, command)
+
     def arm(federation: Mapping[str, Any] | None) -> None:
-        nonlocal armed, timer
+        nonlocal armed
         if not federation or not federation["round"] or armed == (federation["run_id"], federation["round"]):
             return
         armed = (federation["run_id"], federation["round"])
         if timer:
             timer.cancel()
         command = {"command": "deadline", "run_id": armed[0], "round": armed[1]}
-        left = federation["opened_at"] / 1000 + settings.round_deadline_seconds - time.time()
-        timer = threading.Timer(max(0.0, left), publish, (messages.ROUND_CONTROL, armed[0], command))
-        timer.daemon = True
-        timer.start()
+        start(federation["opened_at"] / 1000 + settings.round_deadline_seconds - time.time(), command)
 
     return arm
 

@@ -96,7 +96,8 @@ def obey(federation: Federation, command: Mapping[str, Any], now: int) -> None:
             federation.pass_deadline(str(command.get("run_id")), read_count(command, "round", low=1))
         case "rollback":
             old = read_field(command, "model", dict, "a message of model-versions")
-            federation.rollback(RoundModel.from_message(old), now)
+            if read_count({"sent_at": now, **command}, "sent_at", low=0) >= federation.started_at:  # else obeyed before
+                federation.rollback(RoundModel.from_message(old), now)
         case other:
             msg = f"command is {other!r:.100}; expected deadline or rollback"
             raise BadMessage(msg)
@@ -120,6 +121,8 @@ def kind_of(federation: Federation, update: ModelUpdate) -> str:
         return "unknown"
     if federation.quarantine.get(node, 0) >= federation.round > 0:
         return "quarantined"
+    if update.run_id != federation.run_id and (federation.round == 0 or update.trained_at < federation.started_at):
+        return "late"  # of the run before this one
     if update.run_id != federation.run_id:
         msg = f"run_id is {update.run_id!r:.100}; expected the present run, {federation.run_id!r}"
         raise BadMessage(msg)
@@ -142,7 +145,7 @@ def kind_of(federation: Federation, update: ModelUpdate) -> str:
     if federation.participants and node not in federation.participants:
         return "unknown"
     if wire.layout(update.arrays) != wire.layout(federation.arrays):
-        msg = f"arrays are {wire.layout(update.arrays)}; expected {wire.layout(federation.arrays)}"
+        msg = f"arrays are {wire.layout(update.arrays)!s:.200}; expected {wire.layout(federation.arrays)!s:.200}"
         raise BadMessage(msg)
     if len(update.score.confusion) != federation.classes or update.score.num_examples != update.num_examples:
         found = f"{len(update.score.confusion)} classes and {update.score.num_examples} readings"

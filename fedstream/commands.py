@@ -156,7 +156,7 @@ def rollback(version: str, metric: str) -> None:
     settings = Settings.from_env(os.environ)
     run = registry.load_run(settings)
     message = registry.pick_version(run, version, metric)
-    command = {"command": "rollback", "run_id": run.run_id, "model": message}
+    command = {"command": "rollback", "run_id": run.run_id, "sent_at": time.time_ns() // 1_000_000, "model": message}
     check_size(command, "the command", settings.max_update_bytes)
     read = kafka.follow_topic(settings, GLOBAL_MODEL, last=1)
     read(0)  # what was there before the command is no answer to it

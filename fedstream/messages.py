@@ -23,6 +23,7 @@ READING_FIELDS = tuple(field.split()[0] for field in READING_DDL.split(", "))
 
 # Far beyond any weight, and still finite when multiplied by any number of samples.
 LARGEST_WEIGHT = 1e9
+LONGEST_NAME = 200  # characters of a node's name
 
 # The rule behind the simulated labels; it reproduces every labelled reading shown in the course report.
 HOT_CELSIUS = 85.0
@@ -97,8 +98,9 @@ class NodeUpdate:
             msg = f"sums has {len(sums)} numbers and squares {len(squares)}; expected one of each for every feature"
             raise BadMessage(msg)
         node_id = read_field(message, "node_id", str, "a string")
-        if not node_id:
-            raise BadMessage("node_id is empty; expected the name of a node")
+        if not (0 < len(node_id) <= LONGEST_NAME and node_id.isprintable()):
+            msg = f"node_id is {node_id!r:.250}; expected a name of 1 to {LONGEST_NAME} printable characters"
+            raise BadMessage(msg)
         return cls(
             node_id=node_id,
             weight=_number(message, "weight"),
@@ -132,6 +134,10 @@ def read_json_object(value: bytes | None) -> dict[str, Any]:
         raise BadMessage("empty value; expected a JSON object")
     try:
         message = json.loads(value.decode("utf-8"), parse_constant=_refuse_constant)
+        if b"\\ud" in value.lower():  # half of a character that takes two: it could not be sent on
+            json.dumps(message, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise BadMessage("half of a surrogate pair in a text; expected whole characters") from error
     except UnicodeDecodeError as error:
         msg = f"invalid UTF-8 at byte {error.start}"
         raise BadMessage(msg) from error

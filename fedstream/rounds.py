@@ -42,7 +42,8 @@ class Federation:
     scaler: Scaler | None = None
     config: dict[str, Any] = field(default_factory=dict)
     participants: tuple[str, ...] = ()
-    opened_at: int = 0  # ms since 1970
+    started_at: int = 0  # ms since 1970, as all times
+    opened_at: int = 0
     is_overdue: bool = False
     pending: list[tuple[ModelUpdate, Any]] = field(default_factory=list)  # with their places in the topic
     abstained: list[str] = field(default_factory=list)
@@ -64,7 +65,7 @@ class Federation:
         """Give a new or restored federation its settings, model and strategy; return it."""
         self.settings, self.model = settings, model
         self.strategy = self.new_strategy()
-        if strategy_state:
+        if strategy_state and strategy_state.get("class") == type(self.strategy).__qualname__:
             strategies.restore_strategy(self.strategy, strategy_state)
         if settings.round_mode == "async" and self.round:  # which may have been sync until now
             self.bases.setdefault(self.version, self.arrays)
@@ -100,7 +101,7 @@ class Federation:
         if self.round == 0:
             is_ready = len(self.statistics) >= self.settings.round_quorum
             if is_ready and sum(part.count for part in self.statistics.values()) >= FIRST_SAMPLES:
-                self.arrays = self.model.initial_arrays(self.settings.seed)
+                self.arrays, self.started_at = self.model.initial_arrays(self.settings.seed), now
                 self.event("run-started", f"{self.settings.model}, {self.settings.strategy}")
                 self._open(now, is_new=True, about={})
                 return True
@@ -115,9 +116,10 @@ class Federation:
         if is_time and is_enough:
             self._close(now)
             return True
-        # All have answered, and some have said that they had no readings: nobody can answer this round any more.
-        has_short_answers = bool(self.abstained) or len(self.pending) >= self.settings.round_quorum
-        if self.is_overdue and has_short_answers and self.expected() <= self.answered():
+        # All have answered, some without readings, or some are kept out for a while: nobody can answer any more.
+        is_short = bool(self.abstained) or len(self.pending) >= self.settings.round_quorum
+        is_short |= any(last >= self.round for last in self.quarantine.values())
+        if self.is_overdue and is_short and self.expected() <= self.answered():
             self._open(now, is_new=False, about={"failed": "too few updates or examples"})
             return True
         return False
@@ -180,8 +182,8 @@ class Federation:
         self.version += is_new and self.round > 0
         self.round += 1
         if settings.feature_scaling == "shared":
-            kept = (part for node, part in self.statistics.items() if self.quarantine.get(node, 0) < self.round)
-            self.scaler = scaler or scaler_of(merge_statistics(kept))
+            kept = [part for node, part in self.statistics.items() if self.quarantine.get(node, 0) < self.round]
+            self.scaler = scaler or (scaler_of(merge_statistics(kept)) if kept else self.scaler)
         self._sample()
         if self.round <= self.boost_until:
             self.config["learning-rate-factor"] = settings.drift_boost

@@ -15,7 +15,18 @@ from fedstream.settings import Settings
 from fedstream.training import Scaler, Statistics
 
 PLAIN = (
-    *("run_id", "features", "classes", "round", "version", "config", "opened_at", "is_overdue", "abstained"),
+    *(
+        "run_id",
+        "features",
+        "classes",
+        "round",
+        "version",
+        "config",
+        "started_at",
+        "opened_at",
+        "is_overdue",
+        "abstained",
+    ),
     *("heard", "trained_at", "offences", "quarantine", "errors", "boost_until"),
 )  # JSON values as they are
 
@@ -62,6 +73,7 @@ def resume(last: RoundModel, settings: Settings, model: Model) -> Federation:
         scaler=last.scaler,
         config=dict(last.config),
         participants=last.participants,
+        started_at=last.opened_at,  # what the topics hold from before has been counted by the cloud that was lost
         opened_at=last.opened_at,
         bases={last.version: last.arrays} if last.mode == "async" else {},
     )

@@ -37,6 +37,7 @@ class BatchState:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            self._lock.close()
             msg = f"another running driver uses {folder}: stop it first, or set CHECKPOINT_DIR to another folder"
             raise StateError(msg) from error
         self.batch_id = -1
@@ -48,6 +49,7 @@ class BatchState:
                 if missing := set(initial) - set(self.value):
                     raise KeyError(", ".join(sorted(missing)))
             except (ValueError, KeyError, TypeError) as error:
+                self._lock.close()
                 msg = f"{self._path} is not a saved state ({error}): restore it, or remove {folder} to start anew"
                 raise StateError(msg) from error
 

@@ -36,8 +36,8 @@ SUMS = ("temperature", "vibration")
 
 
 def node_of_topic(readings: DataFrame) -> DataFrame:
-    """Add `node`: the number at the end of a reading's topic."""
-    return readings.withColumn("node", F.regexp_extract("topic", r"(\d+)$", 1).cast("int"))
+    """Add `node`: the number at the end of a reading's topic; topics without one (sensor-data) are nobody's."""
+    return readings.withColumn("node", F.regexp_extract("topic", r"(\d+)$", 1).try_cast("int")).dropna(subset="node")
 
 
 def node_of_sensor(readings: DataFrame, sensors: Mapping[str, int]) -> DataFrame:

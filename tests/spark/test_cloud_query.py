@@ -791,7 +791,7 @@ def test_bad_updates_are_rejected_with_reasons_and_a_good_one_of_the_same_node_c
     "fields",
     [
         {"node_id": "[/b]"},  # rich would take it for a closing tag
-        {"node_id": "fog-\u00e9 \u2028"},
+        {"node_id": "fog-\u00e9 [/b]"},
         {"squares": [-1.0, -1.0], "samples": 999},  # no sum of squares: the saved state could not be read again
         {"sums": [0.0, 0.0], "squares": [0.0, 0.0], "samples": 2**62},
         {"sums": [1e149, -1e149], "squares": [1e149, 1e149], "samples": 999},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -115,6 +116,7 @@ def test_rollback_publishes_the_version_and_waits_for_the_clouds_answer(topics):
     assert result.output == "Version 1 of run run-a is back as version 4.\n"
     [(topic, key, command)] = topics.published
     assert (topic, key) == ("round-control", "run-a")
+    assert abs(command.pop("sent_at") / 1000 - time.time()) < 60
     assert command == {"command": "rollback", "run_id": "run-a", "model": topics.messages(MODEL_VERSIONS)[1]}
     assert topics.messages(MODEL_VERSIONS)[4]["arrays"] == topics.messages(MODEL_VERSIONS)[1]["arrays"]
     assert "= version 1" in call("models", "list").output

@@ -159,7 +159,7 @@ def test_a_good_update_is_read_and_unknown_fields_are_ignored(value, update):
         (update_json(rejected="null"), "rejected is null"),
         (update_json(node_id="1"), "node_id is of the wrong type: got 1"),
         (update_json(node_id='["fog-1"]'), "node_id is of the wrong type: got ['fog-1']"),
-        (update_json(node_id='""'), "node_id is empty"),
+        (update_json(node_id='""'), "node_id is ''; expected a name of 1 to 200 printable characters"),
         (update_json(weight='"40.5"'), "weight is of the wrong type: got '40.5'"),
         (update_json(weight="true"), "weight is of the wrong type: got True"),
         (update_json(weight="{}"), "weight is of the wrong type: got {}"),

@@ -45,7 +45,7 @@ def start(*nodes: str, **settings) -> Federation:
     return federation
 
 
-COUNTER = itertools.count(1)
+COUNTER = itertools.count(10_000)  # ms: after the start of the run
 
 
 def score(num_examples: int, wrong: int = 0) -> Score:
@@ -579,3 +579,48 @@ def test_the_seed_of_a_noise_that_protects_is_not_published():
     hidden = start("a", strategy="DifferentialPrivacyServerSideFixedClipping", strategy_options=options)
     assert models(hidden)[0]["seed"] is None
     assert models(start("a"))[0]["seed"] == 3
+
+
+def test_updates_of_the_run_before_are_late_and_no_offence():
+    federation = start("a")  # since 1000 ms
+    old = update(federation, "a", [1.0, 1.0], run_id="run-0", trained_at=999)
+    assert admission.receive(federation, old) == "late"
+    assert federation.offences == {}
+    with pytest.raises(BadMessage, match="run_id is 'run-0'"):
+        admission.receive(federation, update(federation, "a", [1.0, 1.0], run_id="run-0", trained_at=1000))
+
+
+def test_a_quarantine_of_all_nodes_ends():
+    federation = start("a", quarantine_after=1, quarantine_rounds=2)
+    with pytest.raises(BadMessage):
+        admission.receive(federation, update(federation, "a", [1.0, 1.0], round=9))
+    scaler = federation.scaler
+    for number in (1, 2, 3):  # kept out until round 3
+        assert federation.round == number
+        federation.pass_deadline(RUN, number)
+        assert federation.settle(number)
+        assert federation.scaler == scaler
+    close(federation, a=[4.0, 4.0])
+    assert federation.arrays["w"].tolist() == [4.0, 4.0]
+
+
+def test_a_rollback_that_was_obeyed_before_the_state_was_lost_is_not_obeyed_again():
+    federation = start("a")
+    close(federation, a=[1.0, 1.0])
+    first = models(federation)[0]
+    last = RoundModel.from_message(models(federation)[-1])
+    resumed = snapshot.resume(last, federation.settings, federation.model)
+    command = {"command": "rollback", "run_id": RUN, "model": first}
+    admission.obey(resumed, command | {"sent_at": last.opened_at - 1}, 50)
+    assert resumed.round == last.round
+    admission.obey(resumed, command | {"sent_at": last.opened_at}, 50)
+    assert resumed.round == last.round + 1
+
+
+def test_a_state_of_another_strategy_is_not_taken_over_from_the_topic():
+    federation = start("a", strategy="FedAdam")
+    close(federation, a=[1.0, 1.0])
+    last = RoundModel.from_message(models(federation)[-1])
+    resumed = snapshot.resume(last, Settings(strategy="FedAvg"), federation.model)
+    close(resumed, a=[8.0, 8.0])
+    assert resumed.arrays["w"].tolist() == [8.0, 8.0]
