@@ -101,7 +101,7 @@ test-spark: $(PYTHON) ## tests of the jobs' queries in a local Spark session, an
 	@if command -v mvn >/dev/null; then mvn -B -ntp -f java-sum/pom.xml test; else echo "SKIPPED the Java job's tests: no mvn in PATH"; fi
 
 test-stack: setup $(PYTHON) ## tests of the real stack, on the chosen runner, beside a running one
-	$(PYTHON) -m pytest tests/stack
+	$(PYTHON) -m pytest tests/stack --durations=12
 
 lint: $(PYTHON) ## ruff and mypy
 	.venv/bin/ruff check .

@@ -6,6 +6,8 @@ are made from that file, so that one section can be measured anew without the ot
 Examples:
     python bench/federated.py --offline
     python bench/federated.py --offline --only attacks --only flower
+    python bench/federated.py --stream                  (on the real stack, which it starts; about 20 minutes)
+    python bench/federated.py --stream --part mlp
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from typing import Any
 import click
 import federated_report as report
 import numpy as np
+import streamed
 
 from fedstream import admission, snapshot
 from fedstream.data import load
@@ -235,11 +238,20 @@ def keep(key: str, section: dict[str, Any]) -> None:
 
 @click.command(help=command_help(__doc__))
 @click.option("--offline", is_flag=True, help="Measure in this process: no Kafka, no Spark.")
+@click.option("--stream", is_flag=True, help="Measure on the real stack of the local runner, which this starts.")
+@click.option("--part", "parts", multiple=True, type=click.Choice(list(streamed.PARTS)), help="Of --stream: this only.")
 @click.option("--only", multiple=True, type=click.Choice(list(OFFLINE)), help="Measure this section only.")
-def main(offline: bool, only: tuple[str, ...]) -> None:
+def main(offline: bool, stream: bool, parts: tuple[str, ...], only: tuple[str, ...]) -> None:
     """Measure, and write docs/federated.json, .md and .png."""
+    if not (offline or stream):
+        raise StackError("nothing to measure; expected --offline or --stream")
+    for part in (parts or streamed.PARTS) if stream else ():
+        started = time.perf_counter()
+        known = json.loads((DOCS / "federated.json").read_text()).get("streamed", {})
+        keep("streamed", known | {part: streamed.measure(part)})
+        click.echo(f"{part}: {time.perf_counter() - started:.0f} s", err=True)
     if not offline:
-        raise StackError("nothing to measure; expected --offline")
+        return
     for key in only or OFFLINE:
         started = time.perf_counter()
         keep(key, OFFLINE[key]())

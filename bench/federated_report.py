@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-COMMAND = "python bench/federated.py --offline"
+from streamed import table as _streamed
+
+COMMAND = "python bench/federated.py --offline --stream"
 PARTITIONS = ("iid", "dirichlet:0.5", "dirichlet:0.1")
 
 
@@ -155,6 +157,7 @@ def _size(section: Mapping[str, Any]) -> str:
 
 
 SECTIONS = {
+    "streamed": _streamed,
     "skew": _skew,
     "rule": _rule,
     "scaling": _scaling,

@@ -12,7 +12,7 @@ import os
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -259,9 +259,62 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-def streamed(only: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Measure all parts, or some, and leave nothing running."""
+def measure(part: str) -> dict[str, Any]:
+    """Measure one part, and leave nothing running."""
     try:
-        return {name: PARTS[name]() for name in only or PARTS}
+        return PARTS[part]()
     finally:
         make("clean")
+
+
+def table(section: Mapping[str, Any]) -> str:
+    """Return the section of docs/federated.md."""
+    lines = ["## On the real stack\n", "Kafka, Spark and all jobs on the same two cores; local runner.\n"]
+    if any(name in section for name in ("mlp", "logistic")):
+        lines += [
+            "| model, 2 nodes | rounds | readings | federated F1 | centralised F1 | points |",
+            "| --- | ---: | ---: | ---: | ---: | ---: |",
+        ]
+        for name in ("mlp", "logistic"):
+            if entry := section.get(name):
+                figures = f"{entry['f1']:.4f} | {entry['centralised_f1']:.4f}"
+                points = 100 * (entry["f1"] - entry["centralised_f1"])
+                lines.append(f"| {name} | {entry['rounds']} | {entry['readings']} | {figures} | {points:+.2f} |")
+        lines.append(
+            "\nF1 on 5,000 readings that no node has seen; centralised: the same readings, as many at a time.\n"
+        )
+    hosts = [entry for name, entry in section.items() if name.endswith("nodes") and "round_seconds" in entry]
+    if hosts:
+        lines += ["| nodes in one driver | readings of a node and round | seconds of a round | fog memory |"]
+        lines += ["| --- | ---: | ---: | ---: |"]
+        for entry in sorted(hosts, key=lambda entry: entry["nodes"]):
+            seconds = entry["round_seconds"]
+            shown = (
+                f"{statistics.median(seconds):.1f} (median of {len(seconds)}, {min(seconds):.1f} to {max(seconds):.1f})"
+            )
+            readings = statistics.fmean(entry["readings_per_node_and_round"])
+            lines.append(f"| {entry['nodes']} | {readings:.0f} | {shown} | {entry['fog_memory_mb']} MB |")
+        if len(hosts) == 2:
+            few, many = sorted(hosts, key=lambda entry: entry["nodes"])
+            added = (many["fog_memory_mb"] - few["fog_memory_mb"]) / (many["nodes"] - few["nodes"])
+            lines.append(f"\n{added:.1f} MB for each node more (driver, executors and Python workers).")
+        lines.append("")
+    waits = [entry for entry in section.values() if "p50_ms" in entry]
+    if waits:
+        lines += [
+            "| readings a second and node | reading → first model that learned it: p50 | p95 | max | in late updates |"
+        ]
+        lines += ["| --- | ---: | ---: | ---: | ---: |"]
+        for entry in sorted(waits, key=lambda entry: entry["readings_per_second_and_node"]):
+            times = " | ".join(f"{entry[name] / 1000:.2f} s" for name in ("p50_ms", "p95_ms", "max_ms"))
+            lost = f"{entry['in_late_updates']} of {entry['readings'] + entry['in_late_updates']}"
+            lines.append(f"| {entry['readings_per_second_and_node']:g} | {times} | {lost} |")
+        lines.append("\nTwo nodes at the default settings of a round.\n")
+    if entry := section.get("silent node"):
+        seconds = entry["seconds_open"]
+        lines.append(
+            f"One of three nodes silent and waited for in every round (ROUND_PATIENCE=1000): {len(seconds)} of "
+            f"{entry['rounds']} rounds closed, open for {min(seconds):.2f} to {max(seconds):.2f} s with a deadline of "
+            f"{entry['deadline_seconds']:g} s.\n"
+        )
+    return "\n".join(lines)

@@ -34,14 +34,15 @@ from fedstream.rounds import Federation
 from fedstream.settings import Settings, command_help, parse_options
 from fedstream.state import BatchState
 
+TOPICS = f"{messages.MODEL_WEIGHTS},{messages.ROUND_CONTROL}"
+
 Rejected = tuple[Row, str]  # a record of the topic and the reason
 
 
 def bounded_records(records: DataFrame, max_value_bytes: int) -> DataFrame:
     """Keep what the handler needs of a record; an over-long value stays behind, its size comes along."""
-    size = F.length("value")
-    value = F.when(size <= max_value_bytes, F.col("value")).alias("value")
-    return records.select(value, size.alias("size"), "topic", "partition", "offset")
+    value = F.when(F.length("value") <= max_value_bytes, F.col("value")).alias("value")
+    return records.select(value, F.length("value").alias("size"), "topic", "partition", "offset")
 
 
 def read_message(record: Row, max_value_bytes: int) -> dict[str, Any]:
@@ -107,9 +108,8 @@ def build_query(
     """Return the unstarted query: records of `model-weights` and `round-control` in, global models to `publish`.
 
     `state` keeps the nodes' latest updates, the federation (none without `open_federation`: MODEL=mean has no rounds),
-    and what a micro-batch has to send. A micro-batch that
-    Spark repeats after a crash is not merged again, but what it sends is sent again: the crash may have come before
-    the first time.
+    and what a micro-batch has to send. One that Spark repeats after a crash is not merged again, but what it sends is
+    sent again: the crash may have come before the first time.
     """
 
     def handle_batch(batch: DataFrame, batch_id: int) -> None:
@@ -158,8 +158,7 @@ def build_query(
 
 def _with_reasons(batch: DataFrame, rejected: list[Rejected]) -> DataFrame:
     """Return the rejected records in full, each with its reason: the executors fetch them from the topic again."""
-    spark = batch.sparkSession
-    reasons = spark.createDataFrame(
+    reasons = batch.sparkSession.createDataFrame(
         [(record.topic, record.partition, record.offset, reason) for record, reason in rejected],
         "topic STRING, partition INT, offset LONG, reason STRING",
     )
@@ -221,21 +220,21 @@ def deadline_timer(
 def main() -> None:
     """Run the aggregator until it is stopped."""
     settings = Settings.from_env(os.environ)
-    kafka.ensure_topics(settings, [*kafka.ROUND_TOPICS, messages.DEAD_LETTER])
-    state = BatchState(settings.checkpoint_dir / "cloud", initial={"latest": {}, "federation": None, "outbox": []})
-    opener: Callable[[Mapping[str, Any] | None], Federation] | None = None
-    if settings.model != "mean":
+    model = opener = None
+    if settings.model != "mean":  # bad options end the job here, by their names
         model = make_model(settings.model, parse_options("MODEL_OPTIONS", settings.model_options))
+        Federation("none").join(settings, model)
+    kafka.ensure_topics(settings, [*kafka.ROUND_TOPICS, messages.DEAD_LETTER])
+    publish = kafka.connect_publisher(settings)
+    spark = streams.start_session("CloudAggregator", settings)
+    state = BatchState(settings.checkpoint_dir / "cloud", initial={"latest": {}, "federation": None, "outbox": []})
+    if model:
         last = None if state.value["federation"] else kafka.follow_models(settings)(0)
         opener = functools.partial(open_federation, settings=settings, model=model, last=last)
-        opener(state.value["federation"])  # a bad STRATEGY ends the job here, with its name
-    publish = kafka.connect_publisher(settings)
     arm_deadline = deadline_timer(settings, publish)
     arm_deadline(state.value["federation"])
-    spark = streams.start_session("CloudAggregator", settings)
-    topics = f"{messages.MODEL_WEIGHTS},{messages.ROUND_CONTROL}"
     query = build_query(
-        streams.read_topic(spark, settings, topics, settings.max_updates_per_trigger),
+        streams.read_topic(spark, settings, TOPICS, settings.max_updates_per_trigger),
         state,
         settings,
         opener,

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.stack.conftest import ENV, ROOT, Stack, eventually
+from tests.stack.conftest import ROOT, Stack, eventually
 from tests.stack.test_jobs import TOPICS, weight_of
 
 READINGS = 1_000_000
@@ -128,24 +128,3 @@ def test_clean_and_up_start_empty(stack: Stack) -> None:
     stack.make("clean")
     stack.make("up")
     assert {topic: stack.end_offset(topic) for topic in TOPICS} == dict.fromkeys(TOPICS, 0)
-
-
-def test_four_nodes_share_one_topic_without_a_new_file(stack: Stack) -> None:
-    """Follows on the empty stack: the report's drawing, one topic for all sensors; each driver hosts two nodes."""
-    stack.make("run-cloud")
-    stack.make("run-fog", "NODES=4", "NODES_PER_DRIVER=2", "ARGS=--topic sensor-data")
-    arguments = ["--nodes", "4", "--count", "42", "--rate", "0", "--topic", "sensor-data"]
-    sent = stack.python("producer/sensor_producer.py", *arguments)
-    assert sent.returncode == 0, sent
-    stack.send("sensor-data", b"no reading of anybody")
-    for node, samples in ((1, 11), (2, 11), (3, 10), (4, 10)):  # 42 dealt out in turn
-        eventually(f"fog-{node}", lambda n=node: stack.samples(n), lambda seen, s=samples: seen == s)
-    eventually("one dead letter", lambda: stack.end_offset("dead-letter"), lambda seen: seen == 1)
-    assert stack.end_offset("dead-letter") == 1  # kept once, though four nodes read it
-    for node, samples in ((1, 11), (2, 11), (3, 10), (4, 10)):
-        eventually(
-            f"fog-{node} has learned from all its readings",
-            lambda n=node: sum(update["num_examples"] for update in stack.learned(n)),
-            lambda seen, s=samples: seen == s,
-        )
-    assert ENV["NODES"] == "2"  # the topics made at start-up; the rest came with the nodes
