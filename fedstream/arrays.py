@@ -70,4 +70,5 @@ def layout(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, tuple[int, ...]]
 
 def distance(arrays: Arrays, other: Arrays) -> float:
     """Return the Euclidean distance between two models of the same layout."""
-    return math.sqrt(sum(float(np.sum((array - other[name]) ** 2)) for name, array in arrays.items()))
+    with np.errstate(over="ignore"):  # beyond every float: the distance is infinite
+        return math.sqrt(sum(float(np.sum((array - other[name]) ** 2)) for name, array in arrays.items()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -50,7 +51,7 @@ def snapshot(federation: Federation) -> dict[str, Any]:
 def restore(saved: Mapping[str, Any], settings: Settings, model: Model) -> Federation:
     """Return the federation of a snapshot; if STRATEGY was changed since, the new one starts afresh."""
     federation = Federation(
-        **{name: saved[name] for name in PLAIN},
+        **{name: copy.deepcopy(saved[name]) for name in PLAIN},
         arrays=wire.from_wire(saved["arrays"]),
         scaler=Scaler.from_dict(saved["scaler"]) if saved["scaler"] else None,
         participants=tuple(saved["participants"]),

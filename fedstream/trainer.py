@@ -49,14 +49,19 @@ class Task:
         config = train_config(self.settings, self.model.config)
         seed = train_seed(self.settings, self.model.round, node, partition)
         threshold = self.settings.decision_threshold
-        trained = train(model, self.model.arrays, self.model.scaler, x, y, config, seed, threshold)
-        result = json.dumps({"arrays": wire.to_wire(trained.arrays), "score": trained.score.as_dict()})
+        try:
+            trained = train(model, self.model.arrays, self.model.scaler, x, y, config, seed, threshold)
+            result = {"arrays": wire.to_wire(trained.arrays), "score": trained.score.as_dict()}
+            wire.from_wire(result["arrays"])  # refuses NaN and infinity
+            num_examples = trained.num_examples
+        except (ValueError, FloatingPointError) as error:  # scikit-learn's word for weights that are not finite
+            result, num_examples = {"failed": str(error)}, 0
         return pa.table(
             {
                 "node": pa.array([node], pa.int32()),
                 "partition": pa.array([partition], pa.int32()),
-                "num_examples": pa.array([trained.num_examples], pa.int64()),
-                "result": pa.array([result], pa.string()),
+                "num_examples": pa.array([num_examples], pa.int64()),
+                "result": pa.array([json.dumps(result)], pa.string()),
             }
         )
 
@@ -75,10 +80,16 @@ def train_groups(readings: DataFrame, task: Task) -> DataFrame:
 
 
 def merge_groups(rows: Iterable[Row]) -> dict[str, Trained]:
-    """Return what each node has learned: its partitions' arrays averaged by their examples."""
+    """Return what each node has learned: its partitions' arrays averaged by their examples.
+
+    A partition whose training failed (a LEARNING_RATE too high, say) is told on the console and counts for nothing.
+    """
     parts: dict[str, list[Trained]] = {}
     for row in sorted(rows, key=lambda row: (row.node, row.partition)):
         result = json.loads(row.result)
+        if "failed" in result:
+            print(f"Fog-{row.node} -> rien d'appris : {result['failed']} (LEARNING_RATE ?)", flush=True)
+            continue
         trained = Trained(wire.from_wire(result["arrays"]), row.num_examples, Score.from_dict(result["score"]))
         parts.setdefault(f"fog-{row.node}", []).append(trained)
     return {node: merge_trained(trained) for node, trained in parts.items()}
@@ -112,9 +123,10 @@ def build_training_query(
     def handle_batch(batch: DataFrame, batch_id: int) -> None:
         def compute(last: dict[str, Any]) -> dict[str, Any]:
             model = wait_for_round(lambda model: is_next(model, last, node_messages(())))
-            trained = merge_groups(train_groups(batch, Task(model, settings)).collect())
-            if not trained:
+            rows = train_groups(batch, Task(model, settings)).collect()
+            if not rows:
                 return last | {"updates": {}}
+            trained = merge_groups(rows)
             updates = {}
             for node, message in node_messages(trained).items():
                 update = ModelUpdate(node, model.run_id, model.round, model.version, 0, clock_ms())

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, Row
@@ -418,3 +419,20 @@ def test_a_restart_without_new_readings_waits_for_nothing_and_sends_nothing(trai
     trainer.run()
     assert len(trainer.recorder.published) == 3
     assert len(trainer.waited_for) == 1
+
+
+@pytest.mark.parametrize("runs_away", ["scikit-learn says so", "infinite weights"])
+def test_a_training_that_runs_away_is_told_and_answered_without_arrays(capsys, monkeypatch, runs_away):
+    def train_too_fast(model, arrays, scaler, x, y, *_):
+        if runs_away == "scikit-learn says so":
+            raise ValueError("Solver produced non-finite parameter weights.")
+        infinite = {name: np.full_like(array, np.inf) for name, array in arrays.items()}
+        return Trained(infinite, len(y), Score(1.0, ((len(y), 0), (0, 0))))
+
+    monkeypatch.setattr("fedstream.trainer.train", train_too_fast)
+    table = pa.table({"temperature": [75.0] * 9, "vibration": [0.05] * 9, "label": [0] * 9, "offset": list(range(9))})
+    group = Task(ROUND, SETTINGS).train_group((pa.scalar(1), pa.scalar(0)), table)
+    (row,) = [Row(**each) for each in group.to_pylist()]
+    assert row.num_examples == 0
+    assert merge_groups([row]) == {}
+    assert "Fog-1 -> rien d'appris : " in capsys.readouterr().out

@@ -43,6 +43,9 @@ ENV = {
     "FOG_UI_PORT_PREFIX": "1405",
     "NUMBERS_PORT": "19999",
     "NODES": "2",
+    # Light training, where a test is not about what is learned: the floods of readings are to be over soon.
+    "LOCAL_EPOCHS": "1",
+    "TRAIN_BATCH_SIZE": "512",
 }
 
 
