@@ -43,9 +43,11 @@ ENV = {
     "FOG_UI_PORT_PREFIX": "1405",
     "NUMBERS_PORT": "19999",
     "NODES": "2",
-    # Light training, where a test is not about what is learned: the floods of readings are to be over soon.
+    # Light and rare training, where a test is not about what is learned.
     "LOCAL_EPOCHS": "1",
     "TRAIN_BATCH_SIZE": "512",
+    "UPDATE_MIN_READINGS": "1000",
+    "UPDATE_MAX_WAIT_SECONDS": "10",
 }
 
 

@@ -11,7 +11,7 @@ from tests.stack.conftest import ENV, Stack, eventually
 
 READINGS = 12_000
 QUICK = {"UPDATE_MAX_WAIT_SECONDS": "1", "ROUND_DEADLINE_SECONDS": "4", "MAX_READINGS_PER_UPDATE": "400"}
-QUICK |= {"LOCAL_EPOCHS": "5", "TRAIN_BATCH_SIZE": "64"}
+QUICK |= {"LOCAL_EPOCHS": "5", "TRAIN_BATCH_SIZE": "64", "UPDATE_MIN_READINGS": "100"}
 START = {"weight": 40.5, "samples": 1, "schema_version": 1, "metrics": {"loss_sum": 1.0, "confusion": [[1, 0], [0, 0]]}}
 
 
