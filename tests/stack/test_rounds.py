@@ -110,7 +110,7 @@ def test_bad_updates_go_to_dead_letter_and_the_node_is_kept_out_while_rounds_go_
     model = eventually("an open round", lambda: stack.rounds()[-1], lambda seen: seen["round"] > max(last))
     letters, events = stack.end_offset("dead-letter"), stack.end_offset("events")
     good = START | {"node_id": "fog-9", "run_id": model["run_id"], "round": model["round"], "num_examples": 1}
-    good |= {"base_version": model["version"], "trained_at": 1, "arrays": model["arrays"]}
+    good |= {"base_version": model["version"], "trained_at": model["opened_at"] + 1, "arrays": model["arrays"]}
     infinite = json.dumps(good).replace('"values": [', '"values": [1e999, ', 1).encode()
     bad = {
         json.dumps(good | {"run_id": "another"}).encode(): "expected the present run",
