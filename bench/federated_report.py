@@ -18,7 +18,8 @@ def markdown(results: Mapping[str, Any]) -> str:
         "# How well the federation learns\n\n"
         f"Made by `{COMMAND}` from `docs/federated.json`; do not edit. Accuracy is that on held-out rows (25 %, "
         "stratified): mean over the seeds ± standard deviation; a seed is also another split. A row held out of "
-        "breast_cancer is 0.7 points, one of digits 0.2. One set of settings for all, not tuned to these seeds. Seeds 1 to 3, measured before at the same settings, "
+        "breast_cancer is 0.7 points, one of digits 0.2. One set of settings for all, not tuned to these seeds. "
+        "Seeds 1 to 3, measured before at the same settings, "
         "were worse in one place: breast_cancer, logistic, dirichlet:0.1 came out 0.70 points below centralised. All "
         "rounds run through the cloud's own code, every message through its JSON form.\n\n![](federated.png)\n"
     ]
