@@ -14,24 +14,17 @@ import os
 import statistics
 
 import click
-from kafka import KafkaConsumer, TopicPartition
 
+from fedstream import kafka
 from fedstream.messages import MODEL_WEIGHTS, sensor_topic
 from fedstream.settings import Settings, command_help
 
 
 def read_all(settings: Settings, topic: str) -> list[tuple[int, bytes]]:
     """Return (timestamp in ms, value) of every record now on a topic's first partition."""
-    with KafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers.split(",")) as consumer:
-        partition = TopicPartition(topic, 0)
-        consumer.assign([partition])
-        end = consumer.end_offsets([partition])[partition]
-        consumer.seek_to_beginning(partition)
-        records: list[tuple[int, bytes]] = []
-        while consumer.position(partition) < end:
-            for batch in consumer.poll(timeout_ms=1000).values():
-                records += [(record.timestamp, record.value) for record in batch]
-    return records
+    return [
+        (record.timestamp, record.value) for record in kafka.follow_topic(settings, topic)(0) if record.partition == 0
+    ]
 
 
 @click.command(help=command_help(__doc__))

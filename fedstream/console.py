@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedstream.messages import GlobalModel
+from fedstream.metrics import MEASURES
 
 WIDTH = 110
 
@@ -22,6 +23,11 @@ def console_table(batch_id: int, model: GlobalModel | None) -> str:
         f"-------------------------------------------\nBatch: {batch_id}\n-------------------------------------------"
     )
     return f"{heading}\n{rule}\n|{'global_weight':<{width}}|\n{rule}\n|{cell:<{width}}|\n{rule}\n"
+
+
+def unusual_counts(counts: Mapping[str, int]) -> list[str]:
+    """Return what beside accepted updates a round has had: late: 1, missing: 2."""
+    return [f"{kind}: {count}" for kind, count in counts.items() if count and kind != "accepted"]
 
 
 def round_table(message: Mapping[str, Any]) -> str:
@@ -40,12 +46,10 @@ def round_table(message: Mapping[str, Any]) -> str:
         table.add_row(
             node,
             str(score["num_examples"]),
-            *(f"{score[name]:.4f}" for name in ("loss", "accuracy", "f1", "recall", "false_alarm_rate")),
+            *(f"{score[name]:.4f}" for name in MEASURES),
             end_section=node == list(scores)[-2] if len(scores) > 1 else False,
         )
-    others = {kind: count for kind, count in message["counts"].items() if count and kind != "accepted"}
-    if others:
-        table.caption = ", ".join(f"{kind}: {count}" for kind, count in others.items())
+    table.caption = ", ".join(unusual_counts(message["counts"])) or None
     console = Console(width=WIDTH, highlight=False, color_system=None, markup=False)  # a name may have brackets
     with console.capture() as capture:
         console.print(table)

@@ -19,6 +19,7 @@ EVENTS = "events"  # drift, quarantine, failed aggregations
 GLOBAL_MODEL_KEY = "weight"  # the running global weight; a round's model has its name as key
 
 READING_DDL = "sensor_id STRING, temperature DOUBLE, vibration DOUBLE, label INT, event_time BIGINT"
+FEATURES = ("temperature", "vibration")  # what a model learns from, and what the running sums are of
 READING_FIELDS = tuple(field.split()[0] for field in READING_DDL.split(", "))
 
 # Far beyond any weight, and still finite when multiplied by any number of samples.
@@ -82,17 +83,12 @@ class NodeUpdate:
         }
 
     @classmethod
-    def from_json(cls, value: bytes | None) -> NodeUpdate:
+    def from_message(cls, message: Mapping[str, Any]) -> NodeUpdate:
         """Read an update; unknown fields are ignored.
 
         Raises:
-            BadMessage: it is not JSON, or a field is missing, of the wrong type or out of range.
+            BadMessage: a field is missing, of the wrong type or out of range.
         """
-        return cls.from_message(read_json_object(value))
-
-    @classmethod
-    def from_message(cls, message: Mapping[str, Any]) -> NodeUpdate:
-        """Do the same with a parsed message."""
         sums, squares = (_numbers(message, name) for name in ("sums", "squares"))
         if len(sums) != len(squares):
             msg = f"sums has {len(sums)} numbers and squares {len(squares)}; expected one of each for every feature"

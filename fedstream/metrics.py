@@ -13,6 +13,7 @@ import numpy.typing as npt
 from fedstream.arrays import Matrix
 from fedstream.messages import BadMessage
 
+MEASURES = ("loss", "accuracy", "f1", "recall", "false_alarm_rate")  # the ones that tables show
 SMALLEST_PROBABILITY = 1e-15  # keeps the log loss of a sure but wrong prediction finite: at most 34.5
 
 

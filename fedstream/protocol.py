@@ -18,7 +18,6 @@ from fedstream.settings import StackError
 from fedstream.training import Scaler
 
 SCHEMA_VERSION = 1
-LARGEST_ROUND = 2**53
 
 
 class TooLargeError(StackError):

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from fedstream import admission
+from fedstream import admission, metrics
 from fedstream.data import load
 from fedstream.messages import GLOBAL_MODEL, BadMessage, NodeUpdate, read_json_object, to_json
 from fedstream.metrics import Score
@@ -34,7 +34,7 @@ from fedstream.settings import SettingError, Settings, StackError, parse_options
 from fedstream.training import scaler_of
 
 TEST_FRACTION = 0.25
-MEASURES = ("num_examples", "loss", "accuracy", "f1", "recall", "false_alarm_rate")
+MEASURES = ("num_examples", *metrics.MEASURES)
 MOST_SILENCE = 200  # deadlines in a row without a new round, after which there will never be one
 
 

@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from fedstream import arrays as wire
+from fedstream.messages import FEATURES
 from fedstream.metrics import Score
 from fedstream.models import make_model
 from fedstream.protocol import ModelUpdate, RoundModel, check_size
@@ -26,8 +27,6 @@ from fedstream.training import Trained, merge_trained, train, train_config, trai
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-FEATURES = ("temperature", "vibration")
 
 
 @dataclass(frozen=True)
@@ -129,13 +128,11 @@ def build_training_query(
             trained = merge_groups(rows)
             updates = {}
             for node, message in node_messages(trained).items():
-                update = ModelUpdate(node, model.run_id, model.round, model.version, 0, clock_ms())
-                if node in trained:
-                    result = trained[node]
-                    update = ModelUpdate(
-                        *(node, model.run_id, model.round, model.version, result.num_examples, update.trained_at),
-                        *(result.arrays, result.score),
-                    )
+                result = trained.get(node, Trained({}, 0, Score()))  # no readings in this micro-batch
+                update = ModelUpdate(
+                    *(node, model.run_id, model.round, model.version, result.num_examples, clock_ms()),
+                    *(result.arrays, result.score),
+                )
                 updates[node] = message | update.as_dict()
                 check_size(updates[node], f"the update of {node}", settings.max_update_bytes)
             return {"run_id": model.run_id, "round": model.round, "updates": updates}

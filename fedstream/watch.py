@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from fedstream import kafka
+from fedstream.console import unusual_counts
 from fedstream.messages import EVENTS, GLOBAL_MODEL
 from fedstream.registry import Message, opens_round, read_messages
 from fedstream.settings import Settings, StackError, command_help
@@ -55,7 +56,7 @@ def round_row(message: Message) -> Message:
 
 def remarks(row: Message) -> str:
     """Return what is out of the ordinary in a round."""
-    found = [f"{kind}: {count}" for kind, count in row["counts"].items() if count and kind != "accepted"]
+    found = unusual_counts(row["counts"])
     found += [f"failed: {row['failed']}"] if row["failed"] else []
     found += [f"rollback to version {row['restored_from']}"] if row["restored_from"] is not None else []
     return ", ".join(found)

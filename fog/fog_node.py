@@ -32,8 +32,6 @@ from fedstream.protocol import RoundModel
 from fedstream.settings import SettingError, Settings, StackError, command_help
 from fedstream.state import BatchState
 
-SUMS = ("temperature", "vibration")
-
 
 def node_of_topic(readings: DataFrame) -> DataFrame:
     """Add `node`: the number at the end of a reading's topic; topics without one (sensor-data) are nobody's."""
@@ -54,10 +52,12 @@ def node_of_sensor(readings: DataFrame, sensors: Mapping[str, int]) -> DataFrame
 def summarise(readings: DataFrame) -> DataFrame:
     """Reduce a micro-batch to one row a node: count, sums, sums of squares, rejected. One Spark job."""
     is_good = F.col("reason").isNull()
-    sums = [F.coalesce(F.sum(F.when(is_good, F.col(name))), F.lit(0.0)).alias(f"sum_{name}") for name in SUMS]
+    sums = [
+        F.coalesce(F.sum(F.when(is_good, F.col(name))), F.lit(0.0)).alias(f"sum_{name}") for name in messages.FEATURES
+    ]
     squares = [
         F.coalesce(F.sum(F.when(is_good, F.col(name) * F.col(name))), F.lit(0.0)).alias(f"sum_squared_{name}")
-        for name in SUMS
+        for name in messages.FEATURES
     ]
     return readings.groupBy("node").agg(
         F.count_if(is_good).alias("count"), *sums, *squares, F.count_if(~is_good).alias("rejected")

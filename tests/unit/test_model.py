@@ -107,7 +107,7 @@ def test_without_any_update_there_is_no_global_weight():
 def test_no_update_that_is_accepted_makes_the_global_weight_infinite():
     # 1e308 * 1000 is beyond what a float holds; a mean is never larger than what it is the mean of.
     try:
-        update = NodeUpdate.from_json(b'{"node_id":"a","weight":1e308,"samples":1000}')
+        update = NodeUpdate.from_message({"node_id": "a", "weight": 1e308, "samples": 1000})
     except BadMessage:
         return
     assert global_weight([update]) == pytest.approx(1e308)
