@@ -29,6 +29,8 @@ PYTHON := .venv/bin/python
 OUTPUT := learning-curves.png
 SAY = @echo "==>"
 
+PLAIN_JOBS := sensors bridge# plain Python: no driver that could be asked whether it is well
+
 include $(STACK)/runner.mk
 
 help: ## this list
@@ -70,6 +72,15 @@ plot: ## learning curves of the newest run, into the picture OUTPUT
 
 run-squares: ## start the squares of the number stream; ARGS="--output DIR --format csv"
 	@$(call run_job,squares,squares,$(ARGS))
+
+run-bridge: ## pass the socket's numbers on to the topic numbers
+	@$(call run_job,bridge,bridge,$(ARGS))
+
+run-squares-kafka: ## squares over Kafka, within milliseconds; ARGS="--mode micro-batch"
+	@$(call run_job,squares-kafka,squares-kafka,$(ARGS))
+
+run-alerts: ## score each reading with the global model, within milliseconds
+	@$(call run_job,alerts,alerts,$(ARGS))
 
 run-sum: ## run the Java job; ARGS="1 1000 --mean"
 	@$(RUN_SUM)

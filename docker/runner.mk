@@ -44,7 +44,7 @@ need_stack = [[ $$(docker inspect -f '{{.State.Health.Status}}' $(MASTER) 2>/dev
 # second are the same service with another number.
 define run_job
 $(need_stack); printf '%s\n' 'services:' $(foreach node,$(filter-out fog-1 fog-2,$(filter fog-%,$(2))),$(call fog_service,$(node:fog-%=%))) '  $(firstword $(2)): {}' | \
-JOB_ARGS='$(3)' docker compose --profile jobs -f docker-compose.yml -f - up -d --no-build --no-deps $(if $(filter-out sensors,$(2)),--wait --wait-timeout $(UP_TIMEOUT_SECONDS)) $(2) || { $(what_failed); }
+JOB_ARGS='$(3)' docker compose --profile jobs -f docker-compose.yml -f - up -d --no-build --no-deps $(if $(filter-out $(PLAIN_JOBS),$(2)),--wait --wait-timeout $(UP_TIMEOUT_SECONDS)) $(2) || { $(what_failed); }
 endef
 define fog_service
 '  fog-$(1): {extends: {file: docker-compose.yml, service: fog-1}, container_name: $(CONTAINER_PREFIX)fog-$(1), command: [spark_cluster/start-job.sh, fog, "$(1)"], ports: !override ["$(BIND_ADDRESS):$(FOG_UI_PORT_PREFIX)$(1):$(FOG_UI_PORT_PREFIX)$(1)"], healthcheck: {test: python -m fedstream.health fog-$(1)}}'

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 WORKERS = 2
+DRIVERS = ("cloud", "squares", "squares-kafka", "alerts")  # and fog-N
 
 
 class NotReadyError(RuntimeError):
@@ -55,9 +56,10 @@ def driver_ui_port(job: str, env: Mapping[str, str]) -> int:
     """
     if job.startswith("fog-") and job[4:].isdigit():
         return int(env["FOG_UI_PORT_PREFIX"] + job[4:])
-    if job in ("cloud", "squares"):
-        return int(env[f"{job.upper()}_UI_PORT"])
-    msg = f"no service or job {job!r}; expected zookeeper, kafka, topics, spark, producer, fog-N, cloud or squares"
+    if job in DRIVERS:
+        return int(env[f"{job.upper().replace('-', '_')}_UI_PORT"])
+    jobs = " or ".join(DRIVERS)
+    msg = f"no service or job {job!r}; expected zookeeper, kafka, topics, spark, producer, fog-N, {jobs}"
     raise ValueError(msg)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,6 +14,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
 
 from fedstream.messages import (
+    ALERT_MODEL,
     DEAD_LETTER,
     EVENTS,
     GLOBAL_MODEL,
@@ -40,13 +42,13 @@ class KafkaUnavailableError(StackError):
     """No broker answered in time; the text names the brokers, the time and what to check."""
 
 
-def source_options(settings: Settings, topics: str, max_records: int) -> dict[str, str]:
+def source_options(settings: Settings, topics: str, max_records: int | None) -> dict[str, str]:
     """Return the options with which Spark reads topics (`a,b`, or a pattern with `*`), from their first records on."""
-    return {
+    bound = {} if max_records is None else {"maxOffsetsPerTrigger": str(max_records)}
+    return bound | {
         "kafka.bootstrap.servers": settings.kafka_bootstrap_servers,
         "subscribePattern" if "*" in topics else "subscribe": topics,
         "startingOffsets": "earliest",
-        "maxOffsetsPerTrigger": str(max_records),
         # With the default of 500 a micro-batch of single records waits for more of them: 0.4 s of latency.
         "kafka.fetch.max.wait.ms": str(settings.fetch_max_wait_ms),
         # A topic that was deleted or expired under a checkpoint is an error, never a silent gap.
@@ -62,13 +64,14 @@ def gathering_options(settings: Settings, nodes: int) -> dict[str, str]:
     }
 
 
-def sink_options(settings: Settings, topic: str) -> dict[str, str]:
-    """Return the options with which Spark writes a topic."""
-    return {
+def sink_options(settings: Settings, topic: str | None = None) -> dict[str, str]:
+    """Return the options with which Spark writes a topic, or to the topic that each row names."""
+    options = {
         "kafka.bootstrap.servers": settings.kafka_bootstrap_servers,
-        "topic": topic,
         "kafka.max.request.size": str(DEAD_LETTER_MAX_BYTES),
+        "kafka.linger.ms": str(settings.sink_linger_ms),
     }
+    return options | ({"topic": topic} if topic else {})
 
 
 def _connection_options(settings: Settings) -> dict[str, Any]:
@@ -215,6 +218,14 @@ def ensure_topics(settings: Settings, names: Iterable[str]) -> list[str]:
                 topic["configs"] = {"max.message.bytes": limit}
             elif name == MODEL_VERSIONS:
                 topic["configs"] = {"max.message.bytes": limit, "cleanup.policy": "compact"}
+            elif name == ALERT_MODEL:  # short, as it is read whole at each interval
+                topic["num_partitions"] = 1
+                topic["configs"] = {
+                    "max.message.bytes": limit,
+                    "cleanup.policy": "compact",
+                    "segment.ms": "60000",
+                    "min.cleanable.dirty.ratio": "0.01",
+                }
             try:
                 admin.create_topics({name: topic})
             except TopicAlreadyExistsError:
@@ -225,6 +236,22 @@ def ensure_topics(settings: Settings, names: Iterable[str]) -> list[str]:
             msg = f"topics {', '.join(names)} are not ready after {settings.wait_timeout_seconds:g} s: {error}"
             raise KafkaUnavailableError(msg) from error
     return missing
+
+
+def count_partitions(settings: Settings, topics: str) -> int:
+    """Return how many partitions topics (`a,b`, or a pattern with `*`) have now.
+
+    Raises:
+        KafkaUnavailableError: no broker answered within `wait_timeout_seconds`.
+    """
+    try:
+        admin = KafkaAdminClient(**_connection_options(settings))
+    except KafkaTimeoutError as error:
+        raise _unavailable(settings) from error
+    with admin:
+        known = admin.list_topics()
+        names = [name for name in known if re.fullmatch(topics, name)] if "*" in topics else topics.split(",")
+        return sum(len(topic["partitions"]) for topic in admin.describe_topics(names))
 
 
 def stack_topics(nodes: int) -> list[str]:

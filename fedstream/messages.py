@@ -16,6 +16,11 @@ ROUND_CONTROL = "round-control"  # deadlines and rollbacks: what changes the rou
 MODEL_VERSIONS = "model-versions"  # compacted: every version of the global model, for ever
 EVENTS = "events"  # drift, quarantine, failed aggregations
 
+NUMBERS = "numbers"
+SQUARES = "squares"
+ALERTS = "alerts"  # each reading with the probability of trouble
+ALERT_MODEL = "alert-model"  # compacted: the one version of the global model that readings are scored with
+
 GLOBAL_MODEL_KEY = "weight"  # the running global weight; a round's model has its name as key
 
 READING_DDL = "sensor_id STRING, temperature DOUBLE, vibration DOUBLE, label INT, event_time BIGINT"

@@ -50,6 +50,8 @@ class Settings:
     fetch_max_wait_ms: int = _setting(10, "longest the broker holds back a fetch", low=0, high=60_000)
     trigger_interval_ms: int = _setting(0, "time between micro-batches of fog and cloud; 0 = at once", low=0)
     topic_partitions: int = _setting(1, "partitions of a topic made by the stack", low=1, high=1000)
+    realtime_interval_seconds: float = _setting(30.0, "time between commits in real-time mode", low=5, high=3600)
+    sink_linger_ms: int = _setting(0, "longest that Spark holds back a message for others", low=0, high=60_000)
     numbers_host: str = _setting("localhost", "host of the socket producer")
     numbers_port: int = _setting(9999, "port of the socket producer", low=1, high=65_535)
 

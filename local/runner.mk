@@ -63,9 +63,9 @@ for kind in args env; do \
   mv $$RUN_PATH/$(1).$$kind.new $$RUN_PATH/$(1).$$kind; \
 done; \
 $(SUPERVISORCTL) start $(call supervised,$(2)) | grep -v 'already started' || true; \
-$(if $(filter-out sensors,$(2)),$(HEALTH) $(filter-out sensors,$(2)),echo "  sensors      started; see: make logs S=sensors")
+$(if $(filter-out $(PLAIN_JOBS),$(2)),$(HEALTH) $(filter-out $(PLAIN_JOBS),$(2)),echo "  $(2)      started; see: make logs S=$(2)")
 endef
 supervised = $(foreach process,$(1),$(if $(filter fog-%,$(process)),fog:$(process),$(process)))
 
 runner-stop-jobs:
-	@$(ENV); if $(RUNNING); then $(SUPERVISORCTL) stop sensors fog:* cloud squares | grep -v 'not running' || true; fi
+	@$(ENV); if $(RUNNING); then $(SUPERVISORCTL) stop $(PLAIN_JOBS) fog:* cloud squares squares-kafka alerts | grep -v 'not running' || true; fi

@@ -12,11 +12,9 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
-from typing import BinaryIO
 
 import click
 from pyspark.sql import DataFrame, Row
@@ -24,11 +22,10 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from fedstream import streams
+from fedstream.lines import follow_lines
 from fedstream.settings import Settings, command_help
 
 SHOWN = 10  # as many rows of a micro-batch are printed, as pprint(num=10) does in the report
-RECONNECT_SECONDS = 1.0
-LONGEST_LINE_BYTES = 4096
 
 
 def square_lines(lines: DataFrame) -> DataFrame:
@@ -75,20 +72,6 @@ def build_query(
     )
 
 
-def complete_lines(lines: BinaryIO) -> Iterator[bytes]:
-    """Yield lines with their end; of an over-long one the beginning, of a dead producer's cut-off one nothing."""
-    in_long_line = False
-    while line := lines.readline(LONGEST_LINE_BYTES):
-        if line.endswith(b"\n"):
-            if not in_long_line:
-                yield line
-            in_long_line = False
-        elif len(line) == LONGEST_LINE_BYTES:
-            if not in_long_line:
-                yield line + b"\n"  # no number: shown and counted like any other bad line
-            in_long_line = True
-
-
 def relay_lines(host: str, port: int) -> int:
     """Pass the producer's lines on at a local port, connecting again whenever the producer comes back.
 
@@ -101,16 +84,8 @@ def relay_lines(host: str, port: int) -> int:
 
     def pump() -> None:
         client, _ = server.accept()
-        while True:
-            try:
-                with socket.create_connection((host, port)) as producer, producer.makefile("rb") as lines:
-                    print(f"Connecté au producteur {host}:{port}", flush=True)
-                    for line in complete_lines(lines):
-                        client.sendall(line)
-                print("Producteur parti", flush=True)
-            except OSError as error:
-                print(f"Producteur {host}:{port} injoignable ({error}), nouvel essai...", flush=True)
-            time.sleep(RECONNECT_SECONDS)
+        for line in follow_lines(host, port):
+            client.sendall(line)
 
     threading.Thread(target=pump, daemon=True).start()
     return server.getsockname()[1]

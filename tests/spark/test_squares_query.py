@@ -15,6 +15,8 @@ from types import ModuleType
 import pytest
 from pyspark.sql import Row
 
+from fedstream.lines import complete_lines
+
 LINES_DDL = "value STRING, timestamp TIMESTAMP"
 SECONDS = 30.0  # longest wait for a line
 
@@ -209,10 +211,11 @@ def test_without_output_no_file_is_written(run, topic, tmp_path):
 
 RELAY = """
 import importlib.util, sys, threading
+from fedstream import lines
 spec = importlib.util.spec_from_file_location("consumer", "socket_stream/consumer.py")
 consumer = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(consumer)
-consumer.RECONNECT_SECONDS = 0.02
+lines.RECONNECT_SECONDS = 0.02
 print(consumer.relay_lines("127.0.0.1", int(sys.argv[1])), flush=True)
 threading.Event().wait()
 """
@@ -284,12 +287,12 @@ def test_a_line_without_an_end_is_passed_on_in_bounded_pieces_that_are_no_number
     assert not any(piece.strip().isdigit() for piece in pieces)
 
 
-def test_the_end_of_an_over_long_line_is_no_number_of_its_own(squares):
+def test_the_end_of_an_over_long_line_is_no_number_of_its_own():
     lines = io.BytesIO(b"x" * 4096 + b"42\n" + b"y" * 8192 + b"43\n7\n")
-    numbers = [int(line) for line in squares.complete_lines(lines) if line.strip().isdigit()]
+    numbers = [int(line) for line in complete_lines(lines) if line.strip().isdigit()]
     assert numbers == [7]
 
 
-def test_a_line_of_exactly_the_longest_length_stays_whole(squares):
+def test_a_line_of_exactly_the_longest_length_stays_whole():
     line = b"x" * 4095 + b"\n"
-    assert list(squares.complete_lines(io.BytesIO(line + b"7\n"))) == [line, b"7\n"]
+    assert list(complete_lines(io.BytesIO(line + b"7\n"))) == [line, b"7\n"]

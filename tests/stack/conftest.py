@@ -40,6 +40,8 @@ ENV = {
     "SPARK_DRIVER_UI_LAST_PORT": "14043",
     "CLOUD_UI_PORT": "14044",
     "SQUARES_UI_PORT": "14045",
+    "SQUARES_KAFKA_UI_PORT": "14046",
+    "ALERTS_UI_PORT": "14047",
     "FOG_UI_PORT_PREFIX": "1405",
     "NUMBERS_PORT": "19999",
     "NODES": "2",
@@ -48,6 +50,7 @@ ENV = {
     "TRAIN_BATCH_SIZE": "512",
     "UPDATE_MIN_READINGS": "1000",
     "UPDATE_MAX_WAIT_SECONDS": "10",
+    "REALTIME_INTERVAL_SECONDS": "5",
 }
 
 
@@ -227,6 +230,7 @@ def stack() -> Iterator[Stack]:
         stack.make("clean")
 
 
+JOBS = ["sensors", "fog-1", "fog-2", "cloud", "squares", "bridge", "squares-kafka", "alerts"]
 SERVICES = ["zookeeper", "kafka", "topics", "spark-master", "spark-worker-1", "spark-worker-2", "producer"]
 
 
@@ -235,5 +239,5 @@ def keep_logs(stack: Stack) -> None:
     folder = LOGS / stack.runner
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for name in [*SERVICES, "sensors", "fog-1", "fog-2", "cloud", "squares"]:
+    for name in [*SERVICES, *JOBS]:
         (folder / f"{name}.log").write_text(stack.log(name))

@@ -22,6 +22,8 @@ ANOTHER_VALUE = {
     "FETCH_MAX_WAIT_MS": ("0", 0),
     "TRIGGER_INTERVAL_MS": ("250", 250),
     "TOPIC_PARTITIONS": ("1000", 1000),
+    "REALTIME_INTERVAL_SECONDS": ("5", 5.0),
+    "SINK_LINGER_MS": ("20", 20),
     "NUMBERS_HOST": ("producer", "producer"),
     "NUMBERS_PORT": ("65535", 65_535),
     "MODEL": ("logistic", "logistic"),

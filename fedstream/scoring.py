@@ -1,0 +1,89 @@
+"""The global model as column expressions, so that Spark scores readings without Python.
+
+The weights are no part of the expressions: they come in as a column, and another version's without a new query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from fedstream.arrays import layout
+from fedstream.protocol import RoundModel
+from fedstream.settings import SettingError
+
+Layout = dict[str, tuple[int, ...]]
+
+LARGEST_MODEL = 2000  # weights: Java's limit of a method's length comes soon after, and then Spark interprets
+
+
+def scoring_message(model: RoundModel) -> dict[str, Any]:
+    """Return what scoring needs of a model, as it goes onto `alert-model`: names and plain lists of numbers."""
+    features = next(iter(model.arrays.values())).shape
+    size = features[1] if model.model == "logistic" else features[0]
+    mean, std = (model.scaler.mean, model.scaler.std) if model.scaler else ((0.0,) * size, (1.0,) * size)
+    return {
+        "run_id": model.run_id,
+        "version": model.version,
+        "model": model.model,
+        "mean": list(mean),
+        "std": list(std),
+        "arrays": {name: array.ravel().tolist() for name, array in model.arrays.items()},
+    }
+
+
+def scoring_layout(model: RoundModel) -> Layout:
+    """Return the layout that a query is made for; with another one the query must be made anew.
+
+    Raises:
+        SettingError: the model is neither a logistic regression nor an MLP of two classes, or is too large.
+    """
+    found = layout(model.arrays)
+    expected = {"logistic": ["coef", "intercept"], "mlp": [f"{p}_{i}" for i in range(len(found) // 2) for p in _PARTS]}
+    size = sum(array.size for array in model.arrays.values())
+    last = found[next(reversed(found))]
+    if list(found) != expected.get(model.model) or last != (1,) or size > LARGEST_MODEL:
+        msg = (
+            f"MODEL is {model.model!r} with {size} weights for {last} classes' outputs; alerts take logistic or mlp "
+            f"for two classes, with at most {LARGEST_MODEL} weights"
+        )
+        raise SettingError(msg)
+    return found
+
+
+_PARTS = ("coefs", "intercepts")
+
+
+def scoring_ddl(layout: Layout) -> str:
+    """Return the schema of the messages of `alert-model` for one layout."""
+    arrays = ", ".join(f"{name}: ARRAY<DOUBLE>" for name in layout)
+    return (
+        f"run_id STRING, version BIGINT, model STRING, mean ARRAY<DOUBLE>, std ARRAY<DOUBLE>, arrays STRUCT<{arrays}>"
+    )
+
+
+def with_probability(readings: DataFrame, layout: Layout, features: Sequence[str], served: str = "served") -> DataFrame:
+    """Add `probability` of class 1, from feature columns and the column `served`, a struct as in `scoring_ddl`.
+
+    Equal to `Model.predict` on scaled features: a layer is max(0, x W + b), the last one 1 / (1 + exp(-(x W + b))).
+    """
+    model = F.col(served)
+    x: list[Column] = [(F.col(name) - model["mean"][i]) / model["std"][i] for i, name in enumerate(features)]
+    names = list(layout)
+    for depth, (coefs, intercepts) in enumerate(zip(names[::2], names[1::2], strict=True)):
+        weights, bias = model["arrays"][coefs], model["arrays"][intercepts]
+        is_last = depth == len(names) // 2 - 1
+        rows, columns = layout[coefs] if coefs != "coef" else layout[coefs][::-1]  # coef is (outputs, inputs)
+        readings = readings.withColumn("layer", F.array(*x))  # a stage of its own: inlined, it would grow exponentially
+        units = []
+        for j in range(columns):
+            unit = bias[j]
+            for i in range(rows):
+                unit = unit + F.col("layer")[i] * weights[i * columns + j]
+            units.append(unit if is_last else F.greatest(F.lit(0.0), unit))
+        x = units
+    margin = F.greatest(F.lit(-500.0), F.least(F.lit(500.0), x[0]))  # exp(710) overflows
+    return readings.withColumn("probability", 1 / (1 + F.exp(-margin))).drop("layer")

@@ -1,0 +1,141 @@
+"""Alerts: scores each reading with the global model in service, within milliseconds of its arrival.
+
+    sensor-data-node-* --> [parse, probability of trouble] --> alerts (key: where the reading stands)
+                                ^-- global-model           --> dead-letter
+
+A new global model takes over at the end of an interval (REALTIME_INTERVAL_SECONDS), when Spark reads it anew: nothing
+is stopped, lost or scored twice for it.
+
+Examples:
+    spark-submit realtime/alerts.py
+    spark-submit realtime/alerts.py --topic sensor-data-node-1,sensor-data-node-2
+    spark-submit realtime/alerts.py --mode micro-batch
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.streaming.query import StreamingQuery
+from pyspark.sql.streaming.readwriter import DataStreamWriter
+
+from fedstream import kafka, realtime, streams
+from fedstream.messages import ALERT_MODEL, ALERTS, DEAD_LETTER, FEATURES, GLOBAL_MODEL, SENSOR_DATA
+from fedstream.protocol import RoundModel
+from fedstream.scoring import Layout, scoring_ddl, scoring_layout, scoring_message, with_probability
+from fedstream.settings import Settings, command_help
+
+POLL_SECONDS = 0.5
+
+
+def newest_model(versions: DataFrame, layout: Layout) -> DataFrame:
+    """Return the newest message of `alert-model` (value, offset) as one row of one struct, null for another layout."""
+    newest = versions.agg(F.max_by("value", "offset").cast("STRING").alias("value"))
+    return newest.select(F.from_json("value", scoring_ddl(layout)).alias("served"))
+
+
+def score_readings(readings: DataFrame, served: DataFrame, layout: Layout, threshold: float) -> DataFrame:
+    """Turn parsed readings into (topic, key, value): scores for `alerts`, the bad readings for `dead-letter`.
+
+    The key says where the reading stands (topic/partition/offset), so that one scored twice is seen to be the same.
+    """
+    scored = with_probability(readings.withColumn("served", served.scalar()), layout, FEATURES)
+    is_good = F.col("reason").isNull()
+    place = F.concat_ws("/", "topic", "partition", "offset")
+    message = F.to_json(
+        F.struct(
+            "sensor_id",
+            "probability",
+            (F.col("probability") >= threshold).alias("alert"),
+            F.col("served.version").alias("model_version"),
+            F.col("served.run_id").alias("run_id"),
+            F.coalesce("event_time", F.unix_millis("timestamp")).alias("event_time"),
+            realtime.now_ms().alias("scored_at"),
+        )
+    )
+    return scored.select(
+        F.when(is_good, F.lit(ALERTS)).otherwise(F.lit(DEAD_LETTER)).alias("topic"),
+        F.when(is_good, place).alias("key"),
+        F.when(is_good, message).otherwise(streams.dead_letter(realtime.now_ms())).alias("value"),
+    )
+
+
+def wait_for_model(newest: Callable[[float], RoundModel | None], timeout_seconds: float) -> RoundModel:
+    """Return the newest global model; wait for the first one, however long the cloud takes, and say so now and then."""
+    said_at = time.monotonic()
+    while (model := newest(POLL_SECONDS)) is None:
+        if time.monotonic() - said_at > timeout_seconds:
+            said_at = time.monotonic()
+            print(f"Alertes -> en attente du premier modèle sur {GLOBAL_MODEL} (make run-cloud ?)", flush=True)
+    return model
+
+
+def build_query(
+    spark: SparkSession, settings: Settings, topics: str, mode: str, folder: Path, layout: Layout
+) -> DataStreamWriter:
+    """Return the unstarted query, from the sensors' topics to `alerts`, for models of one layout."""
+    readings = streams.parse_readings(realtime.read_topics(spark, settings, topics, mode), settings)
+    served = newest_model(streams.read_history(spark, settings, ALERT_MODEL), layout)
+    scores = score_readings(readings, served, layout, settings.decision_threshold)
+    return realtime.build_query(scores, "alerts", folder, settings, mode)
+
+
+def follow_models(
+    query: StreamingQuery,
+    model: RoundModel,
+    newest: Callable[[float], RoundModel | None],
+    publish: Callable[[RoundModel], None],
+) -> RoundModel:
+    """Publish each new version for the running query; return the first one that this query cannot take over.
+
+    Raises:
+        pyspark.errors.StreamingQueryException: the query failed.
+    """
+    layout = scoring_layout(model)
+    while not query.awaitTermination(POLL_SECONDS):
+        found = newest(0)
+        if found and (found.run_id, found.version) != (model.run_id, model.version):
+            model = found
+            if scoring_layout(model) != layout:
+                print(f"Alertes -> la version {model.version} a une autre forme : nouvelle requête", flush=True)
+                break
+            publish(model)
+            print(f"Alertes -> version {model.version} : en service à la fin de l'intervalle", flush=True)
+    return model
+
+
+@click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--topic", "topics", default=f"{SENSOR_DATA}-node-.*", show_default=True, help="Topics, or a pattern.")
+@click.option("--mode", type=click.Choice(realtime.MODES), default=realtime.MODES[0], show_default=True)
+def main(topics: str, mode: str) -> None:
+    """Score readings until it is stopped."""
+    settings = Settings.from_env(os.environ)
+    wanted = [] if "*" in topics else topics.split(",")
+    kafka.ensure_topics(settings, [*wanted, GLOBAL_MODEL, ALERT_MODEL, ALERTS, DEAD_LETTER])
+    send = kafka.connect_publisher(settings)
+    spark = streams.start_session("Alerts", settings)
+    mode = realtime.usable_mode(mode, realtime.count_slots(spark), kafka.count_partitions(settings, topics))
+    newest = kafka.follow_models(settings)
+    model = wait_for_model(newest, settings.wait_timeout_seconds)
+    folder = settings.checkpoint_dir / "alerts" / topics.replace("*", "_")[:100]
+
+    def publish(model: RoundModel) -> None:
+        send(ALERT_MODEL, "alerts", scoring_message(model))
+
+    while True:
+        layout = scoring_layout(model)
+        publish(model)
+        query = build_query(spark, settings, topics, mode, folder, layout).start()
+        print(f"Alertes prêtes ({mode}) : {topics} -> {ALERTS}, version {model.version}", flush=True)
+        model = follow_models(query, model, newest, publish)
+        query.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""The jobs of real-time mode, as tables: squares over Kafka and alerts, and what becomes of their bad records."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from pyspark.sql import Row, SparkSession
+
+from fedstream import realtime
+from fedstream.messages import label_of, to_json
+from fedstream.models import make_model
+from fedstream.protocol import RoundModel
+from fedstream.scoring import LARGEST_MODEL, scoring_layout, scoring_message
+from fedstream.settings import SettingError, Settings
+from fedstream.streams import parse_readings
+from fedstream.training import Scaler
+
+RECORDS_DDL = "key BINARY, value BINARY, topic STRING, partition INT, offset BIGINT, timestamp TIMESTAMP"
+
+
+def sent(rows: list[Row], topic: str) -> list[tuple[Any, dict[str, Any]]]:
+    """Return what goes to a topic: (key, message)."""
+    return [(row.key, json.loads(row.value)) for row in rows if row.topic == topic]
+
+
+# --- squares
+
+# 3037000499 is the largest n whose square is below 2^63: sqrt(2^63 - 1) is 3037000499.97.
+SQUARES = {
+    b'{"n":59}': 3481,
+    b'{"n":0}': 0,
+    b'{"n":-7}': 49,
+    b'{"n": 59}': 3481,
+    b' {"n" : 12 } ': 144,
+    b'{"n":5,"more":"x"}': 25,
+    b'{"more":{"n":1},"n":6}': 36,
+    b'{"n":3037000499}': 9_223_372_030_926_249_001,
+    b'{"n":-3037000499}': 9_223_372_030_926_249_001,
+}
+NO_SQUARES = {
+    b'{"n":3037000500}': "does not fit 64 bits",
+    b'{"n":-9223372036854775808}': "does not fit 64 bits",
+    b'{"n":9223372036854775808}': "whole number of 64 bits",
+    b'{"n":+5}': "whole number",
+    b'{"n":007}': "whole number",
+    b'{"n":1.5}': "whole number",
+    b'{"n":"59"}': "whole number",
+    b'{"n":true}': "whole number",
+    b'{"n":null}': "whole number",
+    b'{"n":}': "whole number",
+    b'{"m":59}': "whole number",
+    b'[{"n":59}]': "whole number",
+    b'{"n":59}{"n":60}': "whole number",
+    b'{"n":59} garbage': "whole number",
+    b"59": "whole number",
+    b"hello": "whole number",
+    b"": "whole number",
+    None: "whole number",
+    b"\xff\xfe": "whole number",
+    b'{"n":1' + b" " * 100 + b"}": "longer than MAX_VALUE_BYTES=100",
+}
+
+
+@pytest.fixture(scope="module")
+def squared(script, spark) -> dict[bytes | None, Row]:
+    """Return what becomes of each record, computed in one job."""
+    squares = script("realtime/squares.py")
+    values = [*SQUARES, *NO_SQUARES]
+    records = [
+        (bytearray(b"k%d" % i), v if v is None else bytearray(v), "numbers", 0, i, None) for i, v in enumerate(values)
+    ]
+    frame = squares.square_numbers(spark.createDataFrame(records, RECORDS_DDL), "out", max_value_bytes=100)
+    return dict(zip(values, frame.collect(), strict=True))
+
+
+@pytest.mark.parametrize("value", SQUARES, ids=lambda value: value.decode())
+def test_a_number_comes_out_with_its_square_and_its_key(squared, value):
+    row = squared[value]
+    assert row.topic == "out"
+    assert json.loads(row.value) == {"n": json.loads(value)["n"], "square": SQUARES[value]}
+    assert json.loads(value)["n"] ** 2 == SQUARES[value]
+    assert bytes(row.key) == b"k%d" % list(SQUARES).index(value)
+
+
+@pytest.mark.parametrize("value", NO_SQUARES, ids=lambda value: str(value)[:30])
+def test_what_has_no_square_is_kept_with_the_reason(squared, value):
+    row = squared[value]
+    assert (row.topic, row.key) == ("dead-letter", None)
+    letter = json.loads(row.value)
+    assert NO_SQUARES[value] in letter["reason"]
+    assert (letter["topic"], letter["partition"]) == ("numbers", 0)
+    assert letter["offset"] == len(SQUARES) + list(NO_SQUARES).index(value)
+    assert letter["value"] == (None if value is None else base64.b64encode(value).decode())
+    assert abs(letter["time"] / 1000 - time.time()) < 600
+
+
+# --- the mode
+
+
+@pytest.mark.parametrize(("slots", "partitions", "mode"), [(2, 2, "real-time"), (2, 3, "micro-batch")])
+def test_without_a_slot_for_each_partition_there_is_no_real_time_mode(capsys, slots, partitions, mode):
+    assert realtime.usable_mode("real-time", slots, partitions) == mode
+    assert ("3 partitions pour 2 slot(s)" in capsys.readouterr().out) == (mode == "micro-batch")
+    assert realtime.usable_mode("micro-batch", slots, partitions) == "micro-batch"
+
+
+# --- alerts
+
+ARCHITECTURES = {
+    "logistic": ("logistic", {}),
+    "mlp": ("mlp", {}),
+    "two layers": ("mlp", {"hidden_units": "5,3"}),
+}
+
+
+def served_model(name: str, scaler: Scaler | None = None, version: int = 4) -> RoundModel:
+    """Return a model with arrays drawn at random: no zeros, and outputs on both sides of one half."""
+    kind, options = ARCHITECTURES[name]
+    random = np.random.default_rng(5)
+    arrays = {
+        each: random.normal(0, 1.5, array.shape) for each, array in make_model(kind, options).initial_arrays(1).items()
+    }
+    return RoundModel("run-1", 9, version, kind, "sync", arrays, scaler)
+
+
+def score(script, spark: SparkSession, model: RoundModel, versions: list[RoundModel], values: list[bytes]) -> list[Row]:
+    """Return what the job makes of readings, after these versions have come onto `alert-model`."""
+    alerts = script("realtime/alerts.py")
+    layout = scoring_layout(model)
+    history = spark.createDataFrame(
+        [(bytearray(to_json(scoring_message(each))), i) for i, each in enumerate(versions)],
+        "value BINARY, offset BIGINT",
+    )
+    records = [(None, bytearray(v), "sensor-data-node-3", 1, i, None) for i, v in enumerate(values)]
+    readings = parse_readings(spark.createDataFrame(records, RECORDS_DDL), Settings())
+    return alerts.score_readings(readings, alerts.newest_model(history, layout), layout, 0.5).collect()
+
+
+def readings(number: int) -> list[dict[str, Any]]:
+    """Return readings within and beyond the simulated ranges."""
+    random = np.random.default_rng(8)
+    pairs = zip(random.normal(75, 12, number).tolist(), np.abs(random.normal(0.06, 0.05, number)).tolist(), strict=True)
+    return [
+        {"sensor_id": "s", "temperature": t, "vibration": v, "label": label_of(t, v), "event_time": 7} for t, v in pairs
+    ]
+
+
+@pytest.mark.parametrize("scaler", [Scaler((75.0, 0.06), (9.0, 0.03)), None], ids=["scaled", "as it is"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_probability_is_that_of_the_python_model(script, spark, name, scaler):
+    model, given = served_model(name, scaler), readings(200)
+    rows = score(script, spark, model, [model], [to_json(reading) for reading in given])
+    kind, options = ARCHITECTURES[name]
+    x = np.array([[reading["temperature"], reading["vibration"]] for reading in given])
+    expected = make_model(kind, options).predict(model.arrays, scaler.apply(x) if scaler else x)[:, 1]
+    found = [message["probability"] for _, message in sent(rows, "alerts")]
+    assert np.abs(np.array(found) - expected).max() < 1e-9
+    assert [message["alert"] for _, message in sent(rows, "alerts")] == (expected >= 0.5).tolist()
+    if scaler:
+        assert expected.std() > 0.05  # not all the same
+
+
+def test_an_alert_has_the_fields_of_the_contract_and_tells_its_reading(script, spark):
+    model, before = served_model("mlp", SCALER, version=5), time.time()
+    first, second = readings(2)
+    rows = score(script, spark, model, [model], [to_json(first), to_json({**second, "event_time": 12})])
+    (key, message), (other_key, other) = sent(rows, "alerts")
+    assert (key, other_key) == ("sensor-data-node-3/1/0", "sensor-data-node-3/1/1")
+    assert set(message) == {"sensor_id", "probability", "alert", "model_version", "run_id", "event_time", "scored_at"}
+    assert (message["sensor_id"], message["model_version"], message["run_id"]) == ("s", 5, "run-1")
+    assert (message["event_time"], other["event_time"]) == (7, 12)
+    assert before - 1 <= message["scored_at"] / 1000 <= time.time() + 1
+
+
+SCALER = Scaler((75.0, 0.06), (9.0, 0.03))
+
+
+def test_the_newest_version_is_in_service(script, spark):
+    old, new = served_model("mlp", SCALER, version=5), served_model("mlp", None, version=6)
+    rows = score(script, spark, new, [old, new], [to_json(reading) for reading in readings(3)])
+    assert {message["model_version"] for _, message in sent(rows, "alerts")} == {6}
+
+
+def test_a_bad_reading_is_kept_and_gets_no_probability(script, spark):
+    model = served_model("logistic", SCALER)
+    rows = score(script, spark, model, [model], [b"hello", to_json(readings(1)[0])])
+    ((_, letter),) = sent(rows, "dead-letter")
+    assert (letter["offset"], base64.b64decode(letter["value"])) == (0, b"hello")
+    assert "not one JSON object" in letter["reason"]
+    assert len(sent(rows, "alerts")) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "shapes"),
+    [
+        ("logistic", {"coef": (3, 2), "intercept": (3,)}),
+        ("mlp", {"coefs_0": (2, 4), "intercepts_0": (4,), "coefs_1": (4, 3), "intercepts_1": (3,)}),
+        ("mlp", {"coefs_0": (2, 700), "intercepts_0": (700,), "coefs_1": (700, 1), "intercepts_1": (1,)}),
+        ("examples.own_model:Own", {"means": (2,)}),
+    ],
+    ids=["three classes", "an MLP of three classes", "too large", "a class of one's own"],
+)
+def test_a_model_that_is_no_column_expression_is_refused(kind, shapes):
+    model = RoundModel("run-1", 1, 1, kind, "sync", {name: np.ones(shape) for name, shape in shapes.items()})
+    with pytest.raises(SettingError, match=f"MODEL is '{kind}'.*at most {LARGEST_MODEL} weights"):
+        scoring_layout(model)
+
+
+def test_every_weight_is_asked_for_once_however_many_readings_there_are(script, spark):
+    """The plan reads the model once, not once for each of its weights."""
+    alerts: ModuleType = script("realtime/alerts.py")
+    model = served_model("two layers", SCALER)
+    layout = scoring_layout(model)
+    history = spark.createDataFrame([(bytearray(to_json(scoring_message(model))), 0)], "value BINARY, offset BIGINT")
+    frame = spark.createDataFrame([(None, bytearray(b"{}"), "t", 0, 0, None)], RECORDS_DDL)
+    scores = alerts.score_readings(parse_readings(frame, Settings()), alerts.newest_model(history, layout), layout, 0.5)
+    plan = scores._jdf.queryExecution().executedPlan().toString()
+    assert plan.count("max_by(value") in (1, 2)  # once, or in two steps: never for each weight

@@ -1,0 +1,87 @@
+"""Real-time mode on the real stack: squares over Kafka and alerts, exact, and whole after a crash."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+
+import numpy as np
+
+from fedstream.models import make_model
+from fedstream.protocol import RoundModel
+from tests.stack.conftest import Stack, eventually
+from tests.stack.test_rounds import QUICK, send_readings
+
+NUMBERS = 3000
+
+
+def squares(stack: Stack) -> Counter[int]:
+    """Return how often each number has come out, and check each square."""
+    found = stack.messages("squares")
+    assert all(message["square"] == message["n"] ** 2 for message in found)
+    return Counter(message["n"] for message in found)
+
+
+def test_each_number_comes_out_with_its_square_though_the_driver_is_killed(stack: Stack) -> None:
+    stack.make("run-squares-kafka")
+    stack.send("numbers", b"hello", *(b'{"n":%d}' % n for n in range(1000, 1000 + NUMBERS // 2)))
+    eventually("half of the numbers", lambda: len(squares(stack)), lambda seen: seen >= NUMBERS // 2)
+    stack.kill("squares-kafka")
+    stack.send("numbers", *(b'{"n":%d}' % n for n in range(1000 + NUMBERS // 2, 1000 + NUMBERS)))
+    eventually("all numbers", lambda: len(squares(stack)), lambda seen: seen == NUMBERS)
+    assert set(squares(stack)) == set(range(1000, 1000 + NUMBERS))
+    letters = [each for each in stack.messages("dead-letter") if each["topic"] == "numbers"]
+    assert {base64.b64decode(each["value"]) for each in letters} == {b"hello"}
+    # A restart repeats what was not committed: from the first batch on here, never more than twice.
+    assert max(squares(stack).values()) <= 2
+
+
+def test_the_bridge_passes_the_sockets_numbers_on(stack: Stack) -> None:
+    before = stack.end_offset("numbers")
+    stack.make("run-bridge")
+    eventually("numbers of the socket", lambda: stack.end_offset("numbers"), lambda seen: seen >= before + 3)
+    numbers = [message["n"] for message in stack.messages("numbers", before)]
+    assert all(1 <= n <= 100 for n in numbers)
+    eventually("their squares", lambda: squares(stack), lambda seen: set(numbers) <= set(seen))
+    stack.stop("bridge")
+    stack.stop("squares-kafka")
+
+
+def test_each_reading_is_scored_by_the_model_in_service_though_the_driver_is_killed(stack: Stack) -> None:
+    stack.make("-j2", "run-fog", "run-cloud", **QUICK)
+    send_readings(stack, 2000, seed=11)
+    eventually("a model", lambda: len(stack.rounds()), lambda seen: seen >= 2)
+    stack.make("run-alerts")
+
+    def readings() -> dict[str, dict]:
+        topics = ("sensor-data-node-1", "sensor-data-node-2")
+        return {f"{t}/0/{record.offset}": record.value for t in topics for record in stack.records(t)}
+
+    def scored() -> set[str]:
+        return {record.key.decode() for record in stack.records("alerts")}
+
+    eventually("all readings scored", lambda: len(set(readings()) - scored()), lambda missing: missing == 0)
+    stack.kill("alerts")
+    send_readings(stack, 2000, seed=12)  # which bring new versions, too
+    eventually("all readings scored", lambda: len(set(readings()) - scored()), lambda missing: missing == 0)
+    send_readings(stack, 2, seed=13)
+    newest = stack.rounds()[-1]["version"]
+
+    def is_in_service() -> bool:
+        send_readings(stack, 2, seed=14)
+        return any(message["model_version"] >= newest for message in stack.messages("alerts"))
+
+    eventually("the newest version in service", is_in_service, lambda seen: seen)
+    known, mlp = readings(), make_model("mlp", {})
+    models = {model["version"]: RoundModel.from_message(model) for model in stack.rounds()}
+    records = [(record.key.decode(), json.loads(record.value)) for record in stack.records("alerts")]
+    assert len({message["model_version"] for _, message in records}) >= 2
+    for version in {message["model_version"] for _, message in records}:
+        chosen = [(key, message) for key, message in records if message["model_version"] == version]
+        values = [json.loads(known[key]) for key, _ in chosen]
+        x = np.array([[value["temperature"], value["vibration"]] for value in values])
+        model = models[version]
+        assert model.scaler
+        expected = mlp.predict(model.arrays, model.scaler.apply(x))[:, 1]
+        assert np.abs(expected - [message["probability"] for _, message in chosen]).max() < 1e-9
