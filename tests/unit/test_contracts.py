@@ -240,3 +240,10 @@ def test_the_program_of_a_command_exists(command):
         assert (ROOT / f"{arguments[1].replace('.', '/')}.py").is_file()
     else:
         assert (ROOT / (arguments[0] if program == "python" else program)).is_file()
+
+
+def test_the_images_hold_every_job():
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    scripts = re.findall(r"\b([\w-]+)/\w+\.py\b", (ROOT / "spark_cluster/start-job.sh").read_text())
+    assert len(scripts) >= 7
+    assert set(scripts) <= kept
