@@ -43,6 +43,7 @@ def start_session(app_name: str, settings: Settings) -> SparkSession:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s [%(levelname)s] %(message)s")
     logging.getLogger("py4j").setLevel(logging.WARNING)
     logging.getLogger("kafka").setLevel(logging.WARNING)
+    logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)  # it warns of each 0.1 s without a CPU
     return SparkSession.builder.appName(app_name).getOrCreate()
 
 
