@@ -4,8 +4,9 @@
                   --> [updates of the round]       --> Flower strategy          --> global-model (key MODEL)
     round-control --> [deadlines, rollbacks]       --^                              model-versions, events
 
-Example:
+Examples:
     spark-submit cloud/aggregator.py
+    spark-submit cloud/aggregator.py --from 2026-11-22T10:00:00Z
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from fedstream import admission, kafka, messages, snapshot, streams
+from fedstream import admission, kafka, messages, registry, snapshot, streams
 from fedstream import arrays as wire
 from fedstream.console import console_table, round_table
 from fedstream.messages import BadMessage, GlobalModel, NodeUpdate
 from fedstream.model import global_weight, merge_updates
 from fedstream.models import Model, make_model
+from fedstream.position import Position, now_ms, start_option
 from fedstream.protocol import RoundModel
 from fedstream.rounds import Federation
 from fedstream.settings import Settings, command_help, parse_options
@@ -217,7 +219,8 @@ def deadline_timer(
 
 
 @click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
-def main() -> None:
+@start_option
+def main(start: Position | None) -> None:
     """Run the aggregator until it is stopped."""
     settings = Settings.from_env(os.environ)
     model = opener = None
@@ -227,22 +230,16 @@ def main() -> None:
     kafka.ensure_topics(settings, [*kafka.ROUND_TOPICS, messages.DEAD_LETTER])
     publish = kafka.connect_publisher(settings)
     spark = streams.start_session("CloudAggregator", settings)
-    state = BatchState(settings.checkpoint_dir / "cloud", initial={"latest": {}, "federation": None, "outbox": []})
+    folder = settings.checkpoint_dir / "cloud" / (f"from-{start}" if start else "")
+    state = BatchState(folder, initial={"latest": {}, "federation": None, "outbox": []})
     if model:
-        last = None if state.value["federation"] else kafka.follow_models(settings)(0)
+        last = None if state.value["federation"] else registry.follow_models(settings)(0)
         opener = functools.partial(open_federation, settings=settings, model=model, last=last)
     arm_deadline = deadline_timer(settings, publish)
     arm_deadline(state.value["federation"])
-    query = build_query(
-        streams.read_topic(spark, settings, TOPICS, settings.max_updates_per_trigger),
-        state,
-        settings,
-        opener,
-        publish,
-        lambda rejected: streams.write_dead_letters(rejected, settings),
-        lambda: time.time_ns() // 1_000_000,
-        arm_deadline,
-    )
+    records = streams.read_topic(spark, settings, TOPICS, settings.max_updates_per_trigger, start)
+    reject = functools.partial(streams.write_dead_letters, settings=settings)
+    query = build_query(records, state, settings, opener, publish, reject, now_ms, arm_deadline)
     streams.run_query(query, ready=f"Cloud prêt : {messages.MODEL_WEIGHTS} -> {messages.GLOBAL_MODEL}")
 
 

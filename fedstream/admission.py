@@ -31,8 +31,9 @@ def hear(federation: Federation, update: NodeUpdate) -> None:
         msg = f"squares is {update.squares!s:.100}; expected sums of squares, none below 0"
         raise BadMessage(msg)
     known = federation.statistics.get(update.node_id)
-    if known is None or update.samples > known.count:
-        federation.statistics[update.node_id] = Statistics(update.samples, update.sums, update.squares)
+    if known is None or update.source != known.source or update.samples > known.count:
+        statistics = Statistics(update.samples, update.sums, update.squares, update.source)
+        federation.statistics[update.node_id] = statistics
     federation.heard.setdefault(update.node_id, federation.round)
 
 

@@ -20,7 +20,7 @@ from fedstream.protocol import ModelUpdate, RoundModel
 from fedstream.registry import GLOBAL, Message, Run, read_messages
 from fedstream.settings import Settings, StackError, command_help
 from fedstream.strategies import StrategyError
-from fedstream.terminal import MEASURES, json_option, make_console, make_table, measures, run_option
+from fedstream.terminal import MEASURES, make_console, make_table, measures, run_option
 
 Place = tuple[int, int]  # partition and offset in topic model-weights
 
@@ -193,19 +193,12 @@ def compare(message: Message, arrays: Arrays) -> tuple[str, float | None]:
     return IDENTICAL if is_same else DIFFERENT, difference
 
 
-@click.command(
-    help=command_help(
-        "Aggregate a run's updates anew and compare with its versions, bit by bit.\n\n"
-        "It takes the updates from topic model-weights, and strategy, state and seed from the models. What cannot be\n"
-        "replayed is named. Exit code 1 if a version differs.\n\n"
-        "Examples:\n    fedstream replay\n    fedstream replay --run mlp-20270101T120000-ab12 --json"
-    )
-)
-@run_option
-@json_option
-def replay(run_id: str | None, is_json: bool) -> None:
-    """Replay a run."""
-    settings = Settings.from_env(os.environ)
+def print_replay(settings: Settings, run_id: str | None, is_json: bool) -> None:
+    """Aggregate a run's updates anew and print how the outcome compares with its versions.
+
+    Raises:
+        StackError: a version differs.
+    """
     run = registry.load_run(settings, run_id)
     rows = replay_run(run, settings)
     wrong = [row for row in rows if row["result"] == DIFFERENT]

@@ -14,12 +14,13 @@ import click
 from fedstream import arrays as wire
 from fedstream import export as exporting
 from fedstream import kafka, registry
-from fedstream.analysis import history, replay
+from fedstream.analysis import history
 from fedstream.curves import plot
 from fedstream.messages import GLOBAL_MODEL, ROUND_CONTROL
 from fedstream.metrics import Score
 from fedstream.protocol import check_size
 from fedstream.registry import GLOBAL, Message, Run
+from fedstream.replay import replay
 from fedstream.settings import Settings, StackError, command_help
 from fedstream.terminal import (
     MEASURES,

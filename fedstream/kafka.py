@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import re
@@ -22,11 +21,9 @@ from fedstream.messages import (
     MODEL_WEIGHTS,
     ROUND_CONTROL,
     SENSOR_DATA,
-    BadMessage,
     sensor_topic,
     to_json,
 )
-from fedstream.protocol import RoundModel, read_round_model
 from fedstream.settings import Settings, StackError
 
 # A dead letter is the original record in base64 (4/3 of its size) and some fields; no other topic takes 1.5 MB.
@@ -36,6 +33,14 @@ DEAD_LETTER_MAX_BYTES = 2 * 2**20
 ROUND_TOPICS = (MODEL_WEIGHTS, GLOBAL_MODEL, ROUND_CONTROL, MODEL_VERSIONS, EVENTS)
 
 RECORD_OVERHEAD_BYTES = 50_000  # of a message's other fields, its key and the record batch around it
+
+# Of a consumer that reads a part of a topic: nothing of an aborted transaction, and records that are gone are an error.
+HISTORY = {
+    "isolation_level": "read_committed",
+    "auto_offset_reset": "none",
+    "max_poll_records": 2000,
+    "fetch_max_bytes": 8 * 2**20,
+}
 
 
 class KafkaUnavailableError(StackError):
@@ -95,7 +100,8 @@ def connect_producer(settings: Settings, linger_ms: int = 0) -> KafkaProducer:
             **_connection_options(settings),
             delivery_timeout_ms=max(timeout_ms, 31_000),  # at least one request_timeout_ms (30 s) and the linger
             linger_ms=linger_ms,
-            max_request_size=settings.max_update_bytes + RECORD_OVERHEAD_BYTES,
+            batch_size=2**18 if linger_ms else 2**14,  # who lingers has many records, and each request has its cost
+            max_request_size=DEAD_LETTER_MAX_BYTES,
         )
     except KafkaTimeoutError as error:
         raise _unavailable(settings) from error
@@ -121,6 +127,31 @@ def connect_publisher(settings: Settings) -> Callable[[str, str, dict[str, Any]]
     return publish
 
 
+def connect_consumer(settings: Settings, **options: Any) -> KafkaConsumer:
+    """Return a consumer that belongs to no group.
+
+    Raises:
+        KafkaUnavailableError: no broker answered within `wait_timeout_seconds`.
+    """
+    options |= {"enable_auto_commit": False, "fetch_max_wait_ms": settings.fetch_max_wait_ms}
+    try:
+        return KafkaConsumer(**_connection_options(settings), **options)
+    except KafkaTimeoutError as error:
+        raise _unavailable(settings) from error
+
+
+def connect_admin(settings: Settings) -> KafkaAdminClient:
+    """Return a client that can list and make topics.
+
+    Raises:
+        KafkaUnavailableError: no broker answered within `wait_timeout_seconds`.
+    """
+    try:
+        return KafkaAdminClient(**_connection_options(settings))
+    except KafkaTimeoutError as error:
+        raise _unavailable(settings) from error
+
+
 def follow_topic(
     settings: Settings, topic: str, last: int | None = None, first: int | None = None
 ) -> Callable[[float], list[Any]]:
@@ -132,12 +163,7 @@ def follow_topic(
     Raises:
         KafkaUnavailableError: no broker answered within `wait_timeout_seconds`, or there is no such topic.
     """
-    try:
-        consumer = KafkaConsumer(
-            **_connection_options(settings), enable_auto_commit=False, fetch_max_wait_ms=settings.fetch_max_wait_ms
-        )
-    except KafkaTimeoutError as error:
-        raise _unavailable(settings) from error
+    consumer = connect_consumer(settings)
     numbers = consumer.partitions_for_topic(topic)
     if not numbers:
         msg = f"there is no topic {topic} at {settings.kafka_bootstrap_servers}; start the stack first: make up"
@@ -162,39 +188,6 @@ def follow_topic(
     return read
 
 
-def follow_models(settings: Settings) -> Callable[[float], RoundModel | None]:
-    """Return `newest(timeout_seconds)`: the newest model that opens a round, None before the first.
-
-    A call takes in what has come, and waits up to the timeout if nothing has. A model that cannot be read is skipped.
-    """
-    newest = None
-    last: int | None = 100
-    while True:  # most records are running weights: look back farther until a model is found
-        read = follow_topic(settings, GLOBAL_MODEL, last)
-        records = read(0)
-        if last is None or any(_round_model(record) for record in records):
-            break
-        last = last * 100 if last < 10_000 else None
-
-    def look(timeout_seconds: float) -> RoundModel | None:
-        nonlocal newest
-        for record in [*records, *read(0 if records else timeout_seconds)]:
-            newest = _round_model(record) or newest
-        records.clear()
-        return newest
-
-    return look
-
-
-def _round_model(record: Any) -> RoundModel | None:
-    try:
-        return read_round_model(record.value)
-    except BadMessage as error:
-        where = f"{record.topic}[{record.partition}]@{record.offset}"
-        logging.getLogger(__name__).warning("unusable model at %s: %s", where, error)
-        return None
-
-
 def ensure_topics(settings: Settings, names: Iterable[str]) -> list[str]:
     """Create the topics that are missing, wait until each has a leader, and return those that were created.
 
@@ -203,29 +196,10 @@ def ensure_topics(settings: Settings, names: Iterable[str]) -> list[str]:
     """
     timeout_ms = int(settings.wait_timeout_seconds * 1000)
     names = list(names)
-    try:
-        admin = KafkaAdminClient(**_connection_options(settings))
-    except KafkaTimeoutError as error:
-        raise _unavailable(settings) from error
-    with admin:
+    with connect_admin(settings) as admin:
         missing = sorted(set(names) - set(admin.list_topics()))
         for name in missing:
-            topic: dict[str, Any] = {"num_partitions": settings.topic_partitions, "replication_factor": 1}
-            limit = str(settings.max_update_bytes + RECORD_OVERHEAD_BYTES)
-            if name == DEAD_LETTER:
-                topic["configs"] = {"max.message.bytes": str(DEAD_LETTER_MAX_BYTES)}
-            elif name in (MODEL_WEIGHTS, GLOBAL_MODEL, ROUND_CONTROL):
-                topic["configs"] = {"max.message.bytes": limit}
-            elif name == MODEL_VERSIONS:
-                topic["configs"] = {"max.message.bytes": limit, "cleanup.policy": "compact"}
-            elif name == ALERT_MODEL:  # short, as it is read whole at each interval
-                topic["num_partitions"] = 1
-                topic["configs"] = {
-                    "max.message.bytes": limit,
-                    "cleanup.policy": "compact",
-                    "segment.ms": "60000",
-                    "min.cleanable.dirty.ratio": "0.01",
-                }
+            topic = {"num_partitions": settings.topic_partitions, "replication_factor": 1} | _own(name, settings)
             try:
                 admin.create_topics({name: topic})
             except TopicAlreadyExistsError:
@@ -238,20 +212,25 @@ def ensure_topics(settings: Settings, names: Iterable[str]) -> list[str]:
     return missing
 
 
-def count_partitions(settings: Settings, topics: str) -> int:
-    """Return how many partitions topics (`a,b`, or a pattern with `*`) have now.
+def _own(name: str, settings: Settings) -> dict[str, Any]:
+    """Return what is not as usual about a topic."""
+    configs = {"max.message.bytes": str(settings.max_update_bytes + RECORD_OVERHEAD_BYTES)}
+    if name == DEAD_LETTER:
+        return {"configs": {"max.message.bytes": str(DEAD_LETTER_MAX_BYTES)}}
+    if name in (MODEL_WEIGHTS, GLOBAL_MODEL, ROUND_CONTROL):
+        return {"configs": configs}
+    if name == MODEL_VERSIONS:
+        return {"configs": configs | {"cleanup.policy": "compact"}}
+    if name == ALERT_MODEL:  # kept short, as it is read whole at each interval
+        short = {"cleanup.policy": "compact", "segment.ms": "60000", "min.cleanable.dirty.ratio": "0.01"}
+        return {"num_partitions": 1, "configs": configs | short}
+    return {}
 
-    Raises:
-        KafkaUnavailableError: no broker answered within `wait_timeout_seconds`.
-    """
-    try:
-        admin = KafkaAdminClient(**_connection_options(settings))
-    except KafkaTimeoutError as error:
-        raise _unavailable(settings) from error
-    with admin:
-        known = admin.list_topics()
-        names = [name for name in known if re.fullmatch(topics, name)] if "*" in topics else topics.split(",")
-        return sum(len(topic["partitions"]) for topic in admin.describe_topics(names))
+
+def partitions_of(consumer: Any, topics: str) -> list[TopicPartition]:
+    """Return the partitions that topics (`a,b`, or a pattern with `*`) have now; a topic that is not there has none."""
+    names = [name for name in consumer.topics() if re.fullmatch(topics, name)] if "*" in topics else topics.split(",")
+    return [TopicPartition(name, number) for name in names for number in consumer.partitions_for_topic(name) or ()]
 
 
 def stack_topics(nodes: int) -> list[str]:

@@ -65,6 +65,7 @@ class NodeUpdate:
 
     `rejected` counts the node's records that went to `dead-letter` instead. `sums` and `squares` (of temperatures in
     °C and vibrations in g) are what the cloud needs of the `samples` readings to scale features alike on all nodes.
+    `source` says what was counted, where that is not all of the node's own topic.
     """
 
     node_id: str
@@ -73,10 +74,12 @@ class NodeUpdate:
     rejected: int = 0
     sums: tuple[float, ...] = ()
     squares: tuple[float, ...] = ()
+    source: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the message of topic `model-weights`."""
-        return self.headline() | ({"sums": list(self.sums), "squares": list(self.squares)} if self.sums else {})
+        sums = {"sums": list(self.sums), "squares": list(self.squares)} if self.sums else {}
+        return self.headline() | sums | ({"source": self.source} if self.source else {})
 
     def headline(self) -> dict[str, Any]:
         """Return what a person wants to see of it."""
@@ -109,6 +112,7 @@ class NodeUpdate:
             rejected=read_count({"rejected": 0, **message}, "rejected", low=0),
             sums=sums,
             squares=squares,
+            source=read_field({"source": "", **message}, "source", str, "a string"),
         )
 
 

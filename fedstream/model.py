@@ -48,13 +48,13 @@ def merge_updates(latest: dict[str, NodeUpdate], arrived: Collection[NodeUpdate]
     """Return the latest update of each node and how many of the arrived ones were not newer than what was known.
 
     A node's `samples` only ever grows, so of two updates the one with more samples is the later one: an update that
-    arrives twice, or after a later one, changes nothing.
+    arrives twice, or after a later one, changes nothing. A node that counts from another source starts anew.
     """
     merged = dict(latest)
     stale = 0
     for update in arrived:
         known = merged.get(update.node_id)
-        if known is None or update.samples > known.samples:
+        if known is None or update.source != known.source or update.samples > known.samples:
             merged[update.node_id] = update
         else:
             stale += 1

@@ -6,6 +6,7 @@ the end of an interval only, so that a crash repeats up to an interval's records
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -13,6 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from fedstream import kafka, streams
+from fedstream.position import Position
 from fedstream.settings import Settings
 
 MODES = ("real-time", "micro-batch")
@@ -31,6 +33,16 @@ def count_slots(spark: SparkSession) -> int:
     return int(spark.sparkContext.getConf().get("spark.cores.max") or spark.sparkContext.defaultParallelism)
 
 
+def count_partitions(settings: Settings, topics: str) -> int:
+    """Return how many partitions topics (`a,b`, or a pattern with `*`) have now.
+
+    Raises:
+        KafkaUnavailableError: no broker answered within `wait_timeout_seconds`.
+    """
+    with closing(kafka.connect_consumer(settings)) as consumer:
+        return len(kafka.partitions_of(consumer, topics))
+
+
 def usable_mode(wanted: str, slots: int, partitions: int) -> str:
     """Return the mode to run in: the wanted one, or micro-batch where real-time mode would wait for slots for ever."""
     if wanted != "real-time" or slots >= partitions:
@@ -43,10 +55,12 @@ def usable_mode(wanted: str, slots: int, partitions: int) -> str:
     return "micro-batch"
 
 
-def read_topics(spark: SparkSession, settings: Settings, topics: str, mode: str, **options: str) -> DataFrame:
+def read_topics(
+    spark: SparkSession, settings: Settings, topics: str, mode: str, start: Position | None = None
+) -> DataFrame:
     """Return the stream of topics' records as `streams.read_topic` does; real-time mode takes no bound on a batch."""
     bound = None if mode == "real-time" else settings.max_offsets_per_trigger
-    return streams.read_topic(spark, settings, topics, bound, **options)
+    return streams.read_topic(spark, settings, topics, bound, start)
 
 
 def build_query(messages: DataFrame, name: str, folder: Path, settings: Settings, mode: str) -> DataStreamWriter:

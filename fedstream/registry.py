@@ -7,7 +7,7 @@ had not seen. So how good a version is stands in the message of a later round.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from fedstream.messages import (
     read_json_object,
 )
 from fedstream.metrics import Score
+from fedstream.protocol import RoundModel, read_round_model
 from fedstream.settings import Settings, StackError
 
 Message = dict[str, Any]
@@ -112,6 +113,39 @@ def load_run(settings: Settings, run_id: str | None = None) -> Run:
     """
     versions, models = (read_messages(kafka.follow_topic(settings, each)(0)) for each in (MODEL_VERSIONS, GLOBAL_MODEL))
     return pick_run(read_runs(versions, models), run_id)
+
+
+def follow_models(settings: Settings) -> Callable[[float], RoundModel | None]:
+    """Return `newest(timeout_seconds)`: the newest model that opens a round, None before the first.
+
+    A call takes in what has come, and waits up to the timeout if nothing has. A model that cannot be read is skipped.
+    """
+    newest = None
+    last: int | None = 100
+    while True:  # most records are running weights: look back farther until a model is found
+        read = kafka.follow_topic(settings, GLOBAL_MODEL, last)
+        records = read(0)
+        if last is None or any(_round_model(record) for record in records):
+            break
+        last = last * 100 if last < 10_000 else None
+
+    def look(timeout_seconds: float) -> RoundModel | None:
+        nonlocal newest
+        for record in [*records, *read(0 if records else timeout_seconds)]:
+            newest = _round_model(record) or newest
+        records.clear()
+        return newest
+
+    return look
+
+
+def _round_model(record: Any) -> RoundModel | None:
+    try:
+        return read_round_model(record.value)
+    except BadMessage as error:
+        where = f"{record.topic}[{record.partition}]@{record.offset}"
+        logging.getLogger(__name__).warning("unusable model at %s: %s", where, error)
+        return None
 
 
 def find(run: Run, version: int) -> Message:

@@ -13,6 +13,7 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from fedstream import kafka
 from fedstream.messages import DEAD_LETTER, READING_DDL, READING_FIELDS
+from fedstream.position import Position, start_options
 from fedstream.settings import Settings, StackError
 
 # What json.dumps makes of a good reading, with or without spaces: ASCII, nothing escaped, numbers that every reader of
@@ -67,10 +68,18 @@ def _wait_for_master(master: str, timeout_seconds: float) -> None:
 
 
 def read_topic(
-    spark: SparkSession, settings: Settings, topics: str, max_records: int | None, **options: str
+    spark: SparkSession,
+    settings: Settings,
+    topics: str,
+    max_records: int | None,
+    start: Position | None = None,
+    **options: str,
 ) -> DataFrame:
-    """Return the stream of topics' records: (key, value, topic, partition, offset, timestamp, timestampType)."""
-    source = kafka.source_options(settings, topics, max_records) | options
+    """Return the stream of topics' records: (key, value, topic, partition, offset, timestamp, timestampType).
+
+    Without a checkpoint it starts from the position, or from the first record.
+    """
+    source = kafka.source_options(settings, topics, max_records) | start_options(settings, topics, start) | options
     return spark.readStream.format("kafka").options(**source).load()
 
 

@@ -23,11 +23,15 @@ _LARGEST = 1e300  # so that the sum of many nodes' numbers stays finite
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a node tells of its features: the number of readings, and each feature's sum and sum of squares."""
+    """What a node tells of its features: the number of readings, and each feature's sum and sum of squares.
+
+    `source` says which readings these are (`NodeUpdate.source`).
+    """
 
     count: int
     sums: Numbers
     squares: Numbers
+    source: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the statistics as JSON values."""
@@ -45,7 +49,7 @@ class Statistics:
         if type(count) is not int or not 0 <= count < 2**63:
             msg = f"count is {count!r:.100}; expected a whole number from 0 to 2^63 - 1"
             raise BadMessage(msg)
-        return cls(count, sums, squares)
+        return cls(count, sums, squares, str(message.get("source", "")))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ Examples:
     spark-submit fog/fog_node.py --node 2 --topic sensor-data --sensors node-2,s1
     spark-submit fog/fog_node.py --node 1-50
     spark-submit fog/fog_node.py --topic 'sensor-data-node-.*'
+    spark-submit fog/fog_node.py --node 1 --from 2026-11-22T10:00:00Z
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from fedstream import kafka, messages, streams, trainer
+from fedstream import kafka, messages, registry, streams, trainer
 from fedstream.messages import NodeUpdate
 from fedstream.model import Totals
+from fedstream.position import Position, now_ms, start_option
 from fedstream.protocol import RoundModel
 from fedstream.settings import SettingError, Settings, StackError, command_help
 from fedstream.state import BatchState
@@ -156,7 +158,7 @@ def round_waiter(settings: Settings) -> Callable[[Callable[[RoundModel], bool]],
     Raises:
         SettingError: raised by the wait if the run's model is not this node's.
     """
-    newest = kafka.follow_models(settings)
+    newest = registry.follow_models(settings)
 
     def wait(is_next: Callable[[RoundModel], bool]) -> RoundModel:
         said_at = time.monotonic()
@@ -196,7 +198,8 @@ def parse_nodes(text: str) -> list[int]:
 @click.option("--node", "nodes", callback=lambda _, __, text: parse_nodes(text) if text else [], help="1, 1-50 or 1,3.")
 @click.option("--topic", help="Topic to read, or a pattern with *. [default: sensor-data-node-N of each node]")
 @click.option("--sensors", help="On a shared topic: the node's sensors, separated by commas. [default: node-N]")
-def main(nodes: list[int], topic: str | None, sensors: str | None) -> None:
+@start_option
+def main(nodes: list[int], topic: str | None, sensors: str | None, start: Position | None) -> None:
     """Run one or more fog nodes until they are stopped."""
     settings = Settings.from_env(os.environ)
     is_pattern = topic is not None and "*" in topic
@@ -207,31 +210,28 @@ def main(nodes: list[int], topic: str | None, sensors: str | None) -> None:
     topics = topic or ",".join(own_topics)
     is_shared = not is_pattern and topics.split(",") != own_topics
     name = f"fog-{nodes[0]}" if len(nodes) == 1 else f"fog-{nodes[0]}-{nodes[-1]}" if nodes else "fog-all"
-    folder = settings.checkpoint_dir / name / topics.replace("*", "_")[:100]
-
+    folder = settings.checkpoint_dir / name / topics.replace("*", "_")[:100] / (f"from-{start}" if start else "")
+    source = " ".join([topics] * is_shared + [f"from {start}"] * bool(start))
     wanted = [] if is_pattern else topics.split(",")
     kafka.ensure_topics(settings, [*wanted, *kafka.ROUND_TOPICS, messages.DEAD_LETTER])
-    publish = functools.partial(kafka.connect_publisher(settings), messages.MODEL_WEIGHTS)
+    send = kafka.connect_publisher(settings)
     spark = streams.start_session(f"FogNode{name.removeprefix('fog-')}", settings)
 
+    def publish(node_id: str, update: dict[str, Any]) -> None:
+        send(messages.MODEL_WEIGHTS, node_id, update | ({"source": source} if source else {}))
+
     def read(max_records: int, **options: str) -> DataFrame:
-        readings = streams.parse_readings(streams.read_topic(spark, settings, topics, max_records, **options), settings)
+        records = streams.read_topic(spark, settings, topics, max_records, start, **options)
+        readings = streams.parse_readings(records, settings)
         if not is_shared:
             return node_of_topic(readings)
         own = sensors.split(",") if sensors else []
         return node_of_sensor(readings, {name: nodes[0] for name in own} or {f"node-{node}": node for node in nodes})
 
     state = BatchState(folder, initial={"totals": {}, "changed": []})
-    queries = [
-        build_query(
-            read(settings.max_offsets_per_trigger),
-            name,
-            state,
-            publish,
-            lambda rejected: streams.write_dead_letters(rejected, settings),
-            settings.trigger_interval_ms,
-        )
-    ]
+    reject = functools.partial(streams.write_dead_letters, settings=settings)
+    readings = read(settings.max_offsets_per_trigger)
+    queries = [build_query(readings, name, state, publish, reject, settings.trigger_interval_ms)]
     if settings.model != "mean":
         gathering = kafka.gathering_options(settings, max(1, len(nodes)))
         queries.append(
@@ -242,7 +242,7 @@ def main(nodes: list[int], topic: str | None, sensors: str | None) -> None:
                 round_waiter(settings),
                 lambda wanted: node_messages(state, wanted, settings.wait_timeout_seconds),
                 publish,
-                lambda: time.time_ns() // 1_000_000,
+                now_ms,
             )
         )
     streams.run_query(*queries, ready=f"{name.capitalize()} prêt : {topics} -> {messages.MODEL_WEIGHTS}")

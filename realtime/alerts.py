@@ -9,7 +9,7 @@ is stopped, lost or scored twice for it.
 Examples:
     spark-submit realtime/alerts.py
     spark-submit realtime/alerts.py --topic sensor-data-node-1,sensor-data-node-2
-    spark-submit realtime/alerts.py --mode micro-batch
+    spark-submit realtime/alerts.py --mode micro-batch --from 2026-11-22T10:00:00Z
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from fedstream import kafka, realtime, streams
+from fedstream import kafka, realtime, registry, streams
 from fedstream.messages import ALERT_MODEL, ALERTS, DEAD_LETTER, FEATURES, GLOBAL_MODEL, SENSOR_DATA
+from fedstream.position import Position, start_option
 from fedstream.protocol import RoundModel
 from fedstream.scoring import Layout, scoring_ddl, scoring_layout, scoring_message, with_probability
 from fedstream.settings import Settings, command_help
@@ -77,10 +78,16 @@ def wait_for_model(newest: Callable[[float], RoundModel | None], timeout_seconds
 
 
 def build_query(
-    spark: SparkSession, settings: Settings, topics: str, mode: str, folder: Path, layout: Layout
+    spark: SparkSession,
+    settings: Settings,
+    topics: str,
+    mode: str,
+    start: Position | None,
+    folder: Path,
+    layout: Layout,
 ) -> DataStreamWriter:
     """Return the unstarted query, from the sensors' topics to `alerts`, for models of one layout."""
-    readings = streams.parse_readings(realtime.read_topics(spark, settings, topics, mode), settings)
+    readings = streams.parse_readings(realtime.read_topics(spark, settings, topics, mode, start), settings)
     served = newest_model(streams.read_history(spark, settings, ALERT_MODEL), layout)
     scores = score_readings(readings, served, layout, settings.decision_threshold)
     return realtime.build_query(scores, "alerts", folder, settings, mode)
@@ -111,19 +118,21 @@ def follow_models(
 
 
 @click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
+@start_option
 @click.option("--topic", "topics", default=f"{SENSOR_DATA}-node-.*", show_default=True, help="Topics, or a pattern.")
 @click.option("--mode", type=click.Choice(realtime.MODES), default=realtime.MODES[0], show_default=True)
-def main(topics: str, mode: str) -> None:
+def main(topics: str, mode: str, start: Position | None) -> None:
     """Score readings until it is stopped."""
     settings = Settings.from_env(os.environ)
     wanted = [] if "*" in topics else topics.split(",")
     kafka.ensure_topics(settings, [*wanted, GLOBAL_MODEL, ALERT_MODEL, ALERTS, DEAD_LETTER])
     send = kafka.connect_publisher(settings)
     spark = streams.start_session("Alerts", settings)
-    mode = realtime.usable_mode(mode, realtime.count_slots(spark), kafka.count_partitions(settings, topics))
-    newest = kafka.follow_models(settings)
+    mode = realtime.usable_mode(mode, realtime.count_slots(spark), realtime.count_partitions(settings, topics))
+    newest = registry.follow_models(settings)
     model = wait_for_model(newest, settings.wait_timeout_seconds)
     folder = settings.checkpoint_dir / "alerts" / topics.replace("*", "_")[:100]
+    folder /= f"from-{start}" if start else "start"
 
     def publish(model: RoundModel) -> None:
         send(ALERT_MODEL, "alerts", scoring_message(model))
@@ -131,7 +140,7 @@ def main(topics: str, mode: str) -> None:
     while True:
         layout = scoring_layout(model)
         publish(model)
-        query = build_query(spark, settings, topics, mode, folder, layout).start()
+        query = build_query(spark, settings, topics, mode, start, folder, layout).start()
         print(f"Alertes prêtes ({mode}) : {topics} -> {ALERTS}, version {model.version}", flush=True)
         model = follow_models(query, model, newest, publish)
         query.stop()

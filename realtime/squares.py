@@ -6,7 +6,7 @@
 Examples:
     spark-submit realtime/squares.py
     spark-submit realtime/squares.py --mode micro-batch
-    spark-submit realtime/squares.py --input numbers --output squares
+    spark-submit realtime/squares.py --input numbers-replay --output squares-again --from 2026-11-22T10:00:00Z
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pyspark.sql import functions as F
 
 from fedstream import kafka, realtime, streams
 from fedstream.messages import DEAD_LETTER, NUMBERS, SQUARES
+from fedstream.position import Position, start_option
 from fedstream.settings import Settings, command_help
 
 
@@ -58,20 +59,20 @@ def square_numbers(records: DataFrame, output: str, max_value_bytes: int) -> Dat
 
 
 @click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
+@start_option
 @click.option("--input", "source", default=NUMBERS, show_default=True, help="Topic of the numbers.")
 @click.option("--output", default=SQUARES, show_default=True, help="Topic of the squares.")
 @click.option("--mode", type=click.Choice(realtime.MODES), default=realtime.MODES[0], show_default=True)
-def main(source: str, output: str, mode: str) -> None:
+def main(source: str, output: str, mode: str, start: Position | None) -> None:
     """Square numbers until it is stopped."""
     settings = Settings.from_env(os.environ)
     kafka.ensure_topics(settings, [source, output, DEAD_LETTER])
     spark = streams.start_session("SquaresOverKafka", settings)
-    mode = realtime.usable_mode(mode, realtime.count_slots(spark), kafka.count_partitions(settings, source))
-    records = realtime.read_topics(spark, settings, source, mode)
+    mode = realtime.usable_mode(mode, realtime.count_slots(spark), realtime.count_partitions(settings, source))
+    records = realtime.read_topics(spark, settings, source, mode, start)
     squares = square_numbers(records, output, settings.max_value_bytes)
-    query = realtime.build_query(
-        squares, "squares-kafka", settings.checkpoint_dir / f"squares-{source}", settings, mode
-    )
+    folder = settings.checkpoint_dir / "squares-kafka" / source / (f"from-{start}" if start else "start")
+    query = realtime.build_query(squares, "squares-kafka", folder, settings, mode)
     streams.run_query(query, ready=f"Carrés prêts ({mode}) : {source} -> {output}")
 
 

@@ -248,6 +248,22 @@ def test_replayed_and_late_messages_change_nothing_and_publish_nothing(aggregato
     assert aggregator.published[1:] == [model(45.6, 10, 2)]  # (48 * 4 + 44 * 6) / 10 = 456 / 10
 
 
+def test_a_node_that_was_started_from_a_time_replaces_its_own_weight_until_it_goes_on_as_before(aggregator, topic):
+    topic.append(update("fog-1", 40.0, 6), update("fog-2", 44.0, 2))
+    aggregator.run()
+    assert aggregator.published == [model(41.0, 8, 2)]  # (240 + 88) / 8
+    since_noon = {"node_id": "fog-1", "weight": 50.0, "samples": 1, "source": "from 2026-11-22T12:00:00Z"}
+    topic.append(json.dumps(since_noon).encode())
+    aggregator.run()
+    assert aggregator.published[1:] == [model(46.0, 3, 2)]  # (50 + 88) / 3
+    topic.append(json.dumps(since_noon).encode(), json.dumps(since_noon | {"weight": 48.0, "samples": 2}).encode())
+    aggregator.run()
+    assert aggregator.published[2:] == [model(46.0, 4, 2)]  # (96 + 88) / 4
+    topic.append(update("fog-1", 40.0, 7))
+    aggregator.run()
+    assert aggregator.published[3:] == [model(368 / 9, 9, 2)]  # (280 + 88) / 9
+
+
 def test_bad_messages_are_rejected_with_reasons_and_the_good_ones_are_kept(aggregator, topic, capsys):
     long = update("x" * MAX_UPDATE_BYTES, 1.0, 1)
     records = {

@@ -512,7 +512,7 @@ def test_the_training_gets_the_messages_of_all_nodes_seen_and_an_error_names_the
 def test_the_wait_for_a_round_ends_with_the_newest_model_that_will_do(fog, monkeypatch, capsys):
     rounds = [None, None, *(RoundModel("run-1", number, number - 1, "mlp", "sync", {}) for number in (1, 2, 3))]
     coming = iter(rounds)
-    monkeypatch.setattr(fog.kafka, "follow_models", lambda settings: lambda timeout_seconds: next(coming))
+    monkeypatch.setattr(fog.registry, "follow_models", lambda settings: lambda timeout_seconds: next(coming))
     wait = fog.round_waiter(Settings(wait_timeout_seconds=1e-9))
     assert wait(lambda model: model.round > 1) == rounds[3]
     out = capsys.readouterr().out
@@ -524,6 +524,6 @@ def test_the_wait_for_a_round_ends_with_the_newest_model_that_will_do(fog, monke
 
 def test_a_run_of_another_model_than_the_nodes_is_a_setting_error(fog, monkeypatch):
     model = RoundModel("run-1", 1, 0, "logistic", "sync", {})
-    monkeypatch.setattr(fog.kafka, "follow_models", lambda settings: lambda timeout_seconds: model)
+    monkeypatch.setattr(fog.registry, "follow_models", lambda settings: lambda timeout_seconds: model)
     with pytest.raises(SettingError, match="MODEL is 'mlp', but the cloud's run is of 'logistic'"):
         fog.round_waiter(Settings())(lambda model: True)

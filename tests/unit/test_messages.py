@@ -89,10 +89,16 @@ def test_a_node_has_a_topic_of_its_own():
         NodeUpdate("fog-1", 40.2234, 1234),
         NodeUpdate("fog-2", -50.0, 1, rejected=7),
         NodeUpdate('nœud 3 « "é" »', 1e-300, 2**63 - 1, rejected=2**63 - 1),
+        NodeUpdate("fog-1", 40.0, 3, 0, (1.5, 2.5), (3.5, 4.5), source="sensor-data from 2026-11-22T10:00:00Z"),
     ],
 )
 def test_an_update_comes_back_as_it_was_sent(update):
     assert read_update(to_json(update.as_dict())) == update
+
+
+def test_an_update_names_its_source_only_where_it_is_not_all_of_the_nodes_own_topic():
+    assert "source" not in NodeUpdate("fog-1", 40.2234, 1234).as_dict()
+    assert NodeUpdate("fog-1", 40.2234, 1234, source="from 17").as_dict()["source"] == "from 17"
 
 
 def test_the_messages_have_the_fields_of_the_contract():
@@ -177,6 +183,7 @@ def test_a_good_update_is_read_and_unknown_fields_are_ignored(value, update):
         (update_json(weight="true"), "weight is of the wrong type: got True"),
         (update_json(weight="{}"), "weight is of the wrong type: got {}"),
         (update_json(samples='"3"'), "samples is of the wrong type: got '3'"),
+        (update_json(source="17"), "source is of the wrong type: got 17, expected a string"),
         (update_json(samples="3.0"), "samples is of the wrong type: got 3.0"),
         (update_json(samples="true"), "samples is of the wrong type: got True"),
         (update_json(rejected="false"), "rejected is of the wrong type: got False"),

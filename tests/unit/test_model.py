@@ -138,6 +138,14 @@ def test_a_late_update_changes_nothing_and_is_counted():
     assert merge_updates({"a": latest}, [late]) == ({"a": latest}, 1)
 
 
+def test_a_node_that_counts_from_another_source_starts_anew_there_and_back():
+    all_day, noon = NodeUpdate("a", 40.0, 500), NodeUpdate("a", 44.0, 3, source="from 2026-11-22T12:00:00Z")
+    assert merge_updates({"a": all_day}, [noon]) == ({"a": noon}, 0)
+    late = NodeUpdate("a", 43.0, 2, source=noon.source)
+    assert merge_updates({"a": noon}, [late]) == ({"a": noon}, 1), "of one source, more samples are later"
+    assert merge_updates({"a": noon}, [all_day]) == ({"a": all_day}, 0)
+
+
 def test_of_two_updates_with_equal_samples_the_first_stays():
     first, twin = NodeUpdate("a", 40.0, 5), NodeUpdate("a", 99.0, 5)
     assert merge_updates({"a": first}, [twin]) == ({"a": first}, 1)

@@ -14,6 +14,7 @@ from fedstream.metrics import Score
 from fedstream.protocol import ModelUpdate, RoundModel, TooLargeError
 from fedstream.rounds import Federation
 from fedstream.settings import SettingError, Settings
+from fedstream.training import Statistics
 
 RUN = "run-1"
 NAMES = ("a", "b", "c", "d")
@@ -267,6 +268,16 @@ def test_a_repeated_update_is_a_duplicate_in_the_open_round_and_after_it():
     assert federation.arrays["w"].tolist() == [2.0, 1.0]
     assert admission.receive(federation, first) == "duplicate"
     assert federation.pending == []
+
+
+def test_the_features_of_a_node_that_counts_from_another_source_are_those_of_this_source():
+    federation = start("a")
+    noon = NodeUpdate("a", 40.0, 2, 0, (140.0, 0.125), (9_800.5, 0.25), source="from 2026-11-22T12:00:00Z")
+    admission.hear(federation, noon)
+    assert federation.statistics["a"] == Statistics(2, noon.sums, noon.squares, noon.source)
+    federation = again(federation)
+    admission.hear(federation, NodeUpdate("a", 40.0, 1, 0, (1.0, 1.0), (1.0, 1.0), source=noon.source))
+    assert federation.statistics["a"].count == 2, "of one source, more samples are later"
 
 
 def test_an_unknown_node_is_counted_and_not_let_in():
