@@ -162,8 +162,7 @@ def test_the_probability_is_that_of_the_python_model(script, spark, name, scaler
     found = [message["probability"] for _, message in sent(rows, "alerts")]
     assert np.abs(np.array(found) - expected).max() < 1e-9
     assert [message["alert"] for _, message in sent(rows, "alerts")] == (expected >= 0.5).tolist()
-    if scaler:
-        assert expected.std() > 0.05  # not all the same
+    assert len(set(found)) > 100 or not scaler  # unscaled, the temperature drowns all else
 
 
 def test_an_alert_has_the_fields_of_the_contract_and_tells_its_reading(script, spark):
