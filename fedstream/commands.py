@@ -14,6 +14,7 @@ import click
 from fedstream import arrays as wire
 from fedstream import export as exporting
 from fedstream import kafka, registry
+from fedstream.alerts import alerts
 from fedstream.analysis import history
 from fedstream.curves import plot
 from fedstream.messages import GLOBAL_MODEL, ROUND_CONTROL
@@ -201,4 +202,4 @@ def export(version: str, kind: str, output: Path, run_id: str | None, metric: st
     click.echo(f"Version {message['version']} of run {run.run_id} is in {output}.")
 
 
-COMMANDS = [models, watch, history, replay, plot]
+COMMANDS = [models, watch, history, replay, plot, alerts]
