@@ -43,7 +43,8 @@ def send_day(stack: Stack) -> None:
 
 def results(stack: Stack, topic: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the last running weight of a fog node that reads the topic, and what it trained in three rounds."""
-    stack.make("-j2", "run-cloud", "run-fog", f"ARGS=--topic {topic}", "NODES=1", **THIRDS)
+    stack.make("run-cloud", **THIRDS)
+    stack.make("run-fog", f"ARGS=--topic {topic}", "NODES=1", **THIRDS)
     eventually("all readings", lambda: stack.samples(1), lambda seen: seen == READINGS)
     updates = eventually("three rounds", lambda: stack.learned(1), lambda seen: len(seen) >= 3)
     kept = ("round", "num_examples", "arrays", "metrics")
