@@ -27,8 +27,8 @@ def learned(stack: Stack, node: int) -> int:
     return sum(update["num_examples"] for update in stack.learned(node))
 
 
-def send_readings(stack: Stack, count: int, seed: int) -> None:
-    arguments = ["--count", str(count), "--rate", "0", "--seed", str(seed)]
+def send_readings(stack: Stack, count: int, seed: int, *more: str) -> None:
+    arguments = ["--count", str(count), "--rate", "0", "--seed", str(seed), *more]
     sent = stack.python("producer/sensor_producer.py", *arguments)
     assert f"{count} readings sent, all acknowledged" in sent.stdout, sent
 
