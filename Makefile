@@ -26,6 +26,10 @@ endif
 $(foreach number,NODES NODES_PER_DRIVER FOG_NODES_MAX UP_TIMEOUT_SECONDS,$(if $(shell [[ '$($(number))' =~ ^[1-9][0-9]*$$ ]] || echo bad),$(error $(number) is '$($(number))'; expected a whole number of at least 1)))
 
 PYTHON := .venv/bin/python
+BENCH_PYTHON := .venv-bench/bin/python
+JAVA_RIVALS := bench/jvm/target/classes
+BENCH ?= quick
+MINUTES ?= 60
 OUTPUT := learning-curves.png
 SAY = @echo "==>"
 
@@ -101,6 +105,12 @@ demo: up ## everything from a bare clone: run the whole chain, check it, show it
 	@$(MAKE) plot ARGS= || true
 	@echo; echo "The jobs go on: make ps, make logs S=fog-1, http://$(PUBLIC_HOST):$(SPARK_MASTER_UI_PORT). Stop with: make down"
 
+bench: setup $(BENCH_PYTHON) $(JAVA_RIVALS) ## this project's jobs beside their rivals: BENCH=quick or full, ARGS="--only Flink"
+	@PYTHONPATH=. $(BENCH_PYTHON) bench/compare.py --size $(BENCH) $(ARGS)
+
+soak: setup $(BENCH_PYTHON) ## steady load for MINUTES=60: is anything lost, wrong, or does anything grow
+	@PYTHONPATH=. $(BENCH_PYTHON) bench/soak.py --minutes $(MINUTES) $(ARGS)
+
 test: test-unit test-spark test-stack ## every test, the stack's on the chosen runner
 	@echo "The stack was tested on the $(STACK) runner; on the other one: make test-stack STACK=$(filter-out $(STACK),docker local)"
 
@@ -132,5 +142,18 @@ $(PYTHON): pyproject.toml requirements.lock
 	@[[ -x $(PYTHON) ]] || python3 -m venv .venv || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@.venv/bin/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[spark,local,dev]' || { rm -f $(PYTHON); exit 1; }
 	@touch $(PYTHON)
+
+# The bench has an environment of its own: a rival asks for older packages than the stack has.
+$(BENCH_PYTHON): bench/requirements.lock
+	$(SAY) "the bench's Python packages into .venv-bench"
+	@[[ -x $(BENCH_PYTHON) ]] || python3 -m venv .venv-bench || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@.venv-bench/bin/pip install --quiet --disable-pip-version-check -r bench/requirements.lock || { rm -f $(BENCH_PYTHON); exit 1; }
+	@touch $(BENCH_PYTHON)
+
+$(JAVA_RIVALS): bench/jvm/pom.xml $(shell find bench/jvm/src -name '*.java' 2>/dev/null)
+	$(SAY) "the rivals in Java"
+	@command -v mvn >/dev/null || { echo "mvn is missing; on Debian: apt-get install maven" >&2; exit 1; }
+	@mvn -B -q -ntp -f bench/jvm/pom.xml package -DskipTests
+	@touch $@
 
 .PHONY: $(shell sed -n 's/^\([a-zA-Z-]*\):.*/\1/p' Makefile $(STACK)/runner.mk)

@@ -19,7 +19,7 @@ from fedstream.settings import Settings
 TARGETS = [
     *("help", "setup", "up", "down", "clean", "ps", "logs", "doctor", "topics"),
     *("run-producer", "run-fog", "run-cloud", "run-squares", "run-sum", "stop-jobs", "submit", "plot"),
-    *("base-image", "demo", "test", "test-unit", "test-spark", "test-stack", "lint"),
+    *("base-image", "demo", "bench", "soak", "test", "test-unit", "test-spark", "test-stack", "lint"),
 ]
 SETTING_NAMES = [field.name.upper() for field in fields(Settings)]
 

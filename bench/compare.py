@@ -1,0 +1,199 @@
+"""This project's jobs beside every rival, on one machine in one run: latency, throughput, errors, CPU, memory.
+
+Starts a stack of its own, and in turn each contestant on it: first with a back-log to catch up on, then with steady
+loads from a generator outside it. Input and output topics carry the broker's LogAppendTime, the one clock of all.
+A full run of all contestants goes to docs/; a quick or partial one to .run-bench-logs/, with the contestants' logs.
+A contestant that cannot take part ends the run with an error that names it.
+
+Examples:
+    make bench BENCH=quick
+    make bench BENCH=full STACK=docker
+    make bench ARGS="--only real-time --only Flink --workload squares"
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+import contest
+import plots
+import report
+import rivals
+from contest import BACKLOG_PARTITIONS, BACKLOG_TOPICS, Bench
+from load import Generator
+from measures import running_weights
+from plan import PLANS, STACK_SECONDS, WORKLOADS, Contestant, chosen, estimate_seconds, fitted, turns
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from stack import BOOTSTRAP, BOOTSTRAP_INSIDE, LOGS, ROOT, RUNNER, kafka_tool, make
+from topics import Topics
+
+from fedstream.messages import MODEL_WEIGHTS
+from fedstream.settings import StackError, command_help
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures depend on beside the programs."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "processor": models[0] if models else platform.machine(),
+        "memory_gb": round(gigabytes),
+        "system": platform.platform(),
+        "load_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def versions(contestants: list[Contestant]) -> dict[str, str]:
+    """Return the version of each package that takes part, and of the broker."""
+    dotenv = dict(line.split("=", 1) for line in (ROOT / ".env").read_text().splitlines() if "=" in line)
+    found = {"broker": dotenv["KAFKA_VERSION"], "Python": platform.python_version()}
+    for name in sorted({package for each in contestants for package in each.packages}):
+        if name == "spark":
+            found[name] = dotenv["SPARK_VERSION"]
+        elif jars := sorted(rivals.JAVA.glob(f"lib/{name}-[0-9]*.jar")):
+            found[name] = jars[0].stem.removeprefix(f"{name}-")
+        else:
+            found[name] = version(name)
+    return found
+
+
+def prepare_backlog(bench: Bench, workload: str) -> None:
+    """Put the messages to catch up on into their topic."""
+    count = dict(bench.plan.backlog)[workload]
+    topic = BACKLOG_TOPICS[workload]
+    bench.topics.create(BACKLOG_PARTITIONS, topic)
+    generator = Generator(workload, BOOTSTRAP, topic, BACKLOG_PARTITIONS)
+    generator.send(0, count)
+    generator.close()
+    if workload == "weights":
+        _, readings = bench.topics.columns(topic, [0] * BACKLOG_PARTITIONS, "temperature", "vibration")
+        bench.backlog_weight = float(running_weights(*readings)[-1])
+
+
+def ceiling(bench: Bench, workload: str) -> dict[str, Any]:
+    """Return how fast Kafka's own tool reads the back-log, doing nothing with it."""
+    count = dict(bench.plan.backlog)[workload]
+    where = ["--bootstrap-server", BOOTSTRAP_INSIDE, "--topic", BACKLOG_TOPICS[workload]]
+    printed = kafka_tool("kafka-consumer-perf-test", *where, "--messages", str(count), "--timeout", "60000")
+    lines = [line for line in printed.splitlines() if line.count(",") >= 5]
+    try:
+        (row,) = csv.DictReader(io.StringIO("\n".join(lines)), skipinitialspace=True)
+        return {
+            "workload": workload,
+            "per_second": float(row["fetch.nMsg.sec"]),
+            "messages": int(row["data.consumed.in.nMsg"]),
+        }
+    except (ValueError, KeyError) as error:
+        msg = f"kafka-consumer-perf-test printed {printed!r}; expected a header with fetch.nMsg.sec and one row"
+        raise StackError(msg) from error
+
+
+def run_all(
+    bench: Bench,
+    contestants: list[Contestant],
+    results: dict[str, Any],
+    save: Callable[[], None],
+    progress: Progress,
+    begin: float,
+) -> None:
+    """Run all repetitions, and save after each turn; loads get shorter when time runs out (`begin`: of the clock)."""
+    plan = bench.plan
+    order_of_all = turns(contestants, plan.repetitions)
+    left = [contestant for order in order_of_all for contestant in order]
+    limit = begin + plan.limit_seconds - STACK_SECONDS / 2
+    task = progress.add_task("bench", total=2 * len(left))
+    for workload in WORKLOADS:
+        if any(each.workload == workload for each in contestants):
+            progress.update(task, description=f"{workload}: back-log")
+            prepare_backlog(bench, workload)
+    for repetition, order in enumerate(order_of_all, start=1):
+        for workload in sorted({each.workload for each in order}):
+            progress.update(task, description=f"{repetition}: ceiling of {workload}")
+            results["ceiling"].append(ceiling(bench, workload))
+        for contestant in order:
+            bench.plan = fitted(plan, left, limit - time.monotonic())
+            left.pop(0)
+            name = f"{repetition}: {contestant.workload} by {contestant.name}"
+            progress.update(task, description=f"{name}, catching up")
+            entry = {"workload": contestant.workload, "contestant": contestant.name, "repetition": repetition}
+            entry["load_seconds"] = round(bench.plan.load_seconds, 1)
+            entry["catch_up"] = contest.catch_up(bench, contestant)
+            progress.update(task, description=f"{name}, steady loads", advance=1)
+            entry |= contest.steady_loads(bench, contestant, entry["catch_up"]["per_second"])
+            progress.advance(task)
+            results["runs"].append(entry)
+            save()
+            bench.say(report.headline(entry))
+
+
+@click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--size", type=click.Choice(sorted(PLANS)), default="quick", show_default=True, envvar="BENCH")
+@click.option("--only", multiple=True, help="Contestant, by its name in the table; more than one is possible.")
+@click.option("--workload", type=click.Choice(WORKLOADS), help="Only this one.")
+@click.option("--output", type=click.Path(path_type=Path), help="Folder of the results.")
+def main(size: str, only: tuple[str, ...], workload: str | None, output: Path | None) -> None:
+    """Run the bench and print its table."""
+    plan, console = PLANS[size], Console()
+    try:
+        contestants = chosen(only, [workload] if workload else WORKLOADS)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    is_whole = plan.name == "full" and not only and not workload
+    folder = output or (ROOT / "docs" if is_whole else LOGS)
+    folder.mkdir(parents=True, exist_ok=True)
+    expected = estimate_seconds(plan, contestants)
+    console.print(
+        f"{plan.name} bench on the {RUNNER} runner: {len(contestants)} contestants, {plan.repetitions} repetition(s), "
+        f"about {expected / 60:.0f} minutes (limit {plan.limit_seconds / 60:.0f})"
+    )
+    for contestant in contestants:  # what is missing is told before an hour has passed
+        rivals.command(rivals.Run(contestant, 0, "source", "target", 1, "latency", 0))
+    results: dict[str, Any] = {"plan": plan.name, "runner": RUNNER, "machine": machine(), "ceiling": [], "runs": []}
+    results |= {"started": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions(contestants)}
+    begin = time.monotonic()
+
+    def save() -> None:
+        results["seconds"] = round(time.monotonic() - begin)
+        (folder / "performance.json").write_text(json.dumps(results, indent=1) + "\n")
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+    )
+    try:
+        make("clean")
+        make("up")
+        with closing(Topics(BOOTSTRAP)) as topics, Progress(*columns, console=console) as progress:
+            topics.use_broker_time(MODEL_WEIGHTS)
+            bench = Bench(plan, topics, progress.console.print)
+            run_all(bench, contestants, results, save, progress, begin)
+    finally:
+        make("clean")
+    save()
+    (folder / "performance-table.md").write_text(report.markdown(results))
+    plots.draw(results, folder)
+    report.show(results, console)
+    console.print(f"{results['seconds'] / 60:.1f} minutes; results: {folder}/performance.json, -table.md, -*.png")
+    if results["seconds"] > plan.limit_seconds:
+        raise StackError(f"the bench took {results['seconds']} s; expected at most {plan.limit_seconds:g} s")
+
+
+if __name__ == "__main__":
+    main()

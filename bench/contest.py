@@ -1,0 +1,203 @@
+"""One contestant's turn: catching up on a back-log, then loads at a steady rate, both by the broker's clock."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import measures
+import numpy as np
+import orjson
+from load import Generator
+from measures import Ints, Matched
+from plan import WARM_UP_RATE, Contestant, Plan, loads
+from processes import Sampler
+from rivals import Run, Running, failure, start, stop
+from stack import BOOTSTRAP, FOG_NUMBERS
+from topics import Topics
+
+from fedstream.messages import MODEL_WEIGHTS
+from fedstream.settings import StackError
+
+BACKLOG_PARTITIONS = 2
+BACKLOG_TOPICS = {"squares": "numbers-backlog", "weights": f"sensor-data-node-{FOG_NUMBERS[0]}"}
+FIELDS = {"squares": ("n", "square"), "weights": ("samples", "weight")}
+FIRST_RESULT_SECONDS = 180.0
+QUIET_SECONDS = 10.0  # without a new result what is missing counts as lost
+LOOK_SECONDS = 0.25
+LEAST_SHARE = 0.2  # of a back-log, between the first look and the last, to tell its CPU time
+
+
+@dataclass
+class Bench:
+    """What all turns share: the plan, the topics, the right last weight of each back-log, and the starts so far."""
+
+    plan: Plan
+    topics: Topics
+    say: Callable[[str], None]
+    backlog_weight: float = 0.0
+    starts: int = 0
+    nodes: Iterator[int] = field(default_factory=lambda: iter(FOG_NUMBERS[1:]))
+
+
+def prepare(bench: Bench, contestant: Contestant, mode: str, node: int) -> tuple[Run, list[int]]:
+    """Make the topics of a start; return it with the target's end offsets before it."""
+    bench.starts += 1
+    number = bench.starts
+    if contestant.workload == "squares":
+        source, target = f"numbers-{number}", f"squares-{number}"
+        bench.topics.create(1, target)
+    else:
+        source, target = f"sensor-data-node-{node}", MODEL_WEIGHTS
+    partitions = 1
+    if mode == "throughput":
+        source, partitions = BACKLOG_TOPICS[contestant.workload], BACKLOG_PARTITIONS
+    else:
+        bench.topics.create(1, source)
+    return Run(contestant, number, source, target, partitions, mode, node), bench.topics.ends(target)
+
+
+def clear(bench: Bench, run: Run) -> None:
+    """Delete the topics that were made for a start."""
+    bench.topics.delete(*({run.source, run.target} - {MODEL_WEIGHTS, BACKLOG_TOPICS[run.contestant.workload]}))
+
+
+def done_so_far(bench: Bench, run: Run, starts: list[int]) -> int:
+    """Return how many messages have a result by now."""
+    if run.contestant.workload == "squares":
+        return sum(bench.topics.ends(run.target)) - sum(starts)
+    newest = bench.topics.last_value(run.target, starts)
+    return int(orjson.loads(newest)["samples"]) if newest else 0
+
+
+def wait_for_first(bench: Bench, running: Running, starts: list[int]) -> None:
+    """Wait for the first result.
+
+    Raises:
+        StackError: the contestant ended, or there is none in time; the text names it and shows its log.
+    """
+    deadline = time.monotonic() + FIRST_RESULT_SECONDS
+    while not done_so_far(bench, running.run, starts):
+        running.check()
+        if time.monotonic() > deadline:
+            raise StackError(failure(running.run, f"no result within {FIRST_RESULT_SECONDS:g} s"))
+        time.sleep(LOOK_SECONDS)
+
+
+@contextmanager
+def started(bench: Bench, run: Run) -> Iterator[tuple[Running, Sampler]]:
+    """Start a contestant and look at its processes until the block ends; then end it."""
+    running = start(run)
+    sampler = Sampler(running.roots, running.page)
+    try:
+        yield running, sampler
+    finally:
+        sampler.close()
+        stop(running)
+
+
+def used(before: dict[str, Any], after: dict[str, Any], messages: int) -> dict[str, Any]:
+    """Return CPU, memory and micro-batches between two looks of a sampler, for that many messages."""
+    batches = after["batches_ms"]
+    return {
+        "cpu_seconds_per_million": 1e6 * measures.used_cpu_seconds(before["cpu"], after["cpu"]) / messages,
+        "memory_mb": after["memory_mb"],
+        "memory_kind": after["memory_kind"],
+        "mean_batch_ms": statistics.fmean(batches) if batches else None,
+    }
+
+
+def catch_up(bench: Bench, contestant: Contestant) -> dict[str, Any]:
+    """Measure throughput from a back-log that was there before the contestant was."""
+    workload, backlog = contestant.workload, dict(bench.plan.backlog)[contestant.workload]
+    run, starts = prepare(bench, contestant, "throughput", FOG_NUMBERS[0])
+    with started(bench, run) as (running, sampler):
+        wait_for_first(bench, running, starts)
+        before, done_before = sampler.take(), done_so_far(bench, run, starts)
+        deadline = time.monotonic() + bench.plan.catch_up_seconds
+        while (done := done_so_far(bench, run, starts)) < backlog and time.monotonic() < deadline:
+            running.check()
+            time.sleep(LOOK_SECONDS)
+        after = sampler.take()
+    at_ms, columns = bench.topics.columns(run.target, starts, *FIELDS[workload])
+    clear(bench, run)
+    is_complete, more = done >= backlog, done - done_before
+    found = used(before, after, max(1, more))
+    if more < LEAST_SHARE * backlog:  # too little was left after the first result to tell
+        found["cpu_seconds_per_million"] = None
+    found["memory_mb"] = max(before["memory_mb"], after["memory_mb"])
+    batches = before["batches_ms"] + after["batches_ms"]
+    progress = np.arange(1, len(at_ms) + 1) if workload == "squares" else np.maximum.accumulate(columns[0])
+    rate = measures.catch_up_rate(progress, np.sort(at_ms))
+    if rate is None and batches:  # all in one micro-batch, which tells how long it took
+        rate = 1000 * done / max(batches)
+    found |= measures.check_backlog(workload, backlog, is_complete, bench.backlog_weight, *columns)
+    return found | {"messages": done, "complete": is_complete, "per_second": rate}
+
+
+def drain(bench: Bench, running: Running, starts: list[int], sent: int) -> str:
+    """Wait until all that was sent has its result; return "done", "quiet" (some are lost) or "behind"."""
+    deadline, seen, seen_at = time.monotonic() + bench.plan.drain_seconds, -1, time.monotonic()
+    while (done := done_so_far(bench, running.run, starts)) < sent:
+        running.check()
+        now = time.monotonic()
+        if done > seen:
+            seen, seen_at = done, now
+        if now - seen_at > QUIET_SECONDS:
+            return "quiet"
+        if now > deadline:
+            return "behind"
+        time.sleep(LOOK_SECONDS)
+    return "done"
+
+
+def steady_loads(bench: Bench, contestant: Contestant, maximum: float | None) -> dict[str, Any]:
+    """Measure latency at each load of the plan, one after the other, on one partition."""
+    plan, sections = bench.plan, []
+    node = next(bench.nodes) if contestant.workload == "weights" else FOG_NUMBERS[0]
+    run, starts = prepare(bench, contestant, "latency", node)
+    generator = Generator(contestant.workload, BOOTSTRAP, run.source, run.partitions)
+    begin = time.monotonic()
+    with started(bench, run) as (running, sampler), closing(generator):
+        generator.send(0, 1)
+        wait_for_first(bench, running, starts)
+        start_seconds = time.monotonic() - begin
+        generator.send(WARM_UP_RATE, round(WARM_UP_RATE * plan.warm_up_seconds))
+        state = drain(bench, running, starts, generator.sent)
+        for rate, count, is_share in loads(plan, maximum):
+            if state != "done":
+                break
+            before, first = sampler.take(), generator.sent
+            reached = generator.send(rate, count)
+            state = drain(bench, running, starts, generator.sent)
+            section = {"first": first, "is_share": is_share, "state": state}
+            sections.append(section | reached | used(before, sampler.take(), count))
+    sent_ms, matched = read_back(bench, run, starts)
+    clear(bench, run)
+    for section in sections:
+        part = slice(section["first"], section["first"] + section["count"])
+        times, waits = sent_ms[part], matched.latency_ms[part]
+        section |= measures.latencies(times, waits, plan.dropped_seconds, contestant.interval_seconds)
+    is_behind = state == "behind"
+    return {
+        "start_seconds": round(start_seconds, 1),
+        "checked": len(sent_ms) - matched.late * is_behind,
+        "lost": matched.lost + matched.late * (not is_behind),
+        "duplicated": matched.duplicated,
+        "wrong": matched.wrong,
+        "loads": sections,
+    }
+
+
+def read_back(bench: Bench, run: Run, starts: list[int]) -> tuple[Ints, Matched]:
+    """Read input and output of a run, and return the times of the inputs and what came of them."""
+    at_ms, columns = bench.topics.columns(run.target, starts, *FIELDS[run.contestant.workload])
+    if run.contestant.workload == "squares":
+        sent_ms, _ = bench.topics.columns(run.source, [0])
+        return sent_ms, measures.match_squares(sent_ms, *columns, at_ms)
+    sent_ms, readings = bench.topics.columns(run.source, [0], "temperature", "vibration")
+    return sent_ms, measures.match_weights(sent_ms, measures.running_weights(*readings), *columns, at_ms)

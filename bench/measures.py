@@ -1,0 +1,226 @@
+"""The maths of the bench on plain arrays: matching, percentiles, counting, error bounds, throughput, growth.
+
+All times are LogAppendTime: milliseconds since 1970 by the broker's clock, on the input and on the output.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+CONFIDENCE = 0.95
+WEIGHT_TOLERANCE = 6e-5  # weights may be rounded to 4 decimals
+WARM_SHARE = 0.1  # of a back-log, before the clock of the throughput starts
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Each input's latency (ms; NaN: no result), and what was wrong with the results.
+
+    `late` are inputs without a result behind the last one that has a result: not lost, but not done in time.
+    """
+
+    latency_ms: Floats
+    lost: int
+    late: int
+    duplicated: int
+    wrong: int
+
+
+def match_squares(sent_ms: Ints, n: Floats, square: Floats, at_ms: Ints) -> Matched:
+    """Match results to the numbers 1, 2, 3, ... that were sent at `sent_ms`; of several results the first one counts.
+
+    Args:
+        sent_ms: time of each number, that of 1 first.
+        n: numbers of the results, in the order of the output topic (any order between its partitions); NaN: unreadable.
+        square: their squares as they came; whole numbers are exact up to 2^53.
+        at_ms: times of the results.
+    """
+    count = len(sent_ms)
+    good = (n >= 1) & (n <= count) & (square == n * n)
+    order = np.argsort(at_ms[good], kind="stable")
+    numbers, first = np.unique(n[good][order].astype(np.int64), return_index=True)
+    latency = np.full(count, np.nan)
+    latency[numbers - 1] = at_ms[good][order][first] - sent_ms[numbers - 1]
+    last = int(numbers[-1]) if len(numbers) else 0
+    return Matched(
+        latency_ms=latency,
+        lost=last - len(numbers),
+        late=count - last,
+        duplicated=int(good.sum()) - len(numbers),
+        wrong=int((~good).sum()),
+    )
+
+
+def running_weights(temperature: Floats, vibration: Floats) -> Floats:
+    """Return the weight after each reading: (mean temperature + 100 * mean vibration) / 2 (°C, g)."""
+    count = np.arange(1, len(temperature) + 1)
+    return (np.cumsum(temperature) + 100 * np.cumsum(vibration)) / count / 2
+
+
+def match_weights(sent_ms: Ints, expected: Floats, samples: Floats, weight: Floats, at_ms: Ints) -> Matched:
+    """Match each reading to the first weight that counts it: the first with at least as many samples as its place.
+
+    Args:
+        sent_ms: time of each reading, in the order of the topic's only partition.
+        expected: the right weight after each reading.
+        samples: readings behind each weight that came, in the order of the output topic; NaN: unreadable.
+        weight: the weights that came.
+        at_ms: their times.
+    """
+    count = len(sent_ms)
+    known = (samples >= 1) & (samples <= count)
+    good = known.copy()
+    good[known] = np.abs(weight[known] - expected[samples[known].astype(np.int64) - 1]) <= WEIGHT_TOLERANCE
+    reached = np.maximum.accumulate(samples[good].astype(np.int64)) if good.any() else np.zeros(0, np.int64)
+    last = int(reached[-1]) if len(reached) else 0
+    latency = np.full(count, np.nan)
+    answers = np.searchsorted(reached, np.arange(1, last + 1))
+    latency[:last] = at_ms[good][answers] - sent_ms[:last]
+    return Matched(
+        latency_ms=latency,
+        lost=0,  # a reading left out makes every later weight wrong
+        late=count - last,
+        duplicated=max(0, int(np.nanmax(samples, initial=0)) - count),
+        wrong=int((~good).sum()),
+    )
+
+
+def percentiles(latency_ms: Floats) -> dict[str, float | None]:
+    """Return p50, p95, p99 (each a value that was measured, by nearest rank) and max, without the NaN; None of none."""
+    known = latency_ms[~np.isnan(latency_ms)]
+    if not len(known):
+        return dict.fromkeys(("p50", "p95", "p99", "max"))
+    cuts = np.percentile(known, [50, 95, 99, 100], method="inverted_cdf")
+    return dict(zip(("p50", "p95", "p99", "max"), map(float, cuts), strict=True))
+
+
+def boundary(sent_ms: Ints, latency_ms: Floats, interval_seconds: float) -> dict[str, float]:
+    """Split the maximum into that of the worst second of each interval (its boundary) and that of all other seconds.
+
+    Raises:
+        ValueError: there is no latency.
+    """
+    known = ~np.isnan(latency_ms)
+    seconds = (sent_ms[known] - sent_ms[0]) // 1000
+    worst = {int(second): float(latency_ms[known][seconds == second].max()) for second in np.unique(seconds)}
+    intervals: dict[int, list[float]] = {}
+    for second, value in worst.items():
+        intervals.setdefault(int(second // interval_seconds), []).append(value)
+    ordered = [sorted(values) for values in intervals.values()]
+    between = [values[-2] for values in ordered if len(values) > 1]
+    return {"boundary_max": max(values[-1] for values in ordered), "between_max": max(between, default=0.0)}
+
+
+def latencies(
+    sent_ms: Ints, latency_ms: Floats, dropped_seconds: float, interval_seconds: float | None
+) -> dict[str, float | None]:
+    """Return the percentiles (ms) of one load without its head, and the rate at which it came (messages a second).
+
+    Args:
+        sent_ms: times of the load's inputs, in order.
+        latency_ms: their latencies.
+        dropped_seconds: head that is left out.
+        interval_seconds: time between two commits of real-time mode, whose effect is then shown apart.
+    """
+    kept = sent_ms >= sent_ms[0] + 1000 * dropped_seconds
+    milliseconds = max(1, int(sent_ms[-1] - sent_ms[0]))
+    found = percentiles(latency_ms[kept]) | {"reached_per_second": 1000 * (len(sent_ms) - 1) / milliseconds}
+    if interval_seconds and found["max"] is not None:
+        found |= boundary(sent_ms[kept], latency_ms[kept], interval_seconds)
+    return found
+
+
+def check_backlog(
+    workload: str, backlog: int, is_complete: bool, last_weight: float, done: Floats, result: Floats
+) -> dict[str, Any]:
+    """Return what was checked while catching up, and what was wrong; of weights only the last one can be checked.
+
+    A node's readings lie in two partitions, so which of them a weight on the way counts is open.
+    """
+    if workload == "squares":
+        matched = match_squares(np.zeros(backlog, np.int64), done, result, np.zeros(len(done), np.int64))
+        lost = matched.lost + matched.late if is_complete else 0
+        return {"checked": len(done), "lost": lost, "duplicated": matched.duplicated, "wrong": matched.wrong}
+    if not is_complete:
+        return {"checked": 0, "lost": 0, "duplicated": 0, "wrong": 0}
+    is_right = abs(float(result[-1]) - last_weight) <= WEIGHT_TOLERANCE
+    more = max(0, int(done[-1]) - backlog)
+    return {"checked": 1, "lost": 0, "duplicated": more, "wrong": int(not is_right and not more)}
+
+
+def upper_bound(errors: int, checked: int) -> float:
+    """Return the 95 % upper bound of the error rate (Clopper-Pearson; without errors about 3 / checked).
+
+    Raises:
+        ValueError: nothing was checked.
+    """
+    if checked < 1:
+        msg = f"{checked} results checked; expected at least 1"
+        raise ValueError(msg)
+    return 1.0 if errors >= checked else float(stats.beta.ppf(CONFIDENCE, errors + 1, checked - errors))
+
+
+def catch_up_rate(done: Ints, at_ms: Ints) -> float | None:
+    """Return messages a second while catching up, from when a tenth was done; None if all came at once.
+
+    Args:
+        done: messages done once each result was there, never falling.
+        at_ms: times of the results, in the same order.
+    """
+    if not len(done):
+        return None
+    start = int(np.searchsorted(done, WARM_SHARE * done[-1]))
+    milliseconds = int(at_ms[-1] - at_ms[start])
+    return 1000 * float(done[-1] - done[start]) / milliseconds if milliseconds > 0 else None
+
+
+def median_and_spread(values: Sequence[float | None]) -> dict[str, Any] | None:
+    """Return median, least and greatest of the repetitions that have a value, and their number; None of none."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return {"median": statistics.median(known), "min": min(known), "max": max(known), "n": len(known)}
+
+
+def growth(minutes: Sequence[float], values: Sequence[float], tolerance: float, allowed_share: float) -> dict[str, Any]:
+    """Tell whether a value grows: its Theil-Sen slope is above 0 for sure, and what it adds in the run matters.
+
+    Args:
+        minutes: times of the samples.
+        values: the samples.
+        tolerance: growth over the whole run, in the value's own unit, that is no growth.
+        allowed_share: the same as a share of the median; the larger of the two counts.
+
+    Raises:
+        ValueError: there are fewer than 3 samples.
+    """
+    if len(values) < 3:
+        msg = f"{len(values)} samples; expected at least 3 to tell a slope"
+        raise ValueError(msg)
+    slope, _, low, high = stats.theilslopes(values, minutes, alpha=CONFIDENCE)
+    added = float(slope) * (minutes[-1] - minutes[0])
+    limit = max(tolerance, allowed_share * abs(statistics.median(values)))
+    return {
+        "first": values[0],
+        "last": values[-1],
+        "slope_per_minute": float(slope),
+        "slope_low": float(low),
+        "slope_high": float(high),
+        "added": added,
+        "grows": bool(low > 0 and added > limit),
+    }
+
+
+def used_cpu_seconds(before: Mapping[Any, float], after: Mapping[Any, float]) -> float:
+    """Return the CPU seconds that processes used between two looks; one that is new began at 0."""
+    return sum(seconds - before.get(process, 0.0) for process, seconds in after.items())

@@ -1,0 +1,139 @@
+"""What a contestant's processes use: CPU, memory, threads, files; and the micro-batches that Spark tells of.
+
+A contestant's processes are those started for it with all their descendants, and the executors with their Python
+workers that the stack's Spark workers run for it. The standing services (broker, ZooKeeper, Spark master, the workers'
+own processes) and the load generators are nobody's.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.request
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+import psutil
+
+Key = tuple[int, float]  # process id and start time: ids are used again
+BATCH_GAUGES = (".latency", ".lastCompletedBatch_processingDelay")  # Structured Streaming, DStreams
+
+
+def executors(master_port: int) -> list[psutil.Process]:
+    """Return the executors under the Spark workers of the master at that port, seen from the host."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = process.info["cmdline"] or []
+        if "org.apache.spark.deploy.worker.Worker" in line and line[-1].endswith(f":{master_port}"):
+            with suppress(psutil.NoSuchProcess):
+                # Beside them stands what is left of the shell that started the worker.
+                found += [child for child in process.children() if child.name() == "java"]
+    return found
+
+
+def with_descendants(roots: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Return these processes and all below them that still run."""
+    found = {}
+    for root in roots:
+        try:
+            found |= {process.pid: process for process in (root, *root.children(recursive=True))}
+        except psutil.NoSuchProcess:
+            continue
+    return list(found.values())
+
+
+def cpu_seconds(processes: Iterable[psutil.Process]) -> dict[Key, float]:
+    """Return the CPU time (s, user and system) of each process so far."""
+    seconds = {}
+    for process in processes:
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        seconds[process.pid, process.create_time()] = times.user + times.system
+    return seconds
+
+
+def memory_mb(processes: Iterable[psutil.Process]) -> tuple[float, str]:
+    """Return the memory (MB) of processes and what it is: their PSS, or RSS where the kernel keeps PSS from us."""
+    processes = list(processes)
+    try:
+        return sum(_pss(process) for process in processes) / 2**20, "PSS"
+    except psutil.AccessDenied:
+        return sum(process.memory_info().rss for process in processes if process.is_running()) / 2**20, "RSS"
+
+
+def _pss(process: psutil.Process) -> int:
+    try:
+        with open(f"/proc/{process.pid}/smaps_rollup") as file:
+            return sum(int(line.split()[1]) * 1024 for line in file if line.startswith("Pss:"))
+    except PermissionError as error:
+        raise psutil.AccessDenied(process.pid) from error
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def last_batch_ms(page: str) -> float | None:
+    """Return how long the last micro-batch took, from the metrics of a driver's page; None if it tells of none."""
+    try:
+        with urllib.request.urlopen(f"{page}/metrics/json/", timeout=2) as answer:
+            gauges = json.load(answer)["gauges"]
+    except (OSError, ValueError):
+        return None
+    values = [gauge["value"] for name, gauge in gauges.items() if name.endswith(BATCH_GAUGES)]
+    return float(max(values)) if values and max(values) > 0 else None
+
+
+class Sampler:
+    """Looks at a contestant's processes once a second, in a thread, until it is closed."""
+
+    def __init__(
+        self, roots: Callable[[], list[psutil.Process]], page: Callable[[], str | None], every_seconds: float = 1.0
+    ) -> None:
+        """Start looking.
+
+        Args:
+            roots: returns the processes whose descendants count.
+            page: returns the address of the driver's web pages, None of one that has no micro-batches.
+            every_seconds: time between two looks.
+        """
+        self._roots, self._page, self._every = roots, page, every_seconds
+        self._seconds: dict[Key, float] = {}
+        self._peak_mb, self._kind = 0.0, "PSS"
+        self._batches: list[float] = []
+        self._lock, self._closing = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _look(self) -> None:
+        processes = with_descendants(self._roots())
+        seconds, (megabytes, kind) = cpu_seconds(processes), memory_mb(processes)
+        page = self._page()
+        batch = last_batch_ms(page) if page else None
+        with self._lock:
+            self._seconds |= seconds  # of a process that has ended the last look counts
+            self._peak_mb, self._kind = max(self._peak_mb, megabytes), kind
+            self._batches += [batch] if batch else []
+
+    def _run(self) -> None:
+        while not self._closing.wait(self._every):
+            self._look()
+
+    def take(self) -> dict[str, Any]:
+        """Look once more; return the CPU seconds of each process so far, and peak and batches since the last take."""
+        self._look()
+        with self._lock:
+            taken = {
+                "cpu": dict(self._seconds),
+                "memory_mb": round(self._peak_mb),
+                "memory_kind": self._kind,
+                "batches_ms": self._batches,
+            }
+            self._peak_mb, self._batches = 0.0, []
+        return taken
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._closing.set()
+        self._thread.join(timeout=10)

@@ -1,0 +1,122 @@
+"""The bench's own stack, on either runner, beside one of yours: how to start it, run things in it, and end it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fedstream.settings import StackError
+
+ROOT = Path(__file__).parents[1]
+BASE = int(os.environ.get("BENCH_PORT", "23100"))  # all ports of the stack lie in the hundred from here on
+PORTS = {
+    name: BASE + number
+    for number, name in enumerate(
+        (
+            "ZOOKEEPER_PORT",
+            "KAFKA_PORT",
+            "KAFKA_NETWORK_PORT",
+            "SPARK_MASTER_PORT",
+            "SPARK_MASTER_UI_PORT",
+            "SPARK_WORKER_1_UI_PORT",
+            "SPARK_WORKER_2_UI_PORT",
+            "CLOUD_UI_PORT",
+            "SQUARES_UI_PORT",
+            "SQUARES_KAFKA_UI_PORT",
+            "ALERTS_UI_PORT",
+            "NUMBERS_PORT",
+            "FEED_PORT",
+            "SPARK_DRIVER_UI_PORT",
+        )
+    )
+}
+PORTS["SPARK_DRIVER_UI_LAST_PORT"] = PORTS["SPARK_DRIVER_UI_PORT"] + 3
+FOG_NUMBERS = range(50, 100)  # numbers of the bench's fog nodes: their pages get the upper half of the hundred ports
+RUNNER = os.environ.get("STACK", "local")
+PREFIX = "fedstream-bench-"
+RUN_DIR = ".run-bench"
+ENV = {name: str(port) for name, port in PORTS.items()} | {
+    "STACK": RUNNER,
+    "RUN_DIR": RUN_DIR,
+    "COMPOSE_PROJECT_NAME": "fedstream-bench",
+    "CONTAINER_PREFIX": PREFIX,
+    "FOG_UI_PORT_PREFIX": str(BASE // 100),
+}
+BOOTSTRAP = f"localhost:{PORTS['KAFKA_PORT']}"  # for programs on the host
+if RUNNER == "local":  # of the user's own stack, if it is set
+    ENV["KAFKA_BOOTSTRAP_SERVERS"] = BOOTSTRAP
+BOOTSTRAP_INSIDE = f"kafka:{PORTS['KAFKA_NETWORK_PORT']}" if RUNNER == "docker" else BOOTSTRAP
+DATA = "/data" if RUNNER == "docker" else f"{ROOT}/{RUN_DIR}/data"  # as the stack's jobs see it
+LOGS = ROOT / f"{RUN_DIR}-logs"
+
+
+def make(*words: str, timeout_seconds: float = 900) -> None:
+    """Run a make target of the bench's stack.
+
+    Raises:
+        StackError: it failed; the text holds what it printed.
+    """
+    done = subprocess.run(
+        ["make", *words], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=timeout_seconds
+    )
+    if done.returncode:
+        msg = f"make {' '.join(words)} (runner {RUNNER}, ports from {BASE}) failed:\n{done.stdout}{done.stderr}"
+        raise StackError(msg)
+
+
+def inside(*command: str, name: str | None = None, **variables: str) -> list[str]:
+    """Return the command line that runs a program inside the stack, in the foreground.
+
+    Args:
+        command: program and arguments.
+        name: run it in a container of its own of this name (Docker runner), to be ended by `docker stop`.
+        variables: environment variables.
+    """
+    if RUNNER == "local":
+        exports = " ".join(f"{key}={shlex.quote(value)}" for key, value in variables.items())
+        return ["bash", "-c", f'source local/env.sh; {exports and f"export {exports};"} exec "$@"', "bash", *command]
+    options = [word for key, value in variables.items() for word in ("-e", f"{key}={value}")]
+    if name is None:
+        return ["docker", "exec", "-i", *options, f"{PREFIX}spark-master", *command]
+    options += ["-v", f"{ROOT}/bench/contestants:/app/bench/contestants:ro"]
+    run = ["docker", "compose", "--profile", "jobs", "run", "--rm", "-T", "--no-deps", "--name", PREFIX + name]
+    return [*run, *options, "fog-1", *command]
+
+
+def kafka_tool(*command: str) -> str:
+    """Run one of Kafka's tools where the broker is, and return what it printed.
+
+    Raises:
+        StackError: it failed.
+    """
+    line = inside(*command) if RUNNER == "local" else ["docker", "exec", f"{PREFIX}kafka", *command]
+    done = subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300)
+    if done.returncode:
+        msg = f"{shlex.join(command)} failed:\n{done.stdout}{done.stderr}"
+        raise StackError(msg)
+    return done.stdout
+
+
+def wait_until(what: str, observe: Callable[[], Any], timeout_seconds: float, every_seconds: float = 0.2) -> Any:
+    """Observe until there is something, and return it.
+
+    Raises:
+        StackError: there was nothing in time.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while not (seen := observe()):
+        if time.monotonic() > deadline:
+            msg = f"{what}: not within {timeout_seconds:g} s"
+            raise StackError(msg)
+        time.sleep(every_seconds)
+    return seen
+
+
+def environment() -> dict[str, str]:
+    """Return the environment in which the bench's commands run: without what a make around it would hand on."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"} | ENV

@@ -1,0 +1,128 @@
+"""The bench's view of the topics: make them, watch their ends, read them back with the broker's times."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
+from measures import Floats, Ints
+
+from fedstream.settings import StackError
+
+TIMEOUT_SECONDS = 30.0
+
+
+class Topics:
+    """A connection to the broker of the bench's stack."""
+
+    def __init__(self, bootstrap: str) -> None:
+        """Connect at the first use."""
+        quiet = {"log_level": 2}  # what matters comes as an exception
+        self._admin = AdminClient({"bootstrap.servers": bootstrap} | quiet)
+        # The group is needed by the client's form only: nothing is committed.
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": "bench",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+            }
+            | quiet
+        )
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._consumer.close()
+
+    def create(self, partitions: int, *names: str) -> None:
+        """Create topics on which the broker sets each record's time, LogAppendTime.
+
+        Raises:
+            KafkaException: one exists, or the broker does not answer.
+        """
+        config = {"message.timestamp.type": "LogAppendTime"}
+        topics = [NewTopic(name, partitions, 1, config=config) for name in names]
+        for future in self._admin.create_topics(topics, operation_timeout=TIMEOUT_SECONDS).values():
+            future.result(TIMEOUT_SECONDS)
+
+    def use_broker_time(self, name: str) -> None:
+        """Make the broker set the time of each record from now on, on a topic that exists."""
+        entry = ConfigEntry("message.timestamp.type", "LogAppendTime", incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=[entry])
+        for future in self._admin.incremental_alter_configs([resource]).values():
+            future.result(TIMEOUT_SECONDS)
+
+    def delete(self, *names: str) -> None:
+        """Delete topics."""
+        if not names:
+            return
+        for future in self._admin.delete_topics(list(names), operation_timeout=TIMEOUT_SECONDS).values():
+            future.result(TIMEOUT_SECONDS)
+
+    def ends(self, name: str) -> list[int]:
+        """Return the end offset of each partition."""
+        partitions = sorted(self._admin.list_topics(name, timeout=TIMEOUT_SECONDS).topics[name].partitions)
+        return [
+            self._consumer.get_watermark_offsets(TopicPartition(name, number), TIMEOUT_SECONDS)[1]
+            for number in partitions
+        ]
+
+    def records(self, name: str, starts: Sequence[int], take: Callable[[bytes, int], Any]) -> None:
+        """Call `take` with value and time (ms) of each record from the start offsets to the ends.
+
+        Raises:
+            StackError: records do not come, or one does not have the broker's time.
+        """
+        pending = set(range(len(starts)))
+        self._consumer.assign([TopicPartition(name, number, start) for number, start in enumerate(starts)])
+        while pending:
+            records = self._consumer.consume(20_000, timeout=0.2) or self._consumer.consume(1, timeout=TIMEOUT_SECONDS)
+            if not records:
+                msg = f"{name}: no record of partitions {sorted(pending)} within {TIMEOUT_SECONDS:g} s"
+                raise StackError(msg)
+            for record in records:
+                if error := record.error():
+                    if error.code() != KafkaError._PARTITION_EOF:
+                        raise KafkaException(error)
+                    pending.discard(record.partition())
+                    continue
+                kind, at_ms = record.timestamp()
+                if kind != TIMESTAMP_LOG_APPEND_TIME:
+                    msg = f"{name} has records without LogAppendTime; expected message.timestamp.type=LogAppendTime"
+                    raise StackError(msg)
+                take(record.value(), at_ms)
+        self._consumer.unassign()
+
+    def last_value(self, name: str, starts: Sequence[int]) -> bytes | None:
+        """Return the newest value on a topic of one partition, or None if there is none from the start offset on."""
+        (end,) = self.ends(name)
+        values: list[bytes] = []
+        if end > starts[0]:
+            self.records(name, [end - 1], lambda value, _: values.append(value))
+        return values[-1] if values else None
+
+    def columns(self, name: str, starts: Sequence[int], *fields: str) -> tuple[Ints, list[Floats]]:
+        """Return the times (ms) of the records from the start offsets on, and a column for each of these fields.
+
+        What is no number, or not there, is NaN: no result is right that holds one.
+        """
+        times, columns = array("q"), [array("d") for _ in fields]
+
+        def take(value: bytes, at_ms: int) -> None:
+            times.append(at_ms)
+            try:
+                message = orjson.loads(value)
+                row = [float(message[field]) for field in fields]
+            except (ValueError, KeyError, TypeError):
+                row = [math.nan] * len(fields)
+            for column, number in zip(columns, row, strict=True):
+                column.append(number)
+
+        self.records(name, starts, take)
+        return np.array(times, np.int64), [np.array(column) for column in columns]

@@ -1,0 +1,90 @@
+"""Who takes part in the bench, in which order, at which loads, and whether the quick plan fits its time."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def plan(script):
+    return script("bench/plan.py")
+
+
+def test_each_repetition_begins_with_another_contestant(plan):
+    a, b, c = plan.CONTESTANTS[:3]
+    assert plan.turns([a, b, c], 4) == [[a, b, c], [b, c, a], [c, a, b], [a, b, c]]
+
+
+def test_loads_rise_and_the_share_takes_its_place_among_them(plan):
+    chosen = dataclasses.replace(
+        plan.PLANS["quick"], rates=(112, 1000, 10_000), load_seconds=10, with_share=True, most_rate=50_000
+    )
+    # 80 % of 2,000 is 1,600 a second, for 10 seconds.
+    assert plan.loads(chosen, 2000.0) == [
+        (112, 1120, False), (1000, 10_000, False), (1600, 16_000, True), (10_000, 100_000, False)
+    ]  # fmt: skip
+    assert plan.loads(chosen, 1e6)[-1] == (50_000, 500_000, True)  # more than the generator can send
+    assert [is_share for _, _, is_share in plan.loads(chosen, None)] == [False, False, False]
+
+
+def test_messages_are_due_on_an_open_schedule(plan):
+    # 10 a second: the first at 0 s, the second at 0.1 s; after a pause all that is due, and never more than there are.
+    assert [plan.due_at(seconds, 10, 25) for seconds in (0, 0.09, 0.1, 1.0, 9.9)] == [1, 1, 2, 11, 25]
+
+
+def test_contestants_are_chosen_by_name_and_workload(plan):
+    chosen = plan.chosen(["Flink"], ["squares", "weights"])
+    assert [(each.name, each.workload) for each in chosen] == [("Flink", "squares"), ("Flink", "weights")]
+    assert plan.chosen([], ["weights"]) == [each for each in plan.CONTESTANTS if each.workload == "weights"]
+
+
+def test_an_unknown_contestant_is_refused_by_name(plan):
+    with pytest.raises(ValueError, match=r"no contestant Storm; expected one of: .*Flink"):
+        plan.chosen(["Storm"], ["squares"])
+
+
+def test_a_contestant_stands_once_in_a_workload(plan):
+    names = [(each.workload, each.name) for each in plan.CONTESTANTS]
+    assert len(names) == len(set(names))
+
+
+def test_the_estimate_adds_up(plan):
+    one = dataclasses.replace(plan.CONTESTANTS[0], start_seconds=10)
+    small = dataclasses.replace(
+        plan.PLANS["quick"], repetitions=2, rates=(1, 2), load_seconds=5, warm_up_seconds=3, catch_up_seconds=6,
+        with_share=False, backlog=(("squares", 300_000), ("weights", 10**9)),
+    )  # fmt: skip
+    # A turn: 2 starts of 10 s and 2 ends of 4 s, warm-up 3 s, 2 loads of 5 + 1.5 s, 6 s to catch up: 50 s. Twice that;
+    # the back-log of the one workload takes 300,000 / 150,000 = 2 s, the stack 60 s.
+    assert plan.estimate_seconds(small, [one]) == pytest.approx(2 * 50 + 2 + 60)
+
+
+def test_loads_are_shortened_when_time_runs_out_but_not_below_half(plan):
+    one = dataclasses.replace(plan.CONTESTANTS[0], start_seconds=10)
+    small = dataclasses.replace(
+        plan.PLANS["quick"], rates=(1, 2), load_seconds=6, dropped_seconds=1, warm_up_seconds=2, catch_up_seconds=6,
+        with_share=False,
+    )  # fmt: skip
+    # A turn: 2 starts and ends of 10 + 4 s, 2 waits of 1.5 s: 31 s; 20 s of load. Two turns need 102 s.
+    assert plan.fitted(small, [one, one], 102) == small
+    assert plan.fitted(small, [one, one], 500) == small
+    # 94 s leave 32 of 40 s of load: 80 %.
+    shorter = plan.fitted(small, [one, one], 94)
+    found = (shorter.load_seconds, shorter.warm_up_seconds, shorter.catch_up_seconds)
+    assert found == pytest.approx((4.8, 1.6, 4.8))
+    assert plan.fitted(small, [one, one], 0).load_seconds == 3
+
+
+def test_the_quick_plan_of_all_contestants_fits_its_limit(plan):
+    quick = plan.PLANS["quick"]
+    assert quick.limit_seconds == 15 * 60
+    assert plan.estimate_seconds(quick, plan.CONTESTANTS) <= quick.limit_seconds
+
+
+def test_the_full_plan_has_the_loads_and_repetitions_that_its_medians_need(plan):
+    full = plan.PLANS["full"]
+    assert full.repetitions >= 5
+    assert full.rates == (112, 1000, 10_000)
+    assert full.with_share
