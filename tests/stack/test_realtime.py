@@ -45,8 +45,7 @@ def test_the_bridge_passes_the_sockets_numbers_on(stack: Stack) -> None:
     numbers = [message["n"] for message in stack.messages("numbers", before)]
     assert all(1 <= n <= 100 for n in numbers)
     eventually("their squares", lambda: squares(stack), lambda seen: set(numbers) <= set(seen))
-    stack.stop("bridge")
-    stack.stop("squares-kafka")
+    stack.make("stop-jobs")
 
 
 def test_each_reading_is_scored_by_the_model_in_service_though_the_driver_is_killed(stack: Stack) -> None:
@@ -89,3 +88,4 @@ def test_each_reading_is_scored_by_the_model_in_service_though_the_driver_is_kil
         assert model.scaler
         expected = make_model("mlp", {}).predict(model.arrays, model.scaler.apply(values[:, :2]))[:, 1]
         assert np.abs(expected - values[:, 2]).max() < 1e-9
+    stack.make("stop-jobs")
