@@ -127,7 +127,7 @@ def find_spans(consumer: Any, topic: str, first: Position | None, last: Position
     Raises:
         StackError: there is no such topic, no record in between, or the first ones have expired.
     """
-    partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+    partitions = sorted(kafka.partitions_of(consumer, topic))
     if not partitions:
         raise StackError(f"there is no topic {topic}; make topics lists those there are")
     oldest, newest = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
