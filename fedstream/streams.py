@@ -92,8 +92,8 @@ def read_history(spark: SparkSession, settings: Settings, topic: str) -> DataFra
 def parse_readings(records: DataFrame, settings: Settings) -> DataFrame:
     """Add to Kafka records the columns of a reading and `reason`: null for a good reading, else why it is bad.
 
-    A record in the form in which sensors send is taken apart as text, which costs less; any other one, and a bad one, is
-    parsed by `from_json`. Both read the same from the same record.
+    A record in the form in which sensors send is taken apart as text, which costs less; any other and any bad
+    one is parsed by `from_json`. Both read the same from the same record.
     """
     text = F.col("value").cast("string")
     plain = records.withColumn("plain", (F.length("value") <= settings.max_value_bytes) & text.rlike(PLAIN_READING))
