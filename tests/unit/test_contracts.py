@@ -220,7 +220,7 @@ def test_programs_are_executable_and_shell_scripts_say_what_runs_them():
     programs = [path for path in repository_files() if path.read_bytes().startswith(b"#!")]
     assert {"kafka/ask.sh", "spark_cluster/start-job.sh"} <= {str(path.relative_to(ROOT)) for path in programs}
     assert [path for path in programs if not os.access(path, os.X_OK)] == []
-    sourced = {ROOT / "local" / "env.sh"}
+    sourced = {ROOT / "local" / "env.sh", ROOT / "spark_cluster" / "spark-env.sh"}
     assert {path for path in repository_files() if path.suffix == ".sh"} - set(programs) == sourced
 
 
