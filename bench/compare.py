@@ -77,7 +77,7 @@ def prepare_backlog(bench: Bench, workload: str) -> None:
     count = dict(bench.plan.backlog)[workload]
     topic = BACKLOG_TOPICS[workload]
     bench.topics.create(BACKLOG_PARTITIONS, topic)
-    generator = Generator(workload, BOOTSTRAP, topic, BACKLOG_PARTITIONS)
+    generator = Generator(workload, BOOTSTRAP, [topic], BACKLOG_PARTITIONS)
     generator.send(0, count)
     generator.close()
     if workload == "weights":

@@ -6,14 +6,14 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import measures
 import numpy as np
 import orjson
 from load import Generator
-from measures import Ints, Matched
+from measures import Floats, Ints, Matched
 from plan import WARM_UP_RATE, Contestant, Plan, loads
 from processes import Sampler
 from rivals import Run, Running, failure, start, stop
@@ -29,6 +29,7 @@ FIELDS = {"squares": ("n", "square"), "weights": ("samples", "weight")}
 FIRST_RESULT_SECONDS = 180.0
 QUIET_SECONDS = 10.0  # without a new result what is missing counts as lost
 LOOK_SECONDS = 0.25
+LAST_VALUES = 50  # newest weights among which a node's own is looked for, where more than one node sends
 LEAST_SHARE = 0.2  # of a back-log, between the first look and the last, to tell its CPU time
 
 
@@ -45,7 +46,7 @@ class Bench:
 
 
 def prepare(bench: Bench, contestant: Contestant, mode: str, node: int) -> tuple[Run, list[int]]:
-    """Make the topics of a start; return it with the target's end offsets before it."""
+    """Make the topics of a start, and of the jobs beside it; return it with the target's end offsets before it."""
     bench.starts += 1
     number = bench.starts
     if contestant.workload == "squares":
@@ -58,20 +59,26 @@ def prepare(bench: Bench, contestant: Contestant, mode: str, node: int) -> tuple
         source, partitions = BACKLOG_TOPICS[contestant.workload], BACKLOG_PARTITIONS
     else:
         bench.topics.create(1, source)
-    return Run(contestant, number, source, target, partitions, mode, node), bench.topics.ends(target)
+    beside = []
+    for command in contestant.beside if mode == "latency" else ():
+        job = replace(contestant, command=command, beside=())
+        beside.append(prepare(bench, job, mode, next(bench.nodes))[0])
+    run = Run(contestant, number, source, target, partitions, mode, node, tuple(beside))
+    return run, bench.topics.ends(target)
 
 
 def clear(bench: Bench, run: Run) -> None:
     """Delete the topics that were made for a start."""
-    bench.topics.delete(*({run.source, run.target} - {MODEL_WEIGHTS, BACKLOG_TOPICS[run.contestant.workload]}))
+    own = {run.source, run.target, *(job.source for job in run.beside)}
+    bench.topics.delete(*(own - {MODEL_WEIGHTS, BACKLOG_TOPICS[run.contestant.workload]}))
 
 
 def done_so_far(bench: Bench, run: Run, starts: list[int]) -> int:
     """Return how many messages have a result by now."""
     if run.contestant.workload == "squares":
         return sum(bench.topics.ends(run.target)) - sum(starts)
-    newest = bench.topics.last_value(run.target, starts)
-    return int(orjson.loads(newest)["samples"]) if newest else 0
+    values = bench.topics.last_values(run.target, starts, LAST_VALUES)
+    return max((int(m["samples"]) for m in map(orjson.loads, values) if m["node_id"] == run.node_id), default=0)
 
 
 def wait_for_first(bench: Bench, running: Running, starts: list[int]) -> None:
@@ -123,7 +130,7 @@ def catch_up(bench: Bench, contestant: Contestant) -> dict[str, Any]:
             running.check()
             time.sleep(LOOK_SECONDS)
         after = sampler.take()
-    at_ms, columns = bench.topics.columns(run.target, starts, *FIELDS[workload])
+    at_ms, columns = results(bench, run, starts)
     clear(bench, run)
     is_complete, more = done >= backlog, done - done_before
     found = used(before, after, max(1, more))
@@ -160,7 +167,8 @@ def steady_loads(bench: Bench, contestant: Contestant, maximum: float | None) ->
     plan, sections = bench.plan, []
     node = next(bench.nodes) if contestant.workload == "weights" else FOG_NUMBERS[0]
     run, starts = prepare(bench, contestant, "latency", node)
-    generator = Generator(contestant.workload, BOOTSTRAP, run.source, run.partitions)
+    sources = [run.source, *(job.source for job in run.beside)]
+    generator = Generator(contestant.workload, BOOTSTRAP, sources, run.partitions)
     begin = time.monotonic()
     with started(bench, run) as (running, sampler), closing(generator):
         generator.send(0, 1)
@@ -193,9 +201,16 @@ def steady_loads(bench: Bench, contestant: Contestant, maximum: float | None) ->
     }
 
 
+def results(bench: Bench, run: Run, starts: list[int]) -> tuple[Ints, list[Floats]]:
+    """Return times and columns of a run's own results."""
+    workload = run.contestant.workload
+    own = ("node_id", run.node_id) if workload == "weights" else None
+    return bench.topics.columns(run.target, starts, *FIELDS[workload], where=own)
+
+
 def read_back(bench: Bench, run: Run, starts: list[int]) -> tuple[Ints, Matched]:
     """Read input and output of a run, and return the times of the inputs and what came of them."""
-    at_ms, columns = bench.topics.columns(run.target, starts, *FIELDS[run.contestant.workload])
+    at_ms, columns = results(bench, run, starts)
     if run.contestant.workload == "squares":
         sent_ms, _ = bench.topics.columns(run.source, [0])
         return sent_ms, measures.match_squares(sent_ms, *columns, at_ms)

@@ -20,7 +20,7 @@ import socket as sockets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -88,10 +88,10 @@ def send(
 class Generator:
     """A generator of steady loads in a process of its own, and how many messages it has sent."""
 
-    def __init__(self, workload: str, bootstrap: str, topic: str, partitions: int) -> None:
-        """Start it and wait until it can send."""
-        command = [sys.executable, __file__, "steady", workload, "--bootstrap", bootstrap, "--topic", topic]
-        command += ["--partitions", str(partitions)]
+    def __init__(self, workload: str, bootstrap: str, topics: Sequence[str], partitions: int) -> None:
+        """Start it and wait until it can send; each message goes to all of the topics."""
+        command = [sys.executable, __file__, "steady", workload, "--bootstrap", bootstrap]
+        command += ["--partitions", str(partitions), *(word for topic in topics for word in ("--topic", topic))]
         self.sent = 0
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._read()

@@ -20,9 +20,10 @@ class Contestant:
         name: what the table calls it.
         workload: squares or weights.
         kind: how it is started: `job` (one of the stack's own), `report` (Spark on default options), `python`, `java`.
-        command: what is started, with {source}, {target} and {node} to be filled in.
+        command: what is started, with {source}, {target}, {node} and {now}, the time, to be filled in.
         start_seconds: expected time from start to the first result, for the estimate only.
         settings: environment variables of a `job`, by mode (`latency`, `throughput` or `both`).
+        beside: jobs of the stack that run beside it under the steady loads, with {node} to be filled in, another one's.
         interval_seconds: time between the commits of real-time mode, each of which holds the stream up.
         packages: whose versions the table shows.
         note: what a reader should know of its figures.
@@ -34,6 +35,7 @@ class Contestant:
     command: tuple[str, ...]
     start_seconds: float
     settings: tuple[tuple[str, str, str], ...] = ()
+    beside: tuple[tuple[str, ...], ...] = ()
     interval_seconds: float | None = None
     packages: tuple[str, ...] = ()
     note: str = ""
@@ -44,10 +46,10 @@ LINGER = ("throughput", "SINK_LINGER_MS", "5")
 IN_MEMORY = "the running mean is in memory only: a restart loses it"
 CONTESTANTS = (
     Contestant(
-        "real-time", "squares", "job", (*SQUARES_JOB, "real-time"), 15, (LINGER,), 30, ("spark",),
+        "real-time", "squares", "job", (*SQUARES_JOB, "real-time"), 10, (LINGER,), (), 30, ("spark",),
         "at least once; offsets are committed at the end of an interval",
     ),
-    Contestant("micro-batch", "squares", "job", (*SQUARES_JOB, "micro-batch"), 15, (LINGER,), None, ("spark",)),
+    Contestant("micro-batch", "squares", "job", (*SQUARES_JOB, "micro-batch"), 10, (LINGER,), packages=("spark",)),
     Contestant(
         "report design", "squares", "report", ("squares",), 15, packages=("spark",),
         note="DStream of one second on a socket, which a program of its own fills from the topic",
@@ -58,8 +60,14 @@ CONTESTANTS = (
     Contestant("Kafka Streams", "squares", "java", ("KafkaStreamsRival",), 6, packages=("kafka-streams",)),
     Contestant("Flink", "squares", "java", ("FlinkRival",), 8, packages=("flink-streaming-java",)),
     Contestant(
-        "fog node", "weights", "job", ("fog", "{node}"), 15, (("both", "MODEL", "mean"),), None, ("spark",),
-        "exact over restarts; each reading is validated, the others take what comes",
+        "fog node", "weights", "job", ("fog", "{node}"), 10, (("both", "MODEL", "mean"),), packages=("spark",),
+        note="exact over restarts; each reading is validated, the others take what comes",
+    ),
+    Contestant(
+        "two fog nodes and cloud", "weights", "job", ("fog", "{node}"), 20,
+        beside=(("fog", "{node}"), ("cloud", "--from", "{now}")), packages=("spark",),
+        note="under the loads a second node, with the same load, and the cloud run beside it, and both nodes train the "
+        "default model in rounds; CPU and memory are of all three, latency and errors of the first node",
     ),
     Contestant(
         "report design", "weights", "report", ("weights",), 15, packages=("spark",),
@@ -116,8 +124,8 @@ class Plan:
 
 PLANS = {
     "quick": Plan(
-        name="quick", repetitions=1, rates=(112, 1000, 10_000), load_seconds=5, dropped_seconds=1, warm_up_seconds=3,
-        backlog=(("squares", 600_000), ("weights", 1_000_000)), catch_up_seconds=6, drain_seconds=15,
+        name="quick", repetitions=1, rates=(112, 1000, 10_000), load_seconds=5, dropped_seconds=1, warm_up_seconds=2,
+        backlog=(("squares", 600_000), ("weights", 1_000_000)), catch_up_seconds=5, drain_seconds=15,
         with_share=False,
         most_rate=100_000, limit_seconds=900,
     ),

@@ -29,6 +29,7 @@ from stack import (
     wait_until,
 )
 
+from fedstream.position import now_ms, show_time
 from fedstream.settings import StackError
 
 JAVA = ROOT / "bench" / "jvm" / "target"
@@ -48,6 +49,7 @@ class Run:
         partitions: of the source.
         mode: latency or throughput.
         node: number of the fog node.
+        beside: starts of the jobs that run beside it.
     """
 
     contestant: Contestant
@@ -57,12 +59,18 @@ class Run:
     partitions: int
     mode: str
     node: int
+    beside: tuple[Run, ...] = ()
 
     @property
     def name(self) -> str:
         """What its log, its state and its container are called."""
         words = (self.contestant.workload, self.contestant.name, self.mode, str(self.number))
         return "-".join(words).replace(" ", "-").lower()
+
+    @property
+    def node_id(self) -> str:
+        """What its weights are signed with."""
+        return f"fog-{self.node}" if self.contestant.kind == "job" else self.name
 
     @property
     def log(self) -> Path:
@@ -72,11 +80,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Running:
-    """A contestant that was started, and the program that feeds its socket, if it has one."""
+    """A contestant that was started, the program that feeds its socket, if it has one, and the jobs beside it."""
 
     run: Run
     process: subprocess.Popen[bytes]
     feed: subprocess.Popen[bytes] | None
+    beside: tuple[Running, ...] = ()
 
     def roots(self) -> list[psutil.Process]:
         """Return the processes whose descendants are the contestant's; none once it has ended."""
@@ -85,13 +94,16 @@ class Running:
             first = int(subprocess.run(line, capture_output=True, text=True).stdout or 0)
         else:
             first = self.process.pid
+        others = [root for job in self.beside for root in job.roots()]
         try:
-            return [psutil.Process(first), *executors(PORTS["SPARK_MASTER_PORT"])] if first else []
+            return [psutil.Process(first), *others, *executors(PORTS["SPARK_MASTER_PORT"])] if first else []
         except psutil.NoSuchProcess:
             return []
 
     def check(self) -> None:
-        """Raise StackError, which names it and shows the end of its log, if the contestant has ended."""
+        """Raise StackError, which names it and shows the end of its log, if the contestant or a job beside it ended."""
+        for job in self.beside:
+            job.check()
         if self.process.poll() is not None:
             raise StackError(failure(self.run, f"it ended with exit code {self.process.returncode}"))
 
@@ -130,7 +142,7 @@ def command(run: Run) -> list[str]:
         StackError: a program that it needs is missing; the text says how to get it.
     """
     contestant = run.contestant
-    fill = {"source": run.source, "target": run.target, "node": str(run.node)}
+    fill = {"source": run.source, "target": run.target, "node": str(run.node), "now": show_time(now_ms())}
     words = [word.format(**fill) for word in contestant.command]
     state = f"{DATA}/bench/{run.name}"
     if contestant.kind == "job":
@@ -199,7 +211,7 @@ def start(run: Run) -> Running:
         where = ["--host", feed_address(), "--port", str(PORTS["FEED_PORT"])]
         generator = [sys.executable, "bench/load.py", "socket", "--bootstrap", BOOTSTRAP, "--topic", run.source]
         feed = launch([*generator, *where], LOGS / f"{run.name}-feed.log")
-    running = Running(run, launch(line, run.log), feed)
+    running = Running(run, launch(line, run.log), feed, tuple(start(job) for job in run.beside))
     if run.contestant.kind != "job":  # a job of the stack reads from the first record on, whenever that is
 
         def is_ready() -> bool:
@@ -224,7 +236,8 @@ def launch(line: list[str], log: Path) -> subprocess.Popen[bytes]:
 
 def stop(*contestants: Running) -> None:
     """End contestants with their feeds, and wait for the end of their executors."""
-    for running in contestants:
+    everyone = [running for contestant in contestants for running in (contestant, *contestant.beside)]
+    for running in everyone:
         if RUNNER == "docker" and running.run.contestant.kind in ("job", "report"):
             subprocess.run(["docker", "stop", "-t", "20", PREFIX + running.run.name], capture_output=True)
         for process in (running.process, running.feed):

@@ -115,9 +115,8 @@ def main(runs: int, only: str | None) -> None:
     try:
         make("clean")
         make("up")
-        for node in NODES:
-            with closing(Generator("weights", BOOTSTRAP, sensor_topic(node), 1)) as generator:
-                generator.send(0, 200)
+        with closing(Generator("weights", BOOTSTRAP, [sensor_topic(node) for node in NODES], 1)) as generator:
+            generator.send(0, 200)
         with closing(Topics(BOOTSTRAP)) as topics:
             topics.use_broker_time(MODEL_WEIGHTS)
             for name in [*([only] if only else MEASURES)] * runs:

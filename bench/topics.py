@@ -99,28 +99,38 @@ class Topics:
                 take(record.value(), at_ms)
         self._consumer.unassign()
 
-    def last_value(self, name: str, starts: Sequence[int]) -> bytes | None:
-        """Return the newest value on a topic of one partition, or None if there is none from the start offset on."""
+    def last_values(self, name: str, starts: Sequence[int], count: int) -> list[bytes]:
+        """Return the newest values, at most so many, on a topic of one partition from the start offset on."""
         (end,) = self.ends(name)
         values: list[bytes] = []
         if end > starts[0]:
-            self.records(name, [end - 1], lambda value, _: values.append(value))
-        return values[-1] if values else None
+            self.records(name, [max(starts[0], end - count)], lambda value, _: values.append(value))
+        return values
 
-    def columns(self, name: str, starts: Sequence[int], *fields: str) -> tuple[Ints, list[Floats]]:
+    def columns(
+        self, name: str, starts: Sequence[int], *fields: str, where: tuple[str, str] | None = None
+    ) -> tuple[Ints, list[Floats]]:
         """Return the times (ms) of the records from the start offsets on, and a column for each of these fields.
 
         What is no number, or not there, is NaN: no result is right that holds one.
+
+        Args:
+            name: of the topic.
+            starts: offset in each partition.
+            fields: of the JSON objects.
+            where: a field and its value: only such records count; None: all.
         """
         times, columns = array("q"), [array("d") for _ in fields]
 
         def take(value: bytes, at_ms: int) -> None:
-            times.append(at_ms)
             try:
                 message = orjson.loads(value)
+                if where and message[where[0]] != where[1]:
+                    return
                 row = [float(message[field]) for field in fields]
             except (ValueError, KeyError, TypeError):
                 row = [math.nan] * len(fields)
+            times.append(at_ms)
             for column, number in zip(columns, row, strict=True):
                 column.append(number)
 

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
@@ -231,6 +232,16 @@ def partitions_of(consumer: Any, topics: str) -> list[TopicPartition]:
     """Return the partitions that topics (`a,b`, or a pattern with `*`) have now; a topic that is not there has none."""
     names = [name for name in consumer.topics() if re.fullmatch(topics, name)] if "*" in topics else topics.split(",")
     return [TopicPartition(name, number) for name in names for number in consumer.partitions_for_topic(name) or ()]
+
+
+def count_partitions(settings: Settings, topics: str) -> int:
+    """Return how many partitions topics (`a,b`, or a pattern with `*`) have now.
+
+    Raises:
+        KafkaUnavailableError: no broker answered within `wait_timeout_seconds`.
+    """
+    with closing(connect_consumer(settings)) as consumer:
+        return len(partitions_of(consumer, topics))
 
 
 def stack_topics(nodes: int) -> list[str]:
