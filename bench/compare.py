@@ -28,20 +28,23 @@ from typing import Any
 
 import click
 import contest
+import numpy as np
 import plots
 import report
 import rivals
 from contest import BACKLOG_PARTITIONS, BACKLOG_TOPICS, Bench
 from load import Generator
-from measures import running_weights
+from measures import Floats, running_weights
 from plan import PLANS, STACK_SECONDS, WORKLOADS, Contestant, chosen, estimate_seconds, fitted, turns
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from stack import BOOTSTRAP, BOOTSTRAP_INSIDE, LOGS, ROOT, RUNNER, kafka_tool, make
 from topics import Topics
 
-from fedstream.messages import MODEL_WEIGHTS
-from fedstream.settings import StackError, command_help
+from fedstream import kafka
+from fedstream.messages import ALERT_MODEL, ALERTS, GLOBAL_MODEL, MODEL_WEIGHTS
+from fedstream.protocol import RoundModel
+from fedstream.settings import Settings, StackError, command_help
 
 
 def machine() -> dict[str, Any]:
@@ -80,9 +83,22 @@ def prepare_backlog(bench: Bench, workload: str) -> None:
     generator = Generator(workload, BOOTSTRAP, [topic], BACKLOG_PARTITIONS)
     generator.send(0, count)
     generator.close()
+    if workload == "alerts":
+        bench.model = serve_model()
     if workload == "weights":
         _, readings = bench.topics.columns(topic, [0] * BACKLOG_PARTITIONS, "temperature", "vibration")
         bench.backlog_weight = float(running_weights(*readings)[-1])
+
+
+def serve_model() -> dict[str, Floats]:
+    """Publish a global model, an MLP with 16 hidden units and random weights; return its arrays."""
+    random = np.random.default_rng(1)
+    shapes = {"coefs_0": (2, 16), "intercepts_0": (16,), "coefs_1": (16, 1), "intercepts_1": (1,)}
+    arrays = {name: random.normal(0, 0.05, shape) for name, shape in shapes.items()}
+    model = RoundModel("bench", round=1, version=1, model="mlp", mode="sync", arrays=arrays)
+    settings = Settings(kafka_bootstrap_servers=BOOTSTRAP)
+    kafka.connect_publisher(settings)(GLOBAL_MODEL, "mlp", model.as_dict())
+    return arrays
 
 
 def ceiling(bench: Bench, workload: str) -> dict[str, Any]:
@@ -181,7 +197,9 @@ def main(size: str, only: tuple[str, ...], workload: str | None, output: Path | 
         make("clean")
         make("up")
         with closing(Topics(BOOTSTRAP)) as topics, Progress(*columns, console=console) as progress:
+            kafka.ensure_topics(Settings(kafka_bootstrap_servers=BOOTSTRAP), [ALERTS, ALERT_MODEL])
             topics.use_broker_time(MODEL_WEIGHTS)
+            topics.use_broker_time(ALERTS)
             bench = Bench(plan, topics, progress.console.print)
             run_all(bench, contestants, results, save, progress, begin)
     finally:

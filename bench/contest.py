@@ -18,14 +18,19 @@ from plan import WARM_UP_RATE, Contestant, Plan, loads
 from processes import Sampler
 from rivals import Run, Running, failure, start, stop
 from stack import BOOTSTRAP, FOG_NUMBERS
-from topics import Topics
+from topics import PLACE, Topics
 
-from fedstream.messages import MODEL_WEIGHTS
+from fedstream.messages import ALERTS, MODEL_WEIGHTS
 from fedstream.settings import StackError
 
 BACKLOG_PARTITIONS = 2
-BACKLOG_TOPICS = {"squares": "numbers-backlog", "weights": f"sensor-data-node-{FOG_NUMBERS[0]}"}
-FIELDS = {"squares": ("n", "square"), "weights": ("samples", "weight")}
+BACKLOG_TOPICS = {
+    "squares": "numbers-backlog",
+    "weights": f"sensor-data-node-{FOG_NUMBERS[0]}",
+    "alerts": "readings-backlog",
+}
+FIELDS = {"squares": ("n", "square"), "weights": ("samples", "weight"), "alerts": (PLACE, "probability")}
+SHARED_TOPICS = {MODEL_WEIGHTS, ALERTS}  # written to by more than one start
 FIRST_RESULT_SECONDS = 180.0
 QUIET_SECONDS = 10.0  # without a new result what is missing counts as lost
 LOOK_SECONDS = 0.25
@@ -35,12 +40,13 @@ LEAST_SHARE = 0.2  # of a back-log, between the first look and the last, to tell
 
 @dataclass
 class Bench:
-    """What all turns share: the plan, the topics, the right last weight of each back-log, and the starts so far."""
+    """What all turns share: plan, topics, the right last weight of the back-log, the alerts' model, starts so far."""
 
     plan: Plan
     topics: Topics
     say: Callable[[str], None]
     backlog_weight: float = 0.0
+    model: dict[str, Floats] = field(default_factory=dict)
     starts: int = 0
     nodes: Iterator[int] = field(default_factory=lambda: iter(FOG_NUMBERS[1:]))
 
@@ -52,6 +58,8 @@ def prepare(bench: Bench, contestant: Contestant, mode: str, node: int) -> tuple
     if contestant.workload == "squares":
         source, target = f"numbers-{number}", f"squares-{number}"
         bench.topics.create(1, target)
+    elif contestant.workload == "alerts":
+        source, target = f"readings-{number}", ALERTS
     else:
         source, target = f"sensor-data-node-{node}", MODEL_WEIGHTS
     partitions = 1
@@ -70,12 +78,12 @@ def prepare(bench: Bench, contestant: Contestant, mode: str, node: int) -> tuple
 def clear(bench: Bench, run: Run) -> None:
     """Delete the topics that were made for a start."""
     own = {run.source, run.target, *(job.source for job in run.beside)}
-    bench.topics.delete(*(own - {MODEL_WEIGHTS, BACKLOG_TOPICS[run.contestant.workload]}))
+    bench.topics.delete(*(own - SHARED_TOPICS - {BACKLOG_TOPICS[run.contestant.workload]}))
 
 
 def done_so_far(bench: Bench, run: Run, starts: list[int]) -> int:
     """Return how many messages have a result by now."""
-    if run.contestant.workload == "squares":
+    if run.contestant.workload != "weights":
         return sum(bench.topics.ends(run.target)) - sum(starts)
     values = bench.topics.last_values(run.target, starts, LAST_VALUES)
     return max((int(m["samples"]) for m in map(orjson.loads, values) if m["node_id"] == run.node_id), default=0)
@@ -138,7 +146,7 @@ def catch_up(bench: Bench, contestant: Contestant) -> dict[str, Any]:
         found["cpu_seconds_per_million"] = None
     found["memory_mb"] = max(before["memory_mb"], after["memory_mb"])
     batches = before["batches_ms"] + after["batches_ms"]
-    progress = np.arange(1, len(at_ms) + 1) if workload == "squares" else np.maximum.accumulate(columns[0])
+    progress = np.maximum.accumulate(columns[0]) if workload == "weights" else np.arange(1, len(at_ms) + 1)
     rate = measures.catch_up_rate(progress, np.sort(at_ms))
     if rate is None and batches:  # all in one micro-batch, which tells how long it took
         rate = 1000 * done / max(batches)
@@ -215,4 +223,7 @@ def read_back(bench: Bench, run: Run, starts: list[int]) -> tuple[Ints, Matched]
         sent_ms, _ = bench.topics.columns(run.source, [0])
         return sent_ms, measures.match_squares(sent_ms, *columns, at_ms)
     sent_ms, readings = bench.topics.columns(run.source, [0], "temperature", "vibration")
+    if run.contestant.workload == "alerts":
+        expected = measures.probabilities(*readings, bench.model)
+        return sent_ms, measures.match_alerts(sent_ms, expected, *columns, at_ms)
     return sent_ms, measures.match_weights(sent_ms, measures.running_weights(*readings), *columns, at_ms)

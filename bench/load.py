@@ -27,7 +27,7 @@ from typing import Any
 
 import click
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from plan import due_at
+from plan import WORKLOADS, due_at
 
 from fedstream.settings import StackError
 
@@ -132,7 +132,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("workload", type=click.Choice(["squares", "weights"]))
+@click.argument("workload", type=click.Choice(WORKLOADS))
 @click.option("--bootstrap", required=True)
 @click.option("--topic", "topics", required=True, multiple=True, help="Each message goes to all of them.")
 @click.option("--partitions", default=1, show_default=True, help="Messages are dealt out to these in turn.")

@@ -19,6 +19,7 @@ Floats = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
 WEIGHT_TOLERANCE = 6e-5  # weights may be rounded to 4 decimals
+PROBABILITY_TOLERANCE = 1e-9
 WARM_SHARE = 0.1  # of a back-log, before the clock of the throughput starts
 
 
@@ -45,8 +46,37 @@ def match_squares(sent_ms: Ints, n: Floats, square: Floats, at_ms: Ints) -> Matc
         square: their squares as they came; whole numbers are exact up to 2^53.
         at_ms: times of the results.
     """
+    return match_each(sent_ms, n, square == n * n, at_ms)
+
+
+def probabilities(temperature: Floats, vibration: Floats, arrays: Mapping[str, Floats]) -> Floats:
+    """Return an MLP's probability of class 1 for each reading: 1 / (1 + exp(-(max(0, x W0 + b0) W1 + b1)))."""
+    x = np.column_stack([temperature, vibration])
+    hidden = np.maximum(0.0, x @ arrays["coefs_0"] + arrays["intercepts_0"])
+    return 1 / (1 + np.exp(-(hidden @ arrays["coefs_1"] + arrays["intercepts_1"])[:, 0]))
+
+
+def match_alerts(sent_ms: Ints, expected: Floats, offset: Floats, probability: Floats, at_ms: Ints) -> Matched:
+    """Match scores to the readings that were sent at `sent_ms`, by their offsets; of several scores the first counts.
+
+    Args:
+        sent_ms: time of each reading, in the order of the topic's only partition.
+        expected: the right probability of each.
+        offset: which reading each score is of; NaN: unreadable.
+        probability: the scores that came.
+        at_ms: their times.
+    """
+    known = (offset >= 0) & (offset < len(expected))
+    good = known.copy()
+    right = expected[offset[known].astype(np.int64)]
+    good[known] = np.abs(probability[known] - right) <= PROBABILITY_TOLERANCE
+    return match_each(sent_ms, offset + 1, good, at_ms)
+
+
+def match_each(sent_ms: Ints, n: Floats, is_right: npt.NDArray[np.bool_], at_ms: Ints) -> Matched:
+    """Match results to inputs 1, 2, 3, ..., one to one; of several right results the first one counts."""
     count = len(sent_ms)
-    good = (n >= 1) & (n <= count) & (square == n * n)
+    good = (n >= 1) & (n <= count) & is_right
     order = np.argsort(at_ms[good], kind="stable")
     numbers, first = np.unique(n[good][order].astype(np.int64), return_index=True)
     latency = np.full(count, np.nan)
@@ -145,8 +175,14 @@ def check_backlog(
 ) -> dict[str, Any]:
     """Return what was checked while catching up, and what was wrong; of weights only the last one can be checked.
 
-    A node's readings lie in two partitions, so which of them a weight on the way counts is open.
+    A node's readings lie in two partitions, so which of them a weight on the way counts is open. Of scores it is
+    checked that each input has one, and that it is a probability.
     """
+    if workload == "alerts":
+        places = len(np.unique(done))
+        wrong = int((~((result >= 0) & (result <= 1))).sum())
+        lost = backlog - places if is_complete else 0
+        return {"checked": len(done), "lost": lost, "duplicated": len(done) - places, "wrong": wrong}
     if workload == "squares":
         matched = match_squares(np.zeros(backlog, np.int64), done, result, np.zeros(len(done), np.int64))
         lost = matched.lost + matched.late if is_complete else 0

@@ -87,7 +87,7 @@ def fog(topics: Topics) -> dict[str, float]:
     def is_done(_: str) -> bool:
         nodes = set()
         if topics.ends(MODEL_WEIGHTS) != starts:
-            topics.records(MODEL_WEIGHTS, starts, lambda value, _: nodes.add(json.loads(value)["node_id"]))
+            topics.records(MODEL_WEIGHTS, starts, lambda record, _: nodes.add(json.loads(record.value())["node_id"]))
         return len(nodes) == len(NODES)
 
     return run(["make", "run-fog"], is_done)

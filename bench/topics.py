@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import orjson
-from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 from measures import Floats, Ints
 
 from fedstream.settings import StackError
 
 TIMEOUT_SECONDS = 30.0
+PLACE = "place of the input"  # PLACES_IN_PARTITION * its partition + its offset
+PLACES_IN_PARTITION = 10**12
 
 
 class Topics:
@@ -73,8 +75,8 @@ class Topics:
             for number in partitions
         ]
 
-    def records(self, name: str, starts: Sequence[int], take: Callable[[bytes, int], Any]) -> None:
-        """Call `take` with value and time (ms) of each record from the start offsets to the ends.
+    def records(self, name: str, starts: Sequence[int], take: Callable[[Message, int], Any]) -> None:
+        """Call `take` with each record and its time (ms) from the start offsets to the ends.
 
         Raises:
             StackError: records do not come, or one does not have the broker's time.
@@ -96,7 +98,7 @@ class Topics:
                 if kind != TIMESTAMP_LOG_APPEND_TIME:
                     msg = f"{name} has records without LogAppendTime; expected message.timestamp.type=LogAppendTime"
                     raise StackError(msg)
-                take(record.value(), at_ms)
+                take(record, at_ms)
         self._consumer.unassign()
 
     def last_values(self, name: str, starts: Sequence[int], count: int) -> list[bytes]:
@@ -104,7 +106,7 @@ class Topics:
         (end,) = self.ends(name)
         values: list[bytes] = []
         if end > starts[0]:
-            self.records(name, [max(starts[0], end - count)], lambda value, _: values.append(value))
+            self.records(name, [max(starts[0], end - count)], lambda record, _: values.append(record.value()))
         return values
 
     def columns(
@@ -117,14 +119,17 @@ class Topics:
         Args:
             name: of the topic.
             starts: offset in each partition.
-            fields: of the JSON objects.
+            fields: of the JSON objects; PLACE: from the key.
             where: a field and its value: only such records count; None: all.
         """
         times, columns = array("q"), [array("d") for _ in fields]
 
-        def take(value: bytes, at_ms: int) -> None:
+        def take(record: Message, at_ms: int) -> None:
             try:
-                message = orjson.loads(value)
+                message = orjson.loads(record.value())
+                if PLACE in fields:  # the key says where the input stands: topic/partition/offset
+                    _, partition, offset = record.key().split(b"/")
+                    message[PLACE] = PLACES_IN_PARTITION * int(partition) + int(offset)
                 if where and message[where[0]] != where[1]:
                     return
                 row = [float(message[field]) for field in fields]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
+from sklearn.neural_network import MLPClassifier
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,35 @@ def test_without_any_result_all_numbers_are_late(measures):
 
 
 # --- weights
+
+
+def test_the_probability_of_an_mlp_is_that_of_scikit_learn(measures):
+    network = MLPClassifier(hidden_layer_sizes=(3,), max_iter=5, random_state=1)
+    x = np.array([[60.0, 0.02], [90.0, 0.05], [75.0, 0.11], [88.0, 0.2]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it has not converged
+        network.fit(x, [0, 1, 1, 1])
+    arrays = {f"coefs_{i}": each for i, each in enumerate(network.coefs_)}
+    arrays |= {f"intercepts_{i}": each for i, each in enumerate(network.intercepts_)}
+    found = measures.probabilities(x[:, 0], x[:, 1], arrays)
+    assert found == pytest.approx(network.predict_proba(x)[:, 1], abs=1e-12)
+
+
+def test_a_score_belongs_to_the_reading_at_its_offset_and_the_first_right_one_counts(measures):
+    expected, offsets = floats(0.25, 0.5, 0.75), floats(1, 0, 1, 2, 7)
+    # The second reading is scored twice (7 and 9 ms after it), the third one wrongly, and there is no eighth.
+    found = measures.match_alerts(
+        ints(10, 10, 10), expected, offsets, floats(0.5, 0.25, 0.5, 0.75001, 0.5), ints(19, 12, 17, 11, 11)
+    )
+    assert list(found.latency_ms[:2]) == [2, 7]
+    assert np.isnan(found.latency_ms[2])
+    assert (found.lost, found.late, found.duplicated, found.wrong) == (0, 1, 1, 2)
+
+
+def test_a_backlog_of_scores_is_checked_for_what_is_missing_twice_or_no_probability(measures):
+    # Readings 0 and 1 of partition 0 and reading 0 of partition 1; one of them twice, one with 1.5.
+    found = measures.check_backlog("alerts", 4, True, 0.0, floats(0, 1, 1, 1e12), floats(0.5, 0.5, 0.5, 1.5))
+    assert found == {"checked": 4, "lost": 1, "duplicated": 1, "wrong": 1}
 
 
 def test_the_running_weight_is_the_mean_of_the_means(measures):
