@@ -122,25 +122,31 @@ def ceiling(bench: Bench, workload: str) -> dict[str, Any]:
 def run_all(
     bench: Bench,
     contestants: list[Contestant],
+    later: list[Contestant],
     results: dict[str, Any],
     save: Callable[[], None],
     progress: Progress,
-    begin: float,
+    limit: float,
 ) -> None:
-    """Run all repetitions, and save after each turn; loads get shorter when time runs out (`begin`: of the clock)."""
-    plan = bench.plan
+    """Run all repetitions of one workload, and save after each turn.
+
+    Args:
+        bench: the plan, whose loads get shorter when time runs out.
+        contestants: of the workload.
+        later: turns of the workloads that come after it.
+        results: of the workload, to which turns are added.
+        save: called after each turn.
+        progress: shows them.
+        limit: when all turns shall be over (s of the monotonic clock).
+    """
+    plan, (workload,) = bench.plan, {each.workload for each in contestants}
     order_of_all = turns(contestants, plan.repetitions)
-    left = [contestant for order in order_of_all for contestant in order]
-    limit = begin + plan.limit_seconds - STACK_SECONDS / 2
-    task = progress.add_task("bench", total=2 * len(left))
-    for workload in WORKLOADS:
-        if any(each.workload == workload for each in contestants):
-            progress.update(task, description=f"{workload}: back-log")
-            prepare_backlog(bench, workload)
+    left = [contestant for order in order_of_all for contestant in order] + later
+    task = progress.add_task(f"{workload}: back-log", total=2 * len(contestants) * plan.repetitions)
+    prepare_backlog(bench, workload)
     for repetition, order in enumerate(order_of_all, start=1):
-        for workload in sorted({each.workload for each in order}):
-            progress.update(task, description=f"{repetition}: ceiling of {workload}")
-            results["ceiling"].append(ceiling(bench, workload))
+        progress.update(task, description=f"{repetition}: ceiling of {workload}")
+        results["ceiling"].append(ceiling(bench, workload))
         for contestant in order:
             bench.plan = fitted(plan, left, limit - time.monotonic())
             left.pop(0)
@@ -155,6 +161,7 @@ def run_all(
             results["runs"].append(entry)
             save()
             bench.say(report.headline(entry))
+    bench.plan = plan
 
 
 @click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
@@ -169,7 +176,7 @@ def main(size: str, only: tuple[str, ...], workload: str | None, output: Path | 
         contestants = chosen(only, [workload] if workload else WORKLOADS)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    is_whole = plan.name == "full" and not only and not workload
+    is_whole = plan.name == "full" and not only
     folder = output or (ROOT / "docs" if is_whole else LOGS)
     folder.mkdir(parents=True, exist_ok=True)
     expected = estimate_seconds(plan, contestants)
@@ -179,13 +186,12 @@ def main(size: str, only: tuple[str, ...], workload: str | None, output: Path | 
     )
     for contestant in contestants:  # what is missing is told before an hour has passed
         rivals.command(rivals.Run(contestant, 0, "source", "target", 1, "latency", 0))
-    results: dict[str, Any] = {"plan": plan.name, "runner": RUNNER, "machine": machine(), "ceiling": [], "runs": []}
-    results |= {"started": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions(contestants)}
-    begin = time.monotonic()
+    file, begin = folder / "performance.json", time.monotonic()
+    # A whole run of one workload leaves the others' results in place.
+    measured: report.Measured = json.loads(file.read_text()) if is_whole and file.exists() else {}
 
     def save() -> None:
-        results["seconds"] = round(time.monotonic() - begin)
-        (folder / "performance.json").write_text(json.dumps(results, indent=1) + "\n")
+        file.write_text(json.dumps(measured, indent=1) + "\n")
 
     columns = (
         TextColumn("{task.description}"),
@@ -201,16 +207,23 @@ def main(size: str, only: tuple[str, ...], workload: str | None, output: Path | 
             topics.use_broker_time(MODEL_WEIGHTS)
             topics.use_broker_time(ALERTS)
             bench = Bench(plan, topics, progress.console.print)
-            run_all(bench, contestants, results, save, progress, begin)
+            groups = [own for name in WORKLOADS if (own := [each for each in contestants if each.workload == name])]
+            for number, own in enumerate(groups):
+                about = {"plan": plan.name, "runner": RUNNER, "machine": machine(), "versions": versions(own)}
+                about |= {"started": datetime.now(UTC).isoformat(timespec="seconds"), "ceiling": [], "runs": []}
+                measured[own[0].workload] = about
+                later = [each for group in groups[number + 1 :] for each in group] * plan.repetitions
+                limit = begin + plan.limit_seconds - STACK_SECONDS / 2
+                run_all(bench, own, later, about, save, progress, limit)
     finally:
         make("clean")
-    save()
-    (folder / "performance-table.md").write_text(report.markdown(results))
-    plots.draw(results, folder)
-    report.show(results, console)
-    console.print(f"{results['seconds'] / 60:.1f} minutes; results: {folder}/performance.json, -table.md, -*.png")
-    if results["seconds"] > plan.limit_seconds:
-        raise StackError(f"the bench took {results['seconds']} s; expected at most {plan.limit_seconds:g} s")
+    (folder / "performance-table.md").write_text(report.markdown(measured))
+    plots.draw(measured, folder)
+    report.show(measured, console)
+    seconds = time.monotonic() - begin
+    console.print(f"{seconds / 60:.1f} minutes; results: {file}, performance-table.md, -latency.png, -throughput.png")
+    if seconds > plan.limit_seconds:
+        raise StackError(f"the bench took {seconds:.0f} s; expected at most {plan.limit_seconds:g} s")
 
 
 if __name__ == "__main__":

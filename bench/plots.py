@@ -7,8 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 from measures import median_and_spread
-from plan import WORKLOADS
-from report import label_of, taking_part
+from report import Measured, label_of, taking_part
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -16,13 +15,12 @@ from matplotlib import pyplot as plt
 LEAST_MS = 0.5  # what the clock tells as 0 ms, on an axis that has no 0
 
 
-def draw(results: dict[str, Any], folder: Path) -> None:
+def draw(measured: Measured, folder: Path) -> None:
     """Write performance-latency.png and performance-throughput.png."""
-    shown = [workload for workload in WORKLOADS if any(run["workload"] == workload for run in results["runs"])]
     for name, height, fill in (("latency", 4.5, latency), ("throughput", 4.0, throughput)):
-        size = (6.5 * len(shown), height)
-        figure, axes = plt.subplots(1, len(shown), figsize=size, squeeze=False, layout="constrained")
-        for axis, workload in zip(axes[0], shown, strict=True):
+        size = (6.5 * len(measured), height)
+        figure, axes = plt.subplots(1, len(measured), figsize=size, squeeze=False, layout="constrained")
+        for axis, (workload, results) in zip(axes[0], measured.items(), strict=True):
             fill(axis, results, workload)
         figure.savefig(folder / f"performance-{name}.png", dpi=120)
         plt.close(figure)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from measures import median_and_spread, upper_bound
-from plan import CONTESTANTS, REFERENCE_RATE, SHARE_OF_MAXIMUM, WORKLOADS, Contestant
+from plan import CONTESTANTS, REFERENCE_RATE, SHARE_OF_MAXIMUM, Contestant
 from rich.console import Console
 from rich.markdown import Markdown
 
@@ -19,6 +19,7 @@ PRINTED = {  # Table 4.1 of the course report: another machine, method not told
 NO_BATCHES = "-"
 SHARE = f"{SHARE_OF_MAXIMUM:.0%} of maximum"
 Runs = list[dict[str, Any]]
+Measured = dict[str, dict[str, Any]]  # the results of each workload
 
 
 def taking_part(results: dict[str, Any], workload: str) -> Iterator[tuple[Contestant, Runs]]:
@@ -168,33 +169,38 @@ def remarks(results: dict[str, Any], workload: str) -> list[str]:
     return [*lines, ""]
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """Return the tables as Markdown."""
-    machine = results["machine"]
-    given = {each for each in results["versions"]} & {"broker", "Python"}
+ABOUT = (
+    "Latency is event time: from the broker's LogAppendTime of the input to that of the output, in whole milliseconds, "
+    "time in queues included; the load's schedule is open. The mean batch is processing time, by Spark's own account. "
+    "CPU and memory (PSS) are those of all processes of a contestant, executors and Python workers included, without "
+    "broker and load generator. Loads on 1 partition, catching up on 2. Cells with a range are median (least–greatest) "
+    "of the repetitions. Error rate: lost and wrong results, with the 95 % upper bound."
+)
+
+
+def conditions(results: dict[str, Any]) -> str:
+    """Return in one line when, how and on what the results of a workload were measured."""
+    machine, given = results["machine"], set(results["versions"]) & {"broker", "Python"}
     base = ", ".join(f"{name} {results['versions'][name]}" for name in sorted(given))
-    lines = [
+    return (
         f"Plan {results['plan']}, {results['runner']} runner, {results['started']}: {machine['cores']} cores of "
-        f"{machine['processor']}, {machine['memory_gb']} GB, {machine['system']}; {base}.",
-        "",
-        "Latency is event time: from the broker's LogAppendTime of the input to that of the output, in whole "
-        "milliseconds, time in queues included; the load's schedule is open. The mean batch is processing time, by "
-        "Spark's own account. CPU and memory (PSS) are those of all processes of a contestant, executors and Python "
-        "workers included, without broker and load generator. Loads on 1 partition, catching up on 2. Cells with a "
-        "range are median (least–greatest) of the repetitions. Error rate: lost and wrong results, with the 95 % "
-        "upper bound.",
-        "",
-    ]
-    for workload in WORKLOADS:
-        if any(run["workload"] == workload for run in results["runs"]):
-            lines += [f"### {workload.capitalize()}", "", *report_table(results, workload)]
-            lines += [*load_table(results, workload), *remarks(results, workload)]
+        f"{machine['processor']}, {machine['memory_gb']} GB, {machine['system']}; {base}."
+    )
+
+
+def markdown(measured: Measured) -> str:
+    """Return the tables of all workloads as Markdown."""
+    lines = [ABOUT, ""]
+    for workload in measured:
+        results = measured[workload]
+        lines += [f"### {workload.capitalize()}", "", conditions(results), "", *report_table(results, workload)]
+        lines += [*load_table(results, workload), *remarks(results, workload)]
     return "\n".join(lines)
 
 
-def show(results: dict[str, Any], console: Console) -> None:
+def show(measured: Measured, console: Console) -> None:
     """Print the tables."""
-    console.print(Markdown(markdown(results)))
+    console.print(Markdown(markdown(measured)))
 
 
 def headline(run: dict[str, Any]) -> str:

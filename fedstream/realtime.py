@@ -6,7 +6,6 @@ the end of an interval only, so that a crash repeats up to an interval's records
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -31,16 +30,6 @@ def now_ms() -> Column:
 def count_slots(spark: SparkSession) -> int:
     """Return how many tasks of this application can run at once, when all its executors are there."""
     return int(spark.sparkContext.getConf().get("spark.cores.max") or spark.sparkContext.defaultParallelism)
-
-
-def count_partitions(settings: Settings, topics: str) -> int:
-    """Return how many partitions topics (`a,b`, or a pattern with `*`) have now.
-
-    Raises:
-        KafkaUnavailableError: no broker answered within `wait_timeout_seconds`.
-    """
-    with closing(kafka.connect_consumer(settings)) as consumer:
-        return len(kafka.partitions_of(consumer, topics))
 
 
 def usable_mode(wanted: str, slots: int, partitions: int) -> str:

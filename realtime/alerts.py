@@ -128,7 +128,7 @@ def main(topics: str, mode: str, start: Position | None) -> None:
     kafka.ensure_topics(settings, [*wanted, GLOBAL_MODEL, ALERT_MODEL, ALERTS, DEAD_LETTER])
     send = kafka.connect_publisher(settings)
     spark = streams.start_session("Alerts", settings)
-    mode = realtime.usable_mode(mode, realtime.count_slots(spark), realtime.count_partitions(settings, topics))
+    mode = realtime.usable_mode(mode, realtime.count_slots(spark), kafka.count_partitions(settings, topics))
     newest = registry.follow_models(settings)
     model = wait_for_model(newest, settings.wait_timeout_seconds)
     folder = settings.checkpoint_dir / "alerts" / topics.replace("*", "_")[:100]

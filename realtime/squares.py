@@ -68,7 +68,7 @@ def main(source: str, output: str, mode: str, start: Position | None) -> None:
     settings = Settings.from_env(os.environ)
     kafka.ensure_topics(settings, [source, output, DEAD_LETTER])
     spark = streams.start_session("SquaresOverKafka", settings)
-    mode = realtime.usable_mode(mode, realtime.count_slots(spark), realtime.count_partitions(settings, source))
+    mode = realtime.usable_mode(mode, realtime.count_slots(spark), kafka.count_partitions(settings, source))
     records = realtime.read_topics(spark, settings, source, mode, start)
     squares = square_numbers(records, output, settings.max_value_bytes)
     folder = settings.checkpoint_dir / "squares-kafka" / source / (f"from-{start}" if start else "start")

@@ -169,6 +169,7 @@ class Job:
         monkeypatch.setenv("MODEL", "mean")
         monkeypatch.setattr(module.kafka, "ensure_topics", lambda *_: [])
         monkeypatch.setattr(module.kafka, "connect_publisher", lambda settings: self.recorder.publish)
+        monkeypatch.setattr(module.kafka, "count_partitions", lambda *_: 1)
         monkeypatch.setattr(module.registry, "follow_models", lambda settings: None)
         monkeypatch.setattr(module.streams, "start_session", lambda *_: spark)
         monkeypatch.setattr(module.streams, "read_topic", self.read_topic)

@@ -100,7 +100,7 @@ def test_what_is_missing_is_explained(report):
 
 
 def test_the_whole_text_names_clock_machine_and_runner(report):
-    text = report.markdown(results(run("confluent", 1, 2.0, load(1000, 4.0))))
+    text = report.markdown({"squares": results(run("confluent", 1, 2.0, load(1000, 4.0)))})
     for words in ("LogAppendTime", "event time", "2 cores of X", "local runner", "broker 3.9.2", "### Squares"):
         assert words in text
     assert "### Weights" not in text
