@@ -46,6 +46,8 @@ from fedstream.messages import ALERT_MODEL, ALERTS, GLOBAL_MODEL, MODEL_WEIGHTS
 from fedstream.protocol import RoundModel
 from fedstream.settings import Settings, StackError, command_help
 
+SETTINGS = Settings(kafka_bootstrap_servers=BOOTSTRAP)
+
 
 def machine() -> dict[str, Any]:
     """Return what the figures depend on beside the programs."""
@@ -96,8 +98,7 @@ def serve_model() -> dict[str, Floats]:
     shapes = {"coefs_0": (2, 16), "intercepts_0": (16,), "coefs_1": (16, 1), "intercepts_1": (1,)}
     arrays = {name: random.normal(0, 0.05, shape) for name, shape in shapes.items()}
     model = RoundModel("bench", round=1, version=1, model="mlp", mode="sync", arrays=arrays)
-    settings = Settings(kafka_bootstrap_servers=BOOTSTRAP)
-    kafka.connect_publisher(settings)(GLOBAL_MODEL, "mlp", model.as_dict())
+    kafka.connect_publisher(SETTINGS)(GLOBAL_MODEL, "mlp", model.as_dict())
     return arrays
 
 
@@ -187,6 +188,7 @@ def main(size: str, only: tuple[str, ...], workload: str | None, output: Path | 
     for contestant in contestants:  # what is missing is told before an hour has passed
         rivals.command(rivals.Run(contestant, 0, "source", "target", 1, "latency", 0))
     file, begin = folder / "performance.json", time.monotonic()
+    limit = begin + plan.limit_seconds - STACK_SECONDS / 2
     # A whole run of one workload leaves the others' results in place.
     measured: report.Measured = json.loads(file.read_text()) if is_whole and file.exists() else {}
 
@@ -203,7 +205,7 @@ def main(size: str, only: tuple[str, ...], workload: str | None, output: Path | 
         make("clean")
         make("up")
         with closing(Topics(BOOTSTRAP)) as topics, Progress(*columns, console=console) as progress:
-            kafka.ensure_topics(Settings(kafka_bootstrap_servers=BOOTSTRAP), [ALERTS, ALERT_MODEL])
+            kafka.ensure_topics(SETTINGS, [ALERTS, ALERT_MODEL])
             topics.use_broker_time(MODEL_WEIGHTS)
             topics.use_broker_time(ALERTS)
             bench = Bench(plan, topics, progress.console.print)
@@ -213,7 +215,6 @@ def main(size: str, only: tuple[str, ...], workload: str | None, output: Path | 
                 about |= {"started": datetime.now(UTC).isoformat(timespec="seconds"), "ceiling": [], "runs": []}
                 measured[own[0].workload] = about
                 later = [each for group in groups[number + 1 :] for each in group] * plan.repetitions
-                limit = begin + plan.limit_seconds - STACK_SECONDS / 2
                 run_all(bench, own, later, about, save, progress, limit)
     finally:
         make("clean")
