@@ -33,6 +33,7 @@ from fedstream.settings import StackError
 
 LINGER_MS = 1
 FLUSH_SECONDS = 60
+CLOSE_SECONDS = 10
 MAKE_AHEAD_RATE = 5000  # above it making the messages would hold their schedule up, so they are made before it begins
 SENSOR_PRODUCER = Path(__file__).parents[1] / "producer" / "sensor_producer.py"
 
@@ -120,10 +121,14 @@ class Generator:
         return self.finish()
 
     def close(self) -> None:
-        """End it."""
+        """End it, in the middle of a load if need be."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(30)
+        try:
+            self._process.wait(CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 @click.group(help=__doc__)
@@ -145,7 +150,9 @@ def steady(workload: str, bootstrap: str, topics: tuple[str, ...], partitions: i
             "linger.ms": LINGER_MS,
             "queue.buffering.max.messages": 1_000_000,
             "log_level": 2,
-            "enable.idempotence": True,  # a retry must not change places: each is a number
+            # Each message's place is its number, and a retry could change places: a failure ends the load instead.
+            # Idempotence would keep the order, too, but at its limit of requests in flight the client spins.
+            "retries": 0,
         }
     )
     failures: list[str] = []

@@ -22,7 +22,7 @@ class Contestant:
         kind: how it is started: `job` (one of the stack's own), `report` (Spark on default options), `python`, `java`.
         command: what is started, with {source}, {target}, {node} and {now}, the time, to be filled in.
         start_seconds: expected time from start to the first result, for the estimate only.
-        settings: environment variables of a `job`, by mode (`latency`, `throughput` or `both`).
+        settings: environment variables of a `job`.
         beside: jobs of the stack that run beside it under the steady loads, with {node} to be filled in, another one's.
         interval_seconds: time between the commits of real-time mode, each of which holds the stream up.
         packages: whose versions the table shows.
@@ -34,7 +34,7 @@ class Contestant:
     kind: str
     command: tuple[str, ...]
     start_seconds: float
-    settings: tuple[tuple[str, str, str], ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()
     beside: tuple[tuple[str, ...], ...] = ()
     interval_seconds: float | None = None
     packages: tuple[str, ...] = ()
@@ -42,14 +42,13 @@ class Contestant:
 
 
 SQUARES_JOB = ("squares-kafka", "--input", "{source}", "--output", "{target}", "--mode")
-LINGER = ("throughput", "SINK_LINGER_MS", "5")
 IN_MEMORY = "the running mean is in memory only: a restart loses it"
 CONTESTANTS = (
     Contestant(
-        "real-time", "squares", "job", (*SQUARES_JOB, "real-time"), 10, (LINGER,), (), 30, ("spark",),
+        "real-time", "squares", "job", (*SQUARES_JOB, "real-time"), 10, (), (), 30, ("spark",),
         "at least once; offsets are committed at the end of an interval",
     ),
-    Contestant("micro-batch", "squares", "job", (*SQUARES_JOB, "micro-batch"), 10, (LINGER,), packages=("spark",)),
+    Contestant("micro-batch", "squares", "job", (*SQUARES_JOB, "micro-batch"), 10, packages=("spark",)),
     Contestant(
         "report design", "squares", "report", ("squares",), 15, packages=("spark",),
         note="DStream of one second on a socket, which a program of its own fills from the topic",
@@ -60,7 +59,7 @@ CONTESTANTS = (
     Contestant("Kafka Streams", "squares", "java", ("KafkaStreamsRival",), 6, packages=("kafka-streams",)),
     Contestant("Flink", "squares", "java", ("FlinkRival",), 8, packages=("flink-streaming-java",)),
     Contestant(
-        "fog node", "weights", "job", ("fog", "{node}"), 10, (("both", "MODEL", "mean"),), packages=("spark",),
+        "fog node", "weights", "job", ("fog", "{node}"), 10, (("MODEL", "mean"),), packages=("spark",),
         note="exact over restarts; each reading is validated, the others take what comes",
     ),
     Contestant(
@@ -87,7 +86,7 @@ CONTESTANTS = (
     Contestant("Kafka Streams", "weights", "java", ("KafkaStreamsRival",), 6, packages=("kafka-streams",)),
     Contestant("Flink", "weights", "java", ("FlinkRival",), 8, packages=("flink-streaming-java",)),
     Contestant(
-        "alerts", "alerts", "job", ("alerts", "--topic", "{source}"), 10, (LINGER,), (), 30, ("spark",),
+        "alerts", "alerts", "job", ("alerts", "--topic", "{source}"), 10, (), (), 30, ("spark",),
         "MLP with 16 hidden units, in real-time mode; at least once, as the squares",
     ),
 )  # fmt: skip

@@ -146,8 +146,7 @@ def command(run: Run) -> list[str]:
     words = [word.format(**fill) for word in contestant.command]
     state = f"{DATA}/bench/{run.name}"
     if contestant.kind == "job":
-        settings = {name: value for mode, name, value in contestant.settings if mode in (run.mode, "both")}
-        settings |= {"CHECKPOINT_DIR": state, "TOPIC_PARTITIONS": str(run.partitions)}
+        settings = dict(contestant.settings) | {"CHECKPOINT_DIR": state, "TOPIC_PARTITIONS": str(run.partitions)}
         settings["SPARK_SUBMIT_OPTS"] = f"-D{METRICS}"
         return inside("spark_cluster/start-job.sh", *words, name=run.name, **settings)
     outside = contestant.kind != "report"

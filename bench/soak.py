@@ -18,7 +18,7 @@ import json
 import shutil
 import subprocess
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,6 +42,7 @@ from fedstream.messages import MODEL_WEIGHTS
 from fedstream.settings import StackError, command_help
 
 JOBS = (("real-time", "squares"), ("fog node", "weights"))
+LOOKS = 5
 HEAD_SHARE = 0.2  # of the samples: caches and heaps still fill
 # What a whole run may add, in the measure's own unit, and as a share of its median.
 LIMITS = {
@@ -75,9 +76,15 @@ def live_heap_mb(processes: list[psutil.Process]) -> float | None:
 
 
 def checkpoint_kb(run: Run) -> float:
-    """Return the size of a job's checkpoint folder in kB."""
+    """Return the size of a job's checkpoint folder in kB.
+
+    Raises:
+        StackError: there is no such folder.
+    """
     line = inside("du", "-sk", f"{DATA}/bench/{run.name}")
-    done = subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60)
+    if not done.stdout:  # its exit code is 1 also when Spark has just removed a file
+        raise StackError(f"no checkpoint folder of {run.name}: {done.stderr}")
     return float(done.stdout.split()[0])
 
 
@@ -111,6 +118,18 @@ def vitals(jobs: list[Running]) -> dict[str, dict[str, float | None]]:
             "checkpoint (kB)": checkpoint_kb(job.run),
         }
     return found
+
+
+def look(jobs: list[Running]) -> dict[str, dict[str, float | None]]:
+    """Return the jobs' vitals; look again where a program that Spark had started ended meanwhile.
+
+    Raises:
+        StackError: a job has ended, or there is always such a program.
+    """
+    for _ in range(LOOKS):
+        with suppress(psutil.NoSuchProcess):
+            return vitals(jobs)
+    raise StackError(f"a process of the jobs ended during each of {LOOKS} looks at them")
 
 
 def open_files(processes: list[psutil.Process]) -> float | None:
@@ -171,7 +190,7 @@ def soak(bench: Bench, minutes: float, rate: float, progress: Progress) -> dict[
         while (elapsed := time.monotonic() - begin) < minutes * 60:
             time.sleep(min(every_seconds, minutes * 60 - elapsed))
             at_minutes.append((time.monotonic() - begin) / 60)
-            samples.append(vitals([running for _, running, _, _ in jobs]))
+            samples.append(look([running for _, running, _, _ in jobs]))
             progress.update(task, completed=time.monotonic() - begin)
         sent = [generator.finish() for _, _, generator, _ in jobs]
         states = [contest.drain(bench, running, starts, generator.sent) for _, running, generator, starts in jobs]
