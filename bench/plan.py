@@ -45,8 +45,8 @@ SQUARES_JOB = ("squares-kafka", "--input", "{source}", "--output", "{target}", "
 IN_MEMORY = "the running mean is in memory only: a restart loses it"
 CONTESTANTS = (
     Contestant(
-        "real-time", "squares", "job", (*SQUARES_JOB, "real-time"), 10, (), (), 30, ("spark",),
-        "at least once; offsets are committed at the end of an interval",
+        "real-time", "squares", "job", (*SQUARES_JOB, "real-time"), 10, interval_seconds=30, packages=("spark",),
+        note="at least once; offsets are committed at the end of an interval",
     ),
     Contestant("micro-batch", "squares", "job", (*SQUARES_JOB, "micro-batch"), 10, packages=("spark",)),
     Contestant(
@@ -86,8 +86,8 @@ CONTESTANTS = (
     Contestant("Kafka Streams", "weights", "java", ("KafkaStreamsRival",), 6, packages=("kafka-streams",)),
     Contestant("Flink", "weights", "java", ("FlinkRival",), 8, packages=("flink-streaming-java",)),
     Contestant(
-        "alerts", "alerts", "job", ("alerts", "--topic", "{source}"), 10, (), (), 30, ("spark",),
-        "MLP with 16 hidden units, in real-time mode; at least once, as the squares",
+        "alerts", "alerts", "job", ("alerts", "--topic", "{source}"), 10, interval_seconds=30, packages=("spark",),
+        note="MLP with 16 hidden units, in real-time mode; at least once, as the squares",
     ),
 )  # fmt: skip
 

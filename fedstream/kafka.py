@@ -76,7 +76,7 @@ def sink_options(settings: Settings, topic: str | None = None) -> dict[str, str]
         "kafka.bootstrap.servers": settings.kafka_bootstrap_servers,
         "kafka.max.request.size": str(DEAD_LETTER_MAX_BYTES),
         "kafka.linger.ms": str(settings.sink_linger_ms),
-        # With the default of 16 KiB a job that catches up waits for requests: 280,000 squares a second, not 500,000.
+        # With the default of 16 KiB a job that catches up waits for its requests (docs/performance.md).
         "kafka.batch.size": str(2**17),
     }
     return options | ({"topic": topic} if topic else {})
