@@ -8,7 +8,7 @@ A contestant that cannot take part ends the run with an error that names it.
 Examples:
     make bench BENCH=quick
     make bench BENCH=full STACK=docker
-    make bench ARGS="--only real-time --only Flink --workload squares"
+    make bench ARGS="--only real-time --only Flink --workload squares --warm-up 60"
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import platform
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -169,15 +170,22 @@ def run_all(
 @click.option("--size", type=click.Choice(sorted(PLANS)), default="quick", show_default=True, envvar="BENCH")
 @click.option("--only", multiple=True, help="Contestant, by its name in the table; more than one is possible.")
 @click.option("--workload", type=click.Choice(WORKLOADS), help="Only this one.")
+@click.option(
+    "--warm-up", "warm_up_seconds", type=click.FloatRange(1), help="Seconds before the loads; else the plan's."
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the results.")
-def main(size: str, only: tuple[str, ...], workload: str | None, output: Path | None) -> None:
+def main(
+    size: str, only: tuple[str, ...], workload: str | None, warm_up_seconds: float | None, output: Path | None
+) -> None:
     """Run the bench and print its table."""
     plan, console = PLANS[size], Console()
+    if warm_up_seconds:
+        plan = replace(plan, warm_up_seconds=warm_up_seconds)
     try:
         contestants = chosen(only, [workload] if workload else WORKLOADS)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    is_whole = plan.name == "full" and not only
+    is_whole = plan == PLANS["full"] and not only
     folder = output or (ROOT / "docs" if is_whole else LOGS)
     folder.mkdir(parents=True, exist_ok=True)
     expected = estimate_seconds(plan, contestants)

@@ -33,8 +33,9 @@ def read_all(settings: Settings, topic: str) -> list[tuple[int, bytes]]:
 def main(node: int, last: int) -> None:
     """Print count, p50, p95 and maximum in milliseconds."""
     settings = Settings.from_env(os.environ)
-    readings = [timestamp for timestamp, _ in read_all(settings, sensor_topic(node))]
     updates = [(timestamp, json.loads(value)) for timestamp, value in read_all(settings, MODEL_WEIGHTS)]
+    # Read last, so that it holds what all updates tell of.
+    readings = [timestamp for timestamp, _ in read_all(settings, sensor_topic(node))]
     weights = [(at, update) for at, update in updates if update["node_id"] == f"fog-{node}" and "round" not in update]
     own = [(at, update["samples"]) for at, update in weights][-last:]
     waits = sorted(at - readings[samples - 1] for at, samples in own)

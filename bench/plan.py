@@ -132,8 +132,8 @@ PLANS = {
         drain_seconds=15, with_share=False, most_rate=100_000, limit_seconds=900,
     ),
     "full": Plan(
-        name="full", repetitions=5, rates=(112, 1000, 10_000), load_seconds=18, dropped_seconds=3, warm_up_seconds=20,
-        backlog=(("squares", 4_200_000), ("weights", 5_000_000), ("alerts", 2_000_000)), catch_up_seconds=40,
+        name="full", repetitions=5, rates=(112, 1000, 10_000), load_seconds=10, dropped_seconds=2, warm_up_seconds=30,
+        backlog=(("squares", 4_200_000), ("weights", 5_000_000), ("alerts", 2_000_000)), catch_up_seconds=30,
         drain_seconds=60, with_share=True, most_rate=100_000, limit_seconds=5 * 3600,
     ),
 }  # fmt: skip

@@ -26,6 +26,17 @@ GLOBAL_MODEL_KEY = "weight"  # the running global weight; a round's model has it
 READING_DDL = "sensor_id STRING, temperature DOUBLE, vibration DOUBLE, label INT, event_time BIGINT"
 FEATURES = ("temperature", "vibration")  # what a model learns from, and what the running sums are of
 READING_FIELDS = tuple(field.split()[0] for field in READING_DDL.split(", "))
+# What json.dumps makes of a good reading, with or without spaces: ASCII, nothing escaped, numbers that every reader of
+# JSON takes for the same.
+_NUMBER = r"-?(?:0|[1-9]\d{0,14})(?:\.\d{1,15})?"
+PLAIN_READING = (
+    r'^\{"sensor_id": ?"[ !#-\[\]-~]+", ?"temperature": ?'
+    + _NUMBER
+    + r', ?"vibration": ?'
+    + _NUMBER
+    + r', ?"label": ?[01]'
+    r'(?:, ?"event_time": ?(?:0|[1-9]\d{0,17}))?\}\z'
+)
 
 # Far beyond any weight, and still finite when multiplied by any number of samples.
 LARGEST_WEIGHT = 1e9

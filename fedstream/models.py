@@ -115,15 +115,22 @@ class Logistic:
 
 @dataclass(frozen=True)
 class Mlp:
-    """A neural network with ReLU units by MLPClassifier; Adam's state is no array, it starts afresh in each round."""
+    """A neural network with ReLU units by MLPClassifier, trained by `adam` or by plain gradient descent, `sgd`.
+
+    Adam's state is no array: it starts afresh in each round, and its first steps are as long whatever the slope. Nodes
+    that hold few classes then drift apart, where `sgd`, as in Reddi et al. 2021, algorithm 1, keeps them together.
+    """
 
     features: int = 2
     classes: int = 2
     hidden_units: int | str = 16
+    solver: str = "adam"
 
     def __post_init__(self) -> None:
-        """Refuse bad hidden units at once."""
+        """Refuse bad options at once."""
         self._sizes()
+        if self.solver not in ("adam", "sgd"):
+            raise _refused("MODEL_OPTIONS", {"solver": self.solver}, "solver=adam or solver=sgd")
 
     def initial_arrays(self, seed: int) -> Arrays:
         """Return coefs_i (inputs, outputs), uniform as in Glorot and Bengio 2010, eq. 16, and intercepts_i of zeros."""
@@ -136,7 +143,7 @@ class Mlp:
         return arrays
 
     def fit(self, arrays: Arrays, x: Matrix, y: Labels, config: TrainConfig, seed: int) -> Arrays:
-        """See `Model.fit`; a step of Adam takes `batch_size` rows."""
+        """See `Model.fit`; a step takes `batch_size` rows."""
         mlp = self.network(arrays, seed).set_params(learning_rate_init=config.learning_rate)
 
         def current() -> Arrays:
@@ -161,9 +168,10 @@ class Mlp:
         from sklearn.neural_network import MLPClassifier
 
         sizes, labels = self._sizes(), np.arange(self.classes)
-        mlp = MLPClassifier(sizes[1:-1], alpha=0.0, batch_size=1, random_state=_random(seed))
+        fixed = {"alpha": 0.0, "batch_size": 1, "momentum": 0.0}  # momentum would start afresh as Adam does
+        mlp = MLPClassifier(sizes[1:-1], solver=self.solver, random_state=_random(seed), **fixed)
         mlp.partial_fit(np.zeros((self.classes, self.features)), labels, classes=labels)  # only to allocate
-        del mlp._optimizer  # Adam remembers the line above; the next partial_fit makes a fresh one
+        del mlp._optimizer  # it remembers the line above; the next partial_fit makes a fresh one
         coefs, intercepts = zip(*map(_names, range(len(sizes) - 1)), strict=True)
         mlp.coefs_, mlp.intercepts_ = [arrays[c].copy() for c in coefs], [arrays[i].copy() for i in intercepts]
         return mlp

@@ -12,21 +12,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from fedstream import kafka
-from fedstream.messages import DEAD_LETTER, READING_DDL, READING_FIELDS
+from fedstream.messages import DEAD_LETTER, PLAIN_READING, READING_DDL, READING_FIELDS
 from fedstream.position import Position, start_options
 from fedstream.settings import Settings, StackError
-
-# What json.dumps makes of a good reading, with or without spaces: ASCII, nothing escaped, numbers that every reader of
-# JSON takes for the same.
-_NUMBER = r"-?(?:0|[1-9]\d{0,14})(?:\.\d{1,15})?"
-PLAIN_READING = (
-    r'^\{"sensor_id": ?"[ !#-\[\]-~]+", ?"temperature": ?'
-    + _NUMBER
-    + r', ?"vibration": ?'
-    + _NUMBER
-    + r', ?"label": ?[01]'
-    r'(?:, ?"event_time": ?(?:0|[1-9]\d{0,17}))?\}\z'
-)
 
 
 class SparkUnavailableError(StackError):

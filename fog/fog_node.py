@@ -1,6 +1,6 @@
 """Fog node: learns from its nodes' readings, and publishes what it has learned to the cloud.
 
-    sensor-data-node-N --> [parse, sum]   --> running weight, at once --> model-weights (key fog-N)
+    sensor-data-node-N --> [sum up]       --> running weight, at once --> model-weights (key fog-N)
                        --> [parse, train] --> update for each round   --> model-weights (key fog-N)
                                                   ^-- global-model
 
@@ -29,17 +29,18 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 from fedstream import kafka, messages, registry, streams, trainer
 from fedstream.messages import NodeUpdate
 from fedstream.model import Totals
+from fedstream.plain import SUMS_DDL, Plain
 from fedstream.position import Position, now_ms, start_option
 from fedstream.protocol import RoundModel
 from fedstream.settings import SettingError, Settings, StackError, command_help
 from fedstream.state import BatchState
 
 
-def node_of_topic(readings: DataFrame) -> DataFrame:
-    """Add `node`: the number at the end of a reading's topic; topics without one (sensor-data) are nobody's."""
+def node_of_topic(records: DataFrame) -> DataFrame:
+    """Add `node`: the number at the end of a record's topic; topics without one (sensor-data) are nobody's."""
     quick = F.substring_index("topic", "-", -1).try_cast("int")  # cheaper than the expression below
     node = F.coalesce(quick, F.regexp_extract("topic", r"(\d+)$", 1).try_cast("int"))
-    return readings.withColumn("node", node).dropna(subset="node")
+    return records.withColumn("node", node).dropna(subset="node")
 
 
 def node_of_sensor(readings: DataFrame, sensors: Mapping[str, int]) -> DataFrame:
@@ -51,6 +52,28 @@ def node_of_sensor(readings: DataFrame, sensors: Mapping[str, int]) -> DataFrame
     nameless = F.lit(1 if 1 in sensors.values() else None).cast("int")
     node = F.when(F.col("sensor_id").isNull(), nameless).otherwise(F.try_element_at(table, F.col("sensor_id")))
     return readings.withColumn("node", node).where("node IS NOT NULL")
+
+
+def assign_nodes(records: DataFrame, sensors: Mapping[str, int] | None) -> DataFrame:
+    """Add `node`: told by the topic, or null where only the reading's sensor will tell."""
+    return node_of_topic(records) if sensors is None else records.withColumn("node", F.lit(None).cast("int"))
+
+
+def parse(records: DataFrame, settings: Settings, sensors: Mapping[str, int] | None) -> DataFrame:
+    """Return the readings of these records, each with its node; the bad ones with a reason."""
+    readings = streams.parse_readings(records, settings)
+    return readings if sensors is None else node_of_sensor(readings, sensors)
+
+
+def summarise_plain(records: DataFrame, plain: Plain) -> DataFrame:
+    """Reduce a micro-batch to rows of a node's plain readings, and rows of no node with the number of odd records."""
+    return records.select("value", "node").mapInArrow(plain.sum_up, SUMS_DDL)
+
+
+def odd_records(records: DataFrame, plain: Plain) -> DataFrame:
+    """Return the records that `summarise_plain` has left out."""
+    raw = records.select("value", "topic", "partition", "offset", "node")
+    return raw.mapInArrow(plain.odd, raw.schema)
 
 
 @functools.cache
@@ -68,13 +91,13 @@ def totals_columns() -> list[Column]:
 
 
 def summarise(readings: DataFrame) -> DataFrame:
-    """Reduce a micro-batch to one row a node: count, sums, sums of squares, rejected. One Spark job."""
+    """Reduce readings to one row a node: count, sums, sums of squares, rejected. One Spark job."""
     return readings.groupBy("node").agg(*totals_columns())
 
 
 def learn(totals: dict[str, Any], summary: Row) -> dict[str, Any]:
-    """Return a node's running totals after a micro-batch."""
-    batch = {name: value for name, value in summary.asDict().items() if name != "node"}
+    """Return a node's running totals after what a summary adds."""
+    batch = {name: value for name, value in summary.asDict().items() if name in totals}
     return asdict(Totals(**totals) + Totals(**batch))
 
 
@@ -94,31 +117,42 @@ def node_update(node: str, totals: dict[str, Any]) -> NodeUpdate | None:
 
 
 def build_query(
-    readings: DataFrame,
+    records: DataFrame,
     name: str,
+    plain: Plain,
     state: BatchState,
     publish: Callable[[str, dict[str, Any]], None],
     dead_letters: Callable[[DataFrame], None],
-    trigger_interval_ms: int = 0,
 ) -> DataStreamWriter:
-    """Return the unstarted query: parsed readings with their node in, weights to `publish`, the bad to `dead_letters`.
+    """Return the unstarted query: records with their node in, weights to `publish`, the bad to `dead_letters`.
 
     `state` keeps {"totals": {node: totals}, "changed": [node]}. A micro-batch that Spark repeats after a crash is not
     counted again: `BatchState` gives back its first result.
     """
 
+    def take_odd(batch: DataFrame) -> list[Row]:
+        readings = parse(odd_records(batch, plain), plain.settings, plain.sensors).persist()
+        summaries = summarise(readings).collect()
+        if any(summary.rejected for summary in summaries):
+            dead_letters(readings.where("reason IS NOT NULL"))
+        for summary in summaries:
+            if summary.rejected:
+                print(f"Fog-{summary.node} -> {summary.rejected} message(s) rejeté(s) vers dead-letter", flush=True)
+        readings.unpersist()
+        return summaries
+
     def handle_batch(batch: DataFrame, batch_id: int) -> None:
         def compute(value: dict[str, Any]) -> dict[str, Any]:
-            summaries = {str(row.node): row for row in summarise(batch).collect()}
-            if any(summary.rejected for summary in summaries.values()):
-                dead_letters(batch.where("reason IS NOT NULL"))
-            for node, summary in summaries.items():
-                if summary.rejected:
-                    print(f"Fog-{node} -> {summary.rejected} message(s) rejeté(s) vers dead-letter", flush=True)
-            totals = dict(value["totals"])
-            for node, summary in summaries.items():
-                totals[node] = learn(totals.get(node, asdict(Totals())), summary)
-            return {"totals": totals, "changed": sorted(summaries, key=int)}
+            summaries = summarise_plain(batch, plain).collect()
+            if any(summary.odd for summary in summaries):
+                summaries += take_odd(batch)
+            totals, changed = dict(value["totals"]), set()
+            for summary in summaries:
+                if summary.node is not None:
+                    node = str(summary.node)
+                    totals[node] = learn(totals.get(node, asdict(Totals())), summary)
+                    changed.add(node)
+            return {"totals": totals, "changed": sorted(changed, key=int)}
 
         value = state.advance(batch_id, compute)
         for node in value["changed"]:
@@ -128,10 +162,10 @@ def build_query(
                 print(f"Fog-{node} -> poids envoyé : {update.headline()}", flush=True)
 
     return (
-        readings.writeStream.queryName(name)
+        records.writeStream.queryName(name)
         .foreachBatch(handle_batch)
         .option("checkpointLocation", str(state.folder / "spark"))
-        .trigger(processingTime=f"{trigger_interval_ms} milliseconds")
+        .trigger(processingTime=f"{plain.settings.trigger_interval_ms} milliseconds")
     )
 
 
@@ -218,6 +252,9 @@ def main(nodes: list[int], topic: str | None, sensors: str | None, start: Positi
     source = " ".join([topics] * is_shared + [f"from {start}"] * bool(start))
     wanted = [] if is_pattern else topics.split(",")
     kafka.ensure_topics(settings, [*wanted, *kafka.ROUND_TOPICS, messages.DEAD_LETTER])
+    own = sensors.split(",") if sensors else []
+    of_sensors = {name: nodes[0] for name in own} or {f"node-{node}": node for node in nodes}
+    node_of = of_sensors if is_shared else None
     is_one_partition = not is_pattern and kafka.count_partitions(settings, topics) == 1
     send = kafka.connect_publisher(settings)
     spark = streams.start_session(f"FogNode{name.removeprefix('fog-')}", settings)
@@ -229,21 +266,17 @@ def main(nodes: list[int], topic: str | None, sensors: str | None, start: Positi
         records = streams.read_topic(spark, settings, topics, max_records, start, **options)
         if is_one_partition:
             records = records.coalesce(1)  # says that there is one: grouping by node then needs no shuffle
-        readings = streams.parse_readings(records, settings)
-        if not is_shared:
-            return node_of_topic(readings)
-        own = sensors.split(",") if sensors else []
-        return node_of_sensor(readings, {name: nodes[0] for name in own} or {f"node-{node}": node for node in nodes})
+        return assign_nodes(records, node_of)
 
     state = BatchState(folder, initial={"totals": {}, "changed": []})
     reject = functools.partial(streams.write_dead_letters, settings=settings)
-    readings = read(settings.max_offsets_per_trigger)
-    queries = [build_query(readings, name, state, publish, reject, settings.trigger_interval_ms)]
+    records = read(settings.max_offsets_per_trigger)
+    queries = [build_query(records, name, Plain(settings, node_of), state, publish, reject)]
     if settings.model != "mean":
         gathering = kafka.gathering_options(settings, max(1, len(nodes)))
         queries.append(
             trainer.build_training_query(
-                read(settings.max_readings_per_update, **gathering),
+                parse(read(settings.max_readings_per_update, **gathering), settings, node_of),
                 folder / "training",
                 settings,
                 round_waiter(settings),

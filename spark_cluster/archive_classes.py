@@ -50,6 +50,7 @@ def parse(records: DataFrame) -> DataFrame:
 def handle_batch(batch: DataFrame, batch_id: int) -> None:
     """Sum, pass groups through Python, and turn rows to JSON, as the jobs do."""
     good = batch.where("reason IS NULL")
+    batch.select("value").mapInArrow(lambda parts: parts, "value STRING").collect()
     batch.groupBy("partition").agg(F.count_if("plain"), F.sum("x"), F.coalesce(F.sum("label"), F.lit(0))).collect()
     groups = good.select("partition", "offset", "x", "name").groupBy("partition", "name")
 

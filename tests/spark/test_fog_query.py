@@ -14,6 +14,7 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
+from fedstream.plain import Plain
 from fedstream.protocol import RoundModel
 from fedstream.settings import SettingError, Settings, StackError
 from fedstream.state import BatchState, StateError
@@ -39,11 +40,18 @@ class Driver:
     """A fog driver that reads topics of files."""
 
     def __init__(
-        self, fog: ModuleType, readings: DataFrame, folder: Path, recorder: Recorder, run_driver: Callable
+        self,
+        fog: ModuleType,
+        records: DataFrame,
+        sensors: dict[str, int] | None,
+        folder: Path,
+        recorder: Recorder,
+        run_driver: Callable,
     ) -> None:
         """Prepare a driver that has not run yet."""
         self.fog = fog
-        self.readings = readings
+        self.records = fog.assign_nodes(records, sensors)
+        self.sensors = sensors
         self.folder = folder
         self.recorder = recorder
         self.run_driver = run_driver
@@ -57,11 +65,11 @@ class Driver:
             headlines.append((key, {name: message[name] for name in message if name not in ("sums", "squares")}))
         return headlines
 
-    def build(self, **options: int) -> DataStreamWriter:
+    def build(self, **settings: int) -> DataStreamWriter:
         """Return the query that a new driver starts."""
-        state = BatchState(self.folder, INITIAL)
+        state, plain = BatchState(self.folder, INITIAL), Plain(Settings(**settings), self.sensors)
         return self.fog.build_query(
-            self.readings, "fog-1", state, self.recorder.publish, self.recorder.dead_letters, **options
+            self.records, "fog-1", plain, state, self.recorder.publish, self.recorder.dead_letters
         )
 
     def run(self) -> StreamingQuery:
@@ -70,20 +78,19 @@ class Driver:
 
 
 @pytest.fixture
-def make_driver(fog, spark, topic, tmp_path, recorder, run_driver) -> Callable[[Callable], Driver]:
-    """Return a function that prepares a driver, from the function that adds column node to the readings."""
+def make_driver(fog, spark, topic, tmp_path, recorder, run_driver) -> Callable[[dict[str, int] | None], Driver]:
+    """Return a function that prepares a driver, from whose the sensors are (None: the topics tell the nodes)."""
 
-    def make(with_node: Callable[[DataFrame], DataFrame]) -> Driver:
-        readings = with_node(parse_readings(topic.read(spark), Settings()))
-        return Driver(fog, readings, tmp_path / "fog-1", recorder, run_driver)
+    def make(sensors: dict[str, int] | None) -> Driver:
+        return Driver(fog, topic.read(spark), sensors, tmp_path / "fog-1", recorder, run_driver)
 
     return make
 
 
 @pytest.fixture
-def node(fog, make_driver) -> Driver:
+def node(make_driver) -> Driver:
     """Return a driver of node 1 alone, which has not run yet; some-topic is not its own, so the sensors tell it."""
-    return make_driver(lambda readings: fog.node_of_sensor(readings, {"node-1": 1}))
+    return make_driver({"node-1": 1})
 
 
 def update(weight: float, samples: int, rejected: int = 0, node: int = 1) -> tuple[str, dict]:
@@ -440,9 +447,9 @@ def test_the_sums_and_squares_of_all_readings_so_far_travel_along(node, topic):
 
 
 @pytest.fixture
-def several(fog, make_driver) -> Driver:
+def several(make_driver) -> Driver:
     """Return a driver of several nodes, each with a topic of its own."""
-    return make_driver(fog.node_of_topic)
+    return make_driver(None)
 
 
 def place(node: int, partition: int = 0) -> tuple[str, int]:
@@ -456,7 +463,8 @@ def test_each_node_of_one_application_publishes_its_own_weight(several, topic, c
         [(*place(10), reading(80, 0.1)), (*place(1), reading(70, 0.05)), (*place(2), reading(75, 0.06))]
     )
     topic.append_records([(*place(2, 1), reading(85, 0.08)), (*place(2), b"hello"), (*place(10), b"world")])
-    assert count_jobs(several.run()) == 3  # two batches, and the rejected records of the second
+    # Two batches; of the second also the odd records' sums and dead letters.
+    assert count_jobs(several.run()) == 4
     assert several.published == [
         update(37.5, 1),
         update(40.5, 1, node=2),
@@ -486,8 +494,8 @@ def test_a_driver_that_dies_between_two_nodes_sends_all_of_the_batch_again_and_s
     ]
 
 
-def test_several_nodes_of_a_shared_topic_are_told_by_their_sensors(fog, make_driver, topic):
-    driver = make_driver(lambda readings: fog.node_of_sensor(readings, {"node-1": 1, "node-2": 2}))
+def test_several_nodes_of_a_shared_topic_are_told_by_their_sensors(make_driver, topic):
+    driver = make_driver({"node-1": 1, "node-2": 2})
     topic.append(reading(70, 0.05), reading(75, 0.06, "node-2"), reading(99, 0.5, "node-3"), b"hello")
     driver.run()
     assert driver.published == [update(37.5, 1, rejected=1), update(40.5, 1, node=2)]

@@ -19,18 +19,19 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from fedstream.messages import label_of
 from fedstream.models import make_model
+from fedstream.plain import Plain
 from fedstream.position import Position
 from fedstream.protocol import ModelUpdate, RoundModel
 from fedstream.replay import replay_topic
 from fedstream.settings import Settings
 from fedstream.state import BatchState
-from fedstream.streams import parse_readings
 from fedstream.trainer import build_training_query
 from fedstream.training import Scaler
 from tests.spark.conftest import RECORD_DDL, Recorder, Topic
 from tests.unit.fake_broker import Broker
 
 DAY = "sensor-data-node-1"
+SENSORS = {"node-1": 1}
 MIDNIGHT = datetime(2026, 11, 21, tzinfo=UTC)
 MINUTES = 24 * 60
 
@@ -79,10 +80,9 @@ class Results:
         self.fog, self.spark, self.folder, self.run_driver = fog, spark, folder, run_driver
         self.numbers = itertools.count()
 
-    def readings(self, topic: Topic) -> DataFrame:
-        """Return the stream of a topic's readings with their node."""
-        readings = parse_readings(topic.read(self.spark), Settings())
-        return self.fog.node_of_sensor(readings, {"node-1": 1})
+    def records(self, topic: Topic) -> DataFrame:
+        """Return the stream of a topic's records, whose nodes the sensors tell."""
+        return self.fog.assign_nodes(topic.read(self.spark), SENSORS)
 
     def of(self, log: Iterable[SimpleNamespace], per_batch: int) -> tuple[dict, ModelUpdate, int]:
         """Return the node's last weight, its update of a round and its number of micro-batches."""
@@ -95,12 +95,13 @@ class Results:
             parts.append_records(lines[first : first + per_batch])
         weights, updates = Recorder(), Recorder()
         state = BatchState(folder / "state", {"totals": {}, "changed": []})
-        query = self.fog.build_query(self.readings(parts), "fog-1", state, weights.publish, weights.dead_letters)
+        plain = Plain(Settings(), SENSORS)
+        query = self.fog.build_query(self.records(parts), "fog-1", plain, state, weights.publish, weights.dead_letters)
         self.run_driver(query, folder / "state")
         model = make_model("mlp", {})
         opened = RoundModel("run-1", 1, 0, "mlp", "sync", model.initial_arrays(1), Scaler((75.0, 0.06), (9.0, 0.02)))
         training = build_training_query(
-            self.readings(whole),
+            self.fog.parse(self.records(whole), Settings(), SENSORS),
             folder / "training",
             Settings(),
             lambda is_next: opened,

@@ -21,7 +21,6 @@ from fedstream.metrics import Score
 from fedstream.models import TrainConfig, make_model
 from fedstream.protocol import ModelUpdate, RoundModel
 from fedstream.settings import Settings
-from fedstream.streams import parse_readings
 from fedstream.trainer import Task, build_training_query, is_next, merge_groups, train_groups
 from fedstream.training import Scaler, Trained, train, train_seed
 from tests.spark.conftest import Recorder
@@ -271,7 +270,7 @@ def fog(script) -> ModuleType:
 @pytest.fixture
 def trainer(fog, spark, topic, tmp_path, recorder, run_driver) -> Trainer:
     """Return a driver that has not run yet; its nodes are fog-1, fog-2 and fog-3."""
-    readings = fog.node_of_topic(parse_readings(topic.read(spark), SETTINGS))
+    readings = fog.parse(fog.assign_nodes(topic.read(spark), None), SETTINGS, None)
     return Trainer(readings, tmp_path / "training", recorder, run_driver)
 
 

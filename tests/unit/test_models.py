@@ -128,9 +128,12 @@ def test_mlp_predicts_what_a_forward_pass_by_hand_gives(classes):
 
 @every_number_of_classes
 @pytest.mark.parametrize("class_weight", ["none", "0:1,1:5"])
-def test_mlp_takes_the_first_step_of_adam_along_the_slope_of_the_log_loss(classes, class_weight):
-    # A fresh Adam's first step is rate * gradient / (|gradient| + 1e-8); the gradient is taken by differences.
-    model, config = make_model("mlp", {"hidden_units": 4}, 3, classes), TrainConfig(1, 64, 0.01, class_weight)
+@pytest.mark.parametrize("solver", ["adam", "sgd"])
+def test_mlp_takes_the_first_step_along_the_slope_of_the_log_loss(classes, class_weight, solver):
+    # A fresh Adam's first step is rate * gradient / (|gradient| + 1e-8), that of sgd rate * gradient; the gradient is
+    # taken by differences.
+    model = make_model("mlp", {"hidden_units": 4, "solver": solver}, 3, classes)
+    config = TrainConfig(1, 64, 0.01, class_weight)
     arrays, (x, y) = started(model), some_rows(classes)
     weights = np.where(y == 1, 5.0 if class_weight != "none" else 1.0, 1.0)
 
@@ -143,8 +146,23 @@ def test_mlp_takes_the_first_step_of_adam_along_the_slope_of_the_log_loss(classe
             nudge = np.zeros_like(array)
             nudge[place] = 1e-5
             slope = (loss(arrays | {name: array + nudge}) - loss(arrays | {name: array - nudge})) / 2e-5
-            step = -0.01 * slope / (abs(slope) + 1e-8)
-            assert after[name][place] - array[place] == pytest.approx(step, abs=1e-5 if abs(slope) > 1e-6 else 0.01)
+            found = after[name][place] - array[place]
+            if solver == "sgd":
+                assert found == pytest.approx(-0.01 * slope, abs=1e-9)
+            else:
+                step = -0.01 * slope / (abs(slope) + 1e-8)
+                assert found == pytest.approx(step, abs=1e-5 if abs(slope) > 1e-6 else 0.01)
+
+
+def test_sgd_keeps_no_momentum_between_the_steps_of_a_round():
+    # So that many steps in one round and one step in each of as many rounds are the same.
+    model = make_model("mlp", {"solver": "sgd"}, 3, 2)
+    arrays, (x, y) = started(model), some_rows(2)
+    at_once = model.fit(arrays, x, y, TrainConfig(3, len(x), 0.1), seed=0)
+    for _ in range(3):
+        arrays = model.fit(arrays, x, y, TrainConfig(1, len(x), 0.1), seed=0)
+    for name, array in arrays.items():
+        np.testing.assert_allclose(at_once[name], array, rtol=1e-9, atol=1e-12)
 
 
 def test_the_proximal_step_of_one_row_is_the_formula():
@@ -236,6 +254,11 @@ def test_a_bad_class_weight_is_refused_with_its_value(text):
 def test_bad_hidden_units_are_refused_with_their_value(units):
     with pytest.raises(SettingError, match=r"MODEL_OPTIONS is .*hidden_units"):
         make_model("mlp", {"hidden_units": units})
+
+
+def test_a_bad_solver_is_refused_with_its_value():
+    with pytest.raises(SettingError, match=r"MODEL_OPTIONS is {'solver': 'lbfgs'}.*solver=sgd"):
+        make_model("mlp", {"solver": "lbfgs"})
 
 
 @pytest.mark.parametrize("name", ["", "forest", "mean", ":Class", "package:"])
