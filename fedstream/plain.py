@@ -7,7 +7,9 @@ reader take those apart in a third of the time that Spark's expressions take. An
 
 from __future__ import annotations
 
+import functools
 import gc
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -52,6 +54,15 @@ def _where(mask: pa.BooleanArray, rows: Any) -> Any:
     return rows if mask.true_count == len(mask) else rows.filter(mask)
 
 
+@functools.cache
+def spare_imports(modules: int) -> None:
+    """Take what a worker has imported, so many modules by now, out of its garbage collection.
+
+    Spark starts that after each task, and it takes 60 ms of CPU time for what stays anyway.
+    """
+    gc.freeze()
+
+
 @dataclass(frozen=True)
 class Plain:
     """What an executor needs for a node's records (value, node): the limits, and whose the sensors of a topic are.
@@ -65,7 +76,7 @@ class Plain:
 
     def sum_up(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Reduce the plain readings to one row a node, of SUMS_DDL; the odd ones are counted in a row of no node."""
-        gc.freeze()  # Spark collects garbage after each task: 60 ms for all that was ever imported, which stays anyway
+        spare_imports(len(sys.modules))
         totals: dict[int, Totals] = {}
         odd = 0
         for batch in batches:
@@ -78,7 +89,6 @@ class Plain:
 
     def odd(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Leave out the plain readings, which are summed up already."""
-        gc.freeze()
         for batch in batches:
             is_plain, _ = take_apart(batch.column("value"), self.settings)
             yield batch.filter(pc.invert(is_plain))

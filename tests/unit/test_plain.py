@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable
 from typing import Any
 
@@ -115,3 +116,12 @@ def test_what_is_summed_up_and_what_is_left_are_all_records_and_none_twice():
     assert left.column("value").to_pylist() == [b"hello", reading("100.01"), None, reading(vibration="3")]
     assert sums(Plain(SETTINGS), [records])[None] == 4
     assert sums(Plain(SETTINGS), [records])[1][0] == 2
+
+
+def test_a_worker_collects_no_garbage_among_what_it_has_imported_and_freezes_nothing_of_a_later_task():
+    list(Plain(SETTINGS).sum_up([]))
+    frozen = gc.get_freeze_count()
+    assert frozen > 10_000, "all that was imported"
+    list(Plain(SETTINGS).sum_up([batch((1, GOOD))]))
+    assert gc.get_freeze_count() <= frozen
+    gc.unfreeze()
