@@ -133,11 +133,11 @@ def build_query(
     def take_odd(batch: DataFrame) -> list[Row]:
         readings = parse(odd_records(batch, plain), plain.settings, plain.sensors).persist()
         summaries = summarise(readings).collect()
-        if any(summary.rejected for summary in summaries):
+        rejected = [summary for summary in summaries if summary.rejected]
+        if rejected:
             dead_letters(readings.where("reason IS NOT NULL"))
-        for summary in summaries:
-            if summary.rejected:
-                print(f"Fog-{summary.node} -> {summary.rejected} message(s) rejeté(s) vers dead-letter", flush=True)
+        for summary in rejected:
+            print(f"Fog-{summary.node} -> {summary.rejected} message(s) rejeté(s) vers dead-letter", flush=True)
         readings.unpersist()
         return summaries
 
