@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from streamed import table as _streamed
+import streamed
 
-COMMAND = "python bench/federated.py --offline --stream"
+COMMAND = "make federated"
 COMPARED = ("federated", "centralised", "local only", "points to centralised")
 PARTITIONS = ("iid", "dirichlet:0.5", "dirichlet:0.1")
 
@@ -183,7 +184,7 @@ def _size(section: Mapping[str, Any]) -> str:
 
 
 SECTIONS = {
-    "streamed": _streamed,
+    **{f"streamed {runner}": partial(streamed.table, runner=runner) for runner in ("local", "docker")},
     "skew": _skew,
     "solver": _solver,
     "remedies": _remedies,

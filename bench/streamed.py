@@ -1,22 +1,22 @@
-"""The streamed figures of bench/federated.py: measured on the real stack of the local runner, which it starts itself.
+"""The streamed figures of bench/federated.py: measured on the bench's own stack, on the runner that STACK names.
 
-Each part starts from an empty stack with names and ports of its own (those of the stack tests), so that a stack of
-yours is left alone. All times are those of the records on the topics.
+Each part starts from an empty stack. All times are those of the records on the topics.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import os
 import statistics
 import subprocess
-import time
+import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
+from processes import executors, memory_mb, with_descendants
+from stack import BASE, BOOTSTRAP, PORTS, PREFIX, ROOT, RUNNER, environment, inside, make, wait_until
 
 from fedstream import kafka
 from fedstream.data import load
@@ -24,58 +24,31 @@ from fedstream.messages import GLOBAL_MODEL, MODEL_WEIGHTS, sensor_topic
 from fedstream.metrics import score
 from fedstream.models import make_model
 from fedstream.protocol import RoundModel
-from fedstream.settings import Settings, StackError
+from fedstream.settings import Settings
 from fedstream.training import scaler_of, statistics_of, train, train_config, train_seed
 
-ROOT = Path(__file__).parents[1]
-PORTS = {
-    "ZOOKEEPER_PORT": 12181,
-    "KAFKA_PORT": 19092,
-    "KAFKA_NETWORK_PORT": 29192,
-    "SPARK_MASTER_PORT": 17077,
-    "SPARK_MASTER_UI_PORT": 18080,
-    "SPARK_WORKER_1_UI_PORT": 18081,
-    "SPARK_WORKER_2_UI_PORT": 18082,
-    "SPARK_DRIVER_UI_PORT": 14040,
-    "SPARK_DRIVER_UI_LAST_PORT": 14043,
-    "CLOUD_UI_PORT": 14044,
-    "SQUARES_UI_PORT": 14045,
-    "FOG_UI_PORT_PREFIX": 1405,
-    "NUMBERS_PORT": 19999,
-}
-RUN_DIR = ".run-bench"
-ENV = os.environ | {name: str(port) for name, port in PORTS.items()} | {"STACK": "local", "RUN_DIR": RUN_DIR}
-SETTINGS = Settings(kafka_bootstrap_servers=f"localhost:{PORTS['KAFKA_PORT']}")
+SETTINGS = Settings(kafka_bootstrap_servers=BOOTSTRAP)
 UNSEEN_SEED = 99
+WAIT_SECONDS = 400
 
 
-def make(*words: str, **env: Any) -> None:
-    """Run a make target of the bench's own stack."""
-    given = {name: str(value) for name, value in env.items()}
-    done = subprocess.run(["make", *words], cwd=ROOT, env=ENV | given, capture_output=True, text=True, timeout=600)
-    if done.returncode:
-        raise StackError(f"make {' '.join(words)} failed:\n{done.stdout}{done.stderr}")
+def run_jobs(**settings: Any) -> None:
+    """Start cloud and fog nodes on an empty stack.
 
-
-def send(count: int, nodes: int, *more: str) -> None:
-    """Send simulated readings, dealt out to the nodes, as fast as Kafka takes them."""
-    command = [".venv/bin/python", "producer/sensor_producer.py", "--nodes", str(nodes), "--count", str(count)]
-    env = {"KAFKA_BOOTSTRAP_SERVERS": SETTINGS.kafka_bootstrap_servers}
-    subprocess.run([*command, "--rate", "0", *more], cwd=ROOT, env=os.environ | env, check=True, capture_output=True)
-
-
-def wait(what: str, observe: Callable[[], Any], is_good: Callable[[Any], bool], timeout_seconds: float = 400) -> Any:
-    """Observe until it is good, and return it.
-
-    Raises:
-        StackError: it was not in time.
+    Args:
+        settings: values of the jobs' settings and of the Makefile's variables.
     """
-    deadline = time.monotonic() + timeout_seconds
-    while not is_good(seen := observe()):
-        if time.monotonic() > deadline:
-            raise StackError(f"{what}: not within {timeout_seconds:g} s; last seen: {seen!r:.300}")
-        time.sleep(0.5)
-    return seen
+    pages = f"FOG_UI_PORT_PREFIX={BASE // 10 + 5}"  # the ports of the fog drivers' pages lie behind those of the stack
+    make("clean")
+    make("up", pages)
+    make("-j2", "run-cloud", "run-fog", pages, *(f"{name}={value}" for name, value in settings.items()))
+
+
+def send(count: int, *more: str) -> None:
+    """Send simulated readings from the host, as fast as Kafka takes them if no rate is given."""
+    command = [sys.executable, "producer/sensor_producer.py", "--count", str(count), *more]
+    given = environment() | {"KAFKA_BOOTSTRAP_SERVERS": BOOTSTRAP}
+    subprocess.run(command, cwd=ROOT, env=given, check=True, capture_output=True)
 
 
 def rounds() -> list[dict[str, Any]]:
@@ -106,11 +79,9 @@ def test_score(model: Any, arrays: Any, scaler: Any) -> dict[str, Any]:
 
 def learning(name: str, per_update: int = 500, most_rounds: int = 30) -> dict[str, Any]:
     """Two nodes learn the rule from the stream; beside it the same readings in one place, as many at a time."""
-    make("clean")
-    make("up")
-    make("-j2", "run-cloud", "run-fog", MODEL=name, MAX_READINGS_PER_UPDATE=per_update)
-    send(2 * per_update * (most_rounds + 2), 2, "--seed", "21")
-    wait("rounds", rounds, lambda seen: len(seen) > most_rounds)
+    run_jobs(MODEL=name, MAX_READINGS_PER_UPDATE=per_update)
+    send(2 * per_update * (most_rounds + 2), "--rate", "0", "--seed", "21")
+    wait_until(f"{most_rounds} rounds", lambda: len(rounds()) > most_rounds, WAIT_SECONDS)
     opened = rounds()[: most_rounds + 1]
     model = make_model(name, {})
     curve = []
@@ -140,14 +111,17 @@ def learning(name: str, per_update: int = 500, most_rounds: int = 30) -> dict[st
 
 def many_nodes(nodes: int, per_node: int = 1000, turns: int = 5) -> dict[str, Any]:
     """One driver hosts the nodes; each has `per_node` readings for each round."""
-    make("clean")
-    make("up")
-    limits = {"MAX_READINGS_PER_UPDATE": nodes * per_node, "UPDATE_MIN_READINGS": per_node}
-    limits |= {"UPDATE_MAX_WAIT_SECONDS": 20, "ROUND_DEADLINE_SECONDS": 60}
-    make("run-cloud", **limits)
-    make("run-fog", NODES=nodes, NODES_PER_DRIVER=nodes, **limits)
-    send(nodes * per_node * (turns + 2), nodes, "--seed", "5")
-    closed = wait("rounds", rounds, lambda seen: len(seen) > turns + 1)
+    run_jobs(
+        NODES=nodes,
+        NODES_PER_DRIVER=nodes,
+        MAX_READINGS_PER_UPDATE=nodes * per_node,
+        UPDATE_MIN_READINGS=per_node,
+        UPDATE_MAX_WAIT_SECONDS=20,
+        ROUND_DEADLINE_SECONDS=60,
+    )
+    send(nodes * per_node * (turns + 2), "--nodes", str(nodes), "--rate", "0", "--seed", "5")
+    wait_until(f"{turns + 1} rounds", lambda: len(rounds()) > turns + 1, WAIT_SECONDS)
+    closed = rounds()
     full = [(before, after) for before, after in itertools.pairwise(closed) if len(after["updates"]) == nodes]
     seconds = [(after["at"] - before["at"]) / 1000 for before, after in full]
     return {
@@ -159,39 +133,30 @@ def many_nodes(nodes: int, per_node: int = 1000, turns: int = 5) -> dict[str, An
 
 
 def fog_memory_mb() -> float:
-    """Return the resident memory of the fog driver, its executors and their Python workers.
+    """Return the memory (PSS) of the fog driver, all executors and their Python workers: the cloud has one executor."""
+    port = PORTS["SPARK_MASTER_PORT"]
 
-    Only the cloud runs beside it, so what is left of the Spark programs is the fog's.
-    """
-    total = 0
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            mine = f"RUN_PATH={ROOT}/{RUN_DIR}".encode() in (process / "environ").read_bytes()
-            line = (process / "cmdline").read_bytes()
-            words = (b"fog_node.py", b"pyspark.daemon", b"CoarseGrainedExecutorBackend")
-            if mine and any(word in line for word in words):
-                total += int((process / "status").read_text().split("VmRSS:")[1].split()[0])
-        except (OSError, IndexError):
-            continue
-    return round(total / 1024)
+    def is_driver(process: psutil.Process) -> bool:
+        line, variables = process.info["cmdline"] or [], process.info["environ"] or {}
+        is_mine = variables.get("SPARK_MASTER_PORT") == str(port)
+        return is_mine and any(word.endswith("fog_node.py") for word in line)
+
+    drivers = filter(is_driver, psutil.process_iter(["cmdline", "environ"]))
+    return round(memory_mb(with_descendants([*drivers, *executors(port)]))[0])
 
 
 def latency(rate: float, seconds: float = 60) -> dict[str, Any]:
     """Time from each reading to the first global model that learned from it, two nodes at the default settings."""
-    make("clean")
-    make("up")
-    make("-j2", "run-cloud", "run-fog")
-    send(400, 2, "--seed", "8")  # warm-up: some rounds before the clock starts
-    wait("the first rounds", rounds, lambda seen: len(seen) > 1)
+    run_jobs()
+    send(400, "--rate", "0", "--seed", "8")  # warm-up: some rounds before the clock starts
+    wait_until("the first rounds", lambda: len(rounds()) > 1, WAIT_SECONDS)
     count = int(2 * rate * seconds)
-    command = [".venv/bin/python", "producer/sensor_producer.py", "--count", str(count), "--rate", str(rate)]
-    env = {"KAFKA_BOOTSTRAP_SERVERS": SETTINGS.kafka_bootstrap_servers}
-    subprocess.run(command, cwd=ROOT, env=os.environ | env, check=True, capture_output=True)
-    wait(
-        "all learned",
-        lambda: [sum(u[0] for u in updates(n)) for n in (1, 2)],
-        lambda seen: min(seen) >= 200 + count // 2,
-    )
+    send(count, "--rate", str(rate))
+
+    def have_all_learned() -> bool:
+        return all(sum(each[0] for each in updates(node)) >= 200 + count // 2 for node in (1, 2))
+
+    wait_until("an update with the last reading", have_all_learned, WAIT_SECONDS)
     time_of = {tuple(each["place"]): message["at"] for message in rounds() for each in message.get("updates", [])}
     waits, lost = [], 0
     for node in (1, 2):
@@ -227,17 +192,18 @@ def updates(node: int) -> list[tuple[int, tuple[int, int]]]:
 
 def silence(turns: int = 8) -> dict[str, Any]:
     """Three nodes, the third one stopped for good: how long rounds stay open while it is waited for, and after."""
-    make("clean")
-    make("up")
-    make("-j2", "run-cloud", "run-fog", NODES=3, ROUND_PATIENCE=1000)
-    make("run-producer", "ARGS=--rate 50", NODES=3)
-    wait("a round of three", rounds, lambda seen: any(len(each.get("updates", [])) == 3 for each in seen))
-    subprocess.run(
-        ["bash", "-c", "source local/env.sh; supervisorctl -c local/supervisord.conf stop fog:fog-3"],
-        cwd=ROOT, env=ENV, check=True, capture_output=True,
-    )  # fmt: skip
+    run_jobs(NODES=3, ROUND_PATIENCE=1000)
+    make("run-producer", "NODES=3", "ARGS=--rate 50")
+
+    def has_three() -> bool:
+        return any(len(each.get("updates", [])) == 3 for each in rounds())
+
+    wait_until("a round of three nodes", has_three, WAIT_SECONDS)
+    local = inside("supervisorctl", "-c", "local/supervisord.conf", "stop", "fog:fog-3")
+    line = local if RUNNER == "local" else ["docker", "stop", f"{PREFIX}fog-3"]
+    subprocess.run(line, cwd=ROOT, env=environment(), check=True, capture_output=True)
     stopped = rounds()[-1]["round"]
-    wait("rounds without it", rounds, lambda seen: seen[-1]["round"] >= stopped + turns + 1)
+    wait_until("rounds without it", lambda: rounds()[-1]["round"] > stopped + turns, WAIT_SECONDS)
     models = [each for each in rounds() if each["round"] > stopped + 1]
     gaps = [(after["at"] - before["at"]) / 1000 for before, after in itertools.pairwise(models)]
     return {
@@ -267,9 +233,9 @@ def measure(part: str) -> dict[str, Any]:
         make("clean")
 
 
-def table(section: Mapping[str, Any]) -> str:
+def table(section: Mapping[str, Any], runner: str) -> str:
     """Return the section of docs/federated.md."""
-    lines = ["## On the real stack\n", "Kafka, Spark and all jobs on the same two cores; local runner.\n"]
+    lines = [f"## On the real stack, {runner} runner\n", "Kafka, Spark and all jobs on the same two cores.\n"]
     if any(name in section for name in ("mlp", "logistic")):
         lines += [
             "| model, 2 nodes | rounds | readings | federated F1 | centralised F1 | points |",
@@ -315,6 +281,6 @@ def table(section: Mapping[str, Any]) -> str:
         lines.append(
             f"One of three nodes silent and waited for in every round (ROUND_PATIENCE=1000): {len(seconds)} of "
             f"{entry['rounds']} rounds closed, open for {min(seconds):.2f} to {max(seconds):.2f} s with a deadline of "
-            f"{entry['deadline_seconds']:g} s.\n"
+            f"{entry['deadline_seconds']:g} s: that time and the micro-batch that acts on it.\n"
         )
     return "\n".join(lines)
