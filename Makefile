@@ -109,7 +109,7 @@ bench: setup $(BENCH_PYTHON) $(JAVA_RIVALS) ## this project's jobs beside their 
 	@PYTHONPATH=. $(BENCH_PYTHON) bench/compare.py --size $(BENCH) $(ARGS)
 
 federated: setup $(PYTHON) ## how well it learns, beside one machine with all rows and beside Flower; ARGS="--stream --part mlp"
-	@PYTHONPATH=. $(PYTHON) bench/federated.py $(ARGS)
+	@PYTHONPATH=. OMP_NUM_THREADS=1 $(PYTHON) bench/federated.py $(ARGS)
 
 soak: setup $(BENCH_PYTHON) ## steady load for MINUTES=60: is anything lost, wrong, or does anything grow
 	@PYTHONPATH=. $(BENCH_PYTHON) bench/soak.py --minutes $(MINUTES) $(ARGS)
