@@ -22,9 +22,11 @@ from fedstream.messages import FEATURES, PLAIN_READING
 from fedstream.model import Totals
 from fedstream.settings import Settings
 
-SUMS_DDL = "node INT, count BIGINT, rejected BIGINT, odd BIGINT, " + ", ".join(
-    f"sum_{name} DOUBLE, sum_squared_{name} DOUBLE" for name in FEATURES
-)
+_SUMS = {"node": pa.int32(), "count": pa.int64(), "rejected": pa.int64(), "odd": pa.int64()} | {
+    f"sum_{name}": pa.float64() for feature in FEATURES for name in (feature, f"squared_{feature}")
+}
+_RECORD = {"value": pa.binary(), "topic": pa.string(), "partition": pa.int32(), "offset": pa.int64()}
+SCHEMA = pa.schema(_SUMS | _RECORD)
 
 
 def take_apart(values: pa.Array, settings: Settings) -> tuple[pa.BooleanArray, pa.Table]:
@@ -75,23 +77,27 @@ class Plain:
     sensors: Mapping[str, int] | None = None
 
     def sum_up(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Reduce the plain readings to one row a node, of SUMS_DDL; the odd ones are counted in a row of no node."""
+        """Reduce the plain readings to one row a node, and pass on the odd records: batches of SCHEMA.
+
+        An odd record leaves the sums empty (null), and a sum the record. A row of no node counts the odd ones.
+        """
         spare_imports(len(sys.modules))
         totals: dict[int, Totals] = {}
         odd = 0
         for batch in batches:
             is_plain, readings = take_apart(batch.column("value"), self.settings)
-            odd += len(batch) - is_plain.true_count
             for node, more in self._totals(_where(is_plain, batch.column("node")), readings):
                 totals[node] = totals.get(node, Totals()) + more
+            if is_plain.true_count < len(batch):
+                left = batch.filter(pc.invert(is_plain))
+                odd += len(left)
+                columns = {name: left.column(name) for name in left.schema.names}
+                empty = pa.nulls(len(left))
+                yield pa.record_batch(
+                    [columns.get(field.name, empty).cast(field.type) for field in SCHEMA], schema=SCHEMA
+                )
         rows = [{"node": node, "odd": 0} | asdict(found) for node, found in totals.items()]
-        yield pa.RecordBatch.from_pylist([*rows, {"node": None, "odd": odd} | asdict(Totals())], schema=_sums_schema())
-
-    def odd(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Leave out the plain readings, which are summed up already."""
-        for batch in batches:
-            is_plain, _ = take_apart(batch.column("value"), self.settings)
-            yield batch.filter(pc.invert(is_plain))
+        yield pa.RecordBatch.from_pylist([*rows, {"odd": odd} | asdict(Totals())], schema=SCHEMA)
 
     def _totals(self, nodes: pa.Array, readings: pa.Table) -> Iterator[tuple[int, Totals]]:
         if self.sensors is not None:
@@ -103,8 +109,3 @@ class Plain:
             own = _where(pc.fill_null(pc.equal(nodes, node), False), readings)
             x, y = (own.column(name).to_numpy() for name in FEATURES)
             yield node, Totals(len(x), float(x.sum()), float(y.sum()), float(x @ x), float(y @ y))
-
-
-def _sums_schema() -> pa.Schema:
-    kinds = {"INT": pa.int32(), "BIGINT": pa.int64(), "DOUBLE": pa.float64()}
-    return pa.schema([(name, kinds[kind]) for name, kind in (field.split() for field in SUMS_DDL.split(", "))])

@@ -24,12 +24,13 @@ from typing import Any
 import click
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from fedstream import kafka, messages, registry, streams, trainer
 from fedstream.messages import NodeUpdate
 from fedstream.model import Totals
-from fedstream.plain import SUMS_DDL, Plain
+from fedstream.plain import SCHEMA, Plain
 from fedstream.position import Position, now_ms, start_option
 from fedstream.protocol import RoundModel
 from fedstream.settings import SettingError, Settings, StackError, command_help
@@ -66,14 +67,15 @@ def parse(records: DataFrame, settings: Settings, sensors: Mapping[str, int] | N
 
 
 def summarise_plain(records: DataFrame, plain: Plain) -> DataFrame:
-    """Reduce a micro-batch to rows of a node's plain readings, and rows of no node with the number of odd records."""
-    return records.select("value", "node").mapInArrow(plain.sum_up, SUMS_DDL)
-
-
-def odd_records(records: DataFrame, plain: Plain) -> DataFrame:
-    """Return the records that `summarise_plain` has left out."""
+    """Reduce the plain readings of a micro-batch to a few sums; the odd records stay as they are."""
     raw = records.select("value", "topic", "partition", "offset", "node")
-    return raw.mapInArrow(plain.odd, raw.schema)
+    return raw.mapInArrow(plain.sum_up, from_arrow_schema(SCHEMA))
+
+
+@functools.cache
+def is_sum() -> Column:
+    """Tell the sums from the odd records."""
+    return F.col("odd").isNotNull()
 
 
 @functools.cache
@@ -131,7 +133,8 @@ def build_query(
     """
 
     def take_odd(batch: DataFrame) -> list[Row]:
-        readings = parse(odd_records(batch, plain), plain.settings, plain.sensors).persist()
+        odd = batch.where(~is_sum()).select("value", "topic", "partition", "offset", "node")
+        readings = parse(odd, plain.settings, plain.sensors).persist()
         summaries = summarise(readings).collect()
         rejected = [summary for summary in summaries if summary.rejected]
         if rejected:
@@ -143,7 +146,7 @@ def build_query(
 
     def handle_batch(batch: DataFrame, batch_id: int) -> None:
         def compute(value: dict[str, Any]) -> dict[str, Any]:
-            summaries = summarise_plain(batch, plain).collect()
+            summaries = batch.where(is_sum()).collect()
             if any(summary.odd for summary in summaries):
                 summaries += take_odd(batch)
             totals, changed = dict(value["totals"]), set()
@@ -162,7 +165,8 @@ def build_query(
                 print(f"Fog-{node} -> poids envoyé : {update.headline()}", flush=True)
 
     return (
-        records.writeStream.queryName(name)
+        summarise_plain(records, plain)
+        .writeStream.queryName(name)
         .foreachBatch(handle_batch)
         .option("checkpointLocation", str(state.folder / "spark"))
         .trigger(processingTime=f"{plain.settings.trigger_interval_ms} milliseconds")

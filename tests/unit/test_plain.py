@@ -24,15 +24,16 @@ def reading(temperature: str = "70.5", vibration: str = "0.5", sensor_id: str = 
 
 
 def batch(*records: tuple[int | None, bytes | None]) -> pa.RecordBatch:
-    """Return records, each (node, value), as Spark hands them over."""
+    """Return records, each (node, value), as Spark hands them over: one after the other of a partition."""
     nodes, values = zip(*records, strict=True)
-    return pa.RecordBatch.from_pydict({"value": pa.array(values, pa.binary()), "node": pa.array(nodes, pa.int32())})
+    columns = {"value": pa.array(values, pa.binary()), "topic": ["t"] * len(records)}
+    columns |= {"partition": pa.array([3] * len(records), pa.int32()), "offset": list(range(len(records)))}
+    return pa.RecordBatch.from_pydict(columns | {"node": pa.array(nodes, pa.int32())})
 
 
 def sums(plain: Plain, batches: Iterable[pa.RecordBatch]) -> dict[int | None, tuple[Any, ...]]:
     """Return (count, sums, sums of squares) of each node, and under None the number of odd records."""
-    (found,) = plain.sum_up(batches)
-    rows = found.to_pylist()
+    rows = [row for found in plain.sum_up(batches) for row in found.to_pylist() if row["odd"] is not None]
     assert all(row["rejected"] == 0 for row in rows)
     names = ("count", "sum_temperature", "sum_vibration", "sum_squared_temperature", "sum_squared_vibration")
     summed = {row["node"]: tuple(row[name] for name in names) for row in rows if row["node"] is not None}
@@ -109,13 +110,16 @@ def test_on_a_shared_topic_the_sensor_tells_the_node_and_strangers_are_left_out(
     assert sums(plain, [records]) == {1: (2, 141.0, 1.0, 9940.5, 0.5), 2: (1, 70.5, 0.5, 4970.25, 0.25), None: 0}
 
 
-def test_what_is_summed_up_and_what_is_left_are_all_records_and_none_twice():
+def test_what_is_summed_up_and_what_is_passed_on_are_all_records_and_none_twice():
     values = [GOOD, b"hello", reading("100.01"), reading("99"), None, reading(vibration="3")]
     records = batch(*((1, value) for value in values))
-    (left,) = Plain(SETTINGS).odd([records])
-    assert left.column("value").to_pylist() == [b"hello", reading("100.01"), None, reading(vibration="3")]
-    assert sums(Plain(SETTINGS), [records])[None] == 4
-    assert sums(Plain(SETTINGS), [records])[1][0] == 2
+    rows = [row for found in Plain(SETTINGS).sum_up([records, records]) for row in found.to_pylist()]
+    odd = [(row["value"], row["topic"], row["partition"], row["offset"], row["node"]) for row in rows if row["topic"]]
+    left = [(values[offset], "t", 3, offset, 1) for offset in (1, 2, 4, 5)]
+    assert odd == left * 2
+    assert all(row["count"] is None and row["sum_temperature"] is None for row in rows if row["topic"])
+    assert sums(Plain(SETTINGS), [records, records])[None] == 8
+    assert sums(Plain(SETTINGS), [records, records])[1][0] == 4
 
 
 def test_a_worker_collects_no_garbage_among_what_it_has_imported_and_freezes_nothing_of_a_later_task():
