@@ -34,12 +34,14 @@ import numpy as np
 import streamed
 from stack import RUNNER
 
+from cloud import aggregator
 from fedstream import admission, snapshot
 from fedstream.data import load
-from fedstream.messages import read_json_object, to_json
+from fedstream.messages import MODEL_WEIGHTS, NodeUpdate, read_json_object, to_json
+from fedstream.metrics import score
 from fedstream.models import make_model
 from fedstream.partitions import spread
-from fedstream.protocol import RoundModel
+from fedstream.protocol import ModelUpdate, RoundModel
 from fedstream.rounds import Federation
 from fedstream.scenario import Scenario, World
 from fedstream.settings import Settings, command_help
@@ -237,8 +239,46 @@ def size() -> dict[str, Any]:
     return entries
 
 
+def merging() -> dict[str, Any]:
+    """Return what the nodes' messages of one round cost the cloud's own code, without Kafka and Spark."""
+    return {str(nodes): merge_round(nodes) for nodes in (10, 100, 1000, 3000)}
+
+
+def merge_round(nodes: int) -> dict[str, Any]:
+    """Return the cost of a running weight, of an update, and of keeping the state, with that many nodes."""
+    settings, model = Settings(model="mlp"), make_model("mlp", {})
+    federation = Federation("bench").join(settings, model)
+    weights = [NodeUpdate(f"fog-{n}", 0.5, 1000, 0, (70_000.0, 50.0), (5e6, 3.0)) for n in range(nodes)]
+    for weight in weights:
+        admission.hear(federation, weight)
+    federation.settle(0)
+    opened, measured = federation.open_model(), score(np.full((100, 2), 0.5), np.arange(100) % 2)
+    of_round = opened.run_id, opened.round, opened.version
+    updates = [
+        weight.as_dict() | ModelUpdate(weight.node_id, *of_round, 100, 1, opened.arrays, measured).as_dict()
+        for weight in weights
+    ]
+
+    def take_in(messages: list[dict[str, Any]]) -> float:
+        values = [to_json(message) for message in messages]
+        started = time.process_time()
+        rejected = aggregator.take_in(map(record, range(nodes), values), {}, federation, settings, 1)[1]
+        assert not rejected
+        return 1e6 * (time.process_time() - started) / nodes
+
+    def record(offset: int, value: bytes) -> Any:
+        return SimpleNamespace(topic=MODEL_WEIGHTS, partition=0, offset=offset, size=len(value), value=value)
+
+    found = {"weight_us": take_in([w.as_dict() for w in weights]), "update_us": take_in(updates)}
+    assert federation.round == opened.round + 1
+    started = time.process_time()
+    state = json.dumps(snapshot.snapshot(federation))
+    found |= {"state_ms": 1000 * (time.process_time() - started), "state_bytes": len(state)}
+    return found | {"update_bytes": len(to_json(updates[0])), "model_bytes": len(to_json(federation.outbox[-1][2]))}
+
+
 OFFLINE: dict[str, Callable[[], dict[str, Any]]] = {
-    each.__name__: each for each in (skew, drift, rule, scaling, attacks, flower, failures, size)
+    each.__name__: each for each in (skew, drift, rule, scaling, attacks, flower, failures, size, merging)
 }
 
 

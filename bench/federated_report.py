@@ -173,6 +173,24 @@ def _size(section: Mapping[str, Any]) -> str:
     )
 
 
+def _merging(section: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            f"{int(nodes):,}",
+            f"{entry['weight_us']:.0f} µs",
+            f"{entry['update_us']:.0f} µs",
+            f"{entry['state_ms']:.1f} ms",
+        ]
+        + [f"{entry[name] / 1000:,.1f} kB" for name in ("state_bytes", "update_bytes", "model_bytes")]
+        for nodes, entry in sorted(_entries(section).items(), key=lambda item: int(item[0]))
+    ]
+    headings = ("nodes", "a running weight", "an update", "writing the state", "state", "update", "global model")
+    return (
+        "## What the nodes' messages cost the cloud\n\nProcessor time of the cloud's own code for the messages of a "
+        "round with the default model, and sizes; without Kafka and Spark, one run.\n\n" + _table(headings, rows)
+    )
+
+
 SECTIONS = {
     **{f"streamed {runner}": partial(streamed.table, runner=runner) for runner in ("local", "docker")},
     "skew": _skew,
@@ -183,6 +201,7 @@ SECTIONS = {
     "flower": _flower,
     "failures": _failures,
     "size": _size,
+    "merging": _merging,
 }
 
 
