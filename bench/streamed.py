@@ -275,7 +275,7 @@ def table(section: Mapping[str, Any], runner: str) -> str:
             times = " | ".join(f"{entry[name] / 1000:.2f} s" for name in ("p50_ms", "p95_ms", "max_ms"))
             lost = f"{entry['in_late_updates']} of {entry['readings'] + entry['in_late_updates']}"
             lines.append(f"| {entry['readings_per_second_and_node']:g} | {times} | {lost} |")
-        lines.append("\nTwo nodes at the default settings of a round.\n")
+        lines.append("\nTwo nodes at the default settings of a round, from the second round after a start on.\n")
     if entry := section.get("silent node"):
         seconds = entry["seconds_open"]
         lines.append(
