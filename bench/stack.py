@@ -119,5 +119,5 @@ def wait_until(what: str, observe: Callable[[], Any], timeout_seconds: float, ev
 
 def environment() -> dict[str, str]:
     """Return the environment in which the bench's commands run: without what a make around it would hand on."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    return {name: value for name, value in kept.items() if name not in ("MFLAGS", "ARGS")} | ENV
+    handed_on = {name for name in os.environ if name.startswith("MAKE")} | {"MFLAGS", "ARGS"}
+    return {name: value for name, value in os.environ.items() if name not in handed_on} | ENV

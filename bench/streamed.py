@@ -29,7 +29,11 @@ from fedstream.training import scaler_of, statistics_of, train, train_config, tr
 
 SETTINGS = Settings(kafka_bootstrap_servers=BOOTSTRAP)
 UNSEEN_SEED = 99
-WAIT_SECONDS = 400
+
+
+def wait(what: str, observe: Callable[[], Any]) -> Any:
+    """Observe until there is something, and return it; each look reads a topic anew, so not too often."""
+    return wait_until(what, observe, timeout_seconds=400, every_seconds=0.5)
 
 
 def run_jobs(**settings: Any) -> None:
@@ -44,9 +48,9 @@ def run_jobs(**settings: Any) -> None:
     make("-j2", "run-cloud", "run-fog", pages, *(f"{name}={value}" for name, value in settings.items()))
 
 
-def send(count: int, *more: str) -> None:
-    """Send simulated readings from the host, as fast as Kafka takes them if no rate is given."""
-    command = [sys.executable, "producer/sensor_producer.py", "--count", str(count), *more]
+def send(count: int, *more: str, rate: float = 0) -> None:
+    """Send simulated readings from the host, that many a second and node; 0: as fast as Kafka takes them."""
+    command = [sys.executable, "producer/sensor_producer.py", "--count", str(count), "--rate", str(rate), *more]
     given = environment() | {"KAFKA_BOOTSTRAP_SERVERS": BOOTSTRAP}
     subprocess.run(command, cwd=ROOT, env=given, check=True, capture_output=True)
 
@@ -59,6 +63,16 @@ def rounds() -> list[dict[str, Any]]:
         if "round" in message:
             found.setdefault(message["round"], message | {"at": record.timestamp})
     return [found[number] for number in sorted(found)]
+
+
+def opened_beyond(number: int) -> list[dict[str, Any]]:
+    """Wait for more than so many opened rounds, and return their models."""
+
+    def enough() -> list[dict[str, Any]] | None:
+        found = rounds()
+        return found if len(found) > number else None
+
+    return list(wait(f"more than {number} rounds", enough))
 
 
 def readings(nodes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -80,9 +94,8 @@ def test_score(model: Any, arrays: Any, scaler: Any) -> dict[str, Any]:
 def learning(name: str, per_update: int = 500, most_rounds: int = 30) -> dict[str, Any]:
     """Two nodes learn the rule from the stream; beside it the same readings in one place, as many at a time."""
     run_jobs(MODEL=name, MAX_READINGS_PER_UPDATE=per_update)
-    send(2 * per_update * (most_rounds + 2), "--rate", "0", "--seed", "21")
-    wait_until(f"{most_rounds} rounds", lambda: len(rounds()) > most_rounds, WAIT_SECONDS)
-    opened = rounds()[: most_rounds + 1]
+    send(2 * per_update * (most_rounds + 2), "--seed", "21")
+    opened = opened_beyond(most_rounds)[: most_rounds + 1]
     model = make_model(name, {})
     curve = []
     for message in opened[1:]:
@@ -119,9 +132,8 @@ def many_nodes(nodes: int, per_node: int = 1000, turns: int = 5) -> dict[str, An
         UPDATE_MAX_WAIT_SECONDS=20,
         ROUND_DEADLINE_SECONDS=60,
     )
-    send(nodes * per_node * (turns + 2), "--nodes", str(nodes), "--rate", "0", "--seed", "5")
-    wait_until(f"{turns + 1} rounds", lambda: len(rounds()) > turns + 1, WAIT_SECONDS)
-    closed = rounds()
+    send(nodes * per_node * (turns + 2), "--nodes", str(nodes), "--seed", "5")
+    closed = opened_beyond(turns + 1)
     full = [(before, after) for before, after in itertools.pairwise(closed) if len(after["updates"]) == nodes]
     seconds = [(after["at"] - before["at"]) / 1000 for before, after in full]
     return {
@@ -148,15 +160,15 @@ def fog_memory_mb() -> float:
 def latency(rate: float, seconds: float = 60) -> dict[str, Any]:
     """Time from each reading to the first global model that learned from it, two nodes at the default settings."""
     run_jobs()
-    send(400, "--rate", "0", "--seed", "8")  # warm-up: some rounds before the clock starts
-    wait_until("the first rounds", lambda: len(rounds()) > 1, WAIT_SECONDS)
+    send(400, "--seed", "8")  # warm-up: some rounds before the clock starts
+    opened_beyond(1)
     count = int(2 * rate * seconds)
-    send(count, "--rate", str(rate))
+    send(count, rate=rate)
 
     def have_all_learned() -> bool:
         return all(sum(each[0] for each in updates(node)) >= 200 + count // 2 for node in (1, 2))
 
-    wait_until("an update with the last reading", have_all_learned, WAIT_SECONDS)
+    wait("an update with the last reading", have_all_learned)
     time_of = {tuple(each["place"]): message["at"] for message in rounds() for each in message.get("updates", [])}
     waits, lost = [], 0
     for node in (1, 2):
@@ -198,12 +210,12 @@ def silence(turns: int = 8) -> dict[str, Any]:
     def has_three() -> bool:
         return any(len(each.get("updates", [])) == 3 for each in rounds())
 
-    wait_until("a round of three nodes", has_three, WAIT_SECONDS)
+    wait("a round of three nodes", has_three)
     local = inside("supervisorctl", "-c", "local/supervisord.conf", "stop", "fog:fog-3")
     line = local if RUNNER == "local" else ["docker", "stop", f"{PREFIX}fog-3"]
     subprocess.run(line, cwd=ROOT, env=environment(), check=True, capture_output=True)
     stopped = rounds()[-1]["round"]
-    wait_until("rounds without it", lambda: rounds()[-1]["round"] > stopped + turns, WAIT_SECONDS)
+    wait("rounds without it", lambda: rounds()[-1]["round"] > stopped + turns)
     models = [each for each in rounds() if each["round"] > stopped + 1]
     gaps = [(after["at"] - before["at"]) / 1000 for before, after in itertools.pairwise(models)]
     return {

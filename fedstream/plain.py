@@ -27,6 +27,7 @@ _SUMS = {"node": pa.int32(), "count": pa.int64(), "rejected": pa.int64(), "odd":
 }
 _RECORD = {"value": pa.binary(), "topic": pa.string(), "partition": pa.int32(), "offset": pa.int64()}
 SCHEMA = pa.schema(_SUMS | _RECORD)
+RECORD = (*_RECORD, "node")  # what of a record comes in, and of an odd one goes out
 
 
 def take_apart(values: pa.Array, settings: Settings) -> tuple[pa.BooleanArray, pa.Table]:
@@ -54,6 +55,14 @@ def take_apart(values: pa.Array, settings: Settings) -> tuple[pa.BooleanArray, p
 def _where(mask: pa.BooleanArray, rows: Any) -> Any:
     """Return the rows (an array or a table) for which the mask is true; most often all, which needs no copy."""
     return rows if mask.true_count == len(mask) else rows.filter(mask)
+
+
+def _without_sums(records: pa.RecordBatch) -> pa.RecordBatch:
+    """Return records (RECORD) as rows of SCHEMA that hold no sums."""
+    columns = [
+        records.column(field.name) if field.name in RECORD else pa.nulls(len(records), field.type) for field in SCHEMA
+    ]
+    return pa.record_batch(columns, schema=SCHEMA)
 
 
 @functools.cache
@@ -91,11 +100,7 @@ class Plain:
             if is_plain.true_count < len(batch):
                 left = batch.filter(pc.invert(is_plain))
                 odd += len(left)
-                columns = {name: left.column(name) for name in left.schema.names}
-                empty = pa.nulls(len(left))
-                yield pa.record_batch(
-                    [columns.get(field.name, empty).cast(field.type) for field in SCHEMA], schema=SCHEMA
-                )
+                yield _without_sums(left)
         rows = [{"node": node, "odd": 0} | asdict(found) for node, found in totals.items()]
         yield pa.RecordBatch.from_pylist([*rows, {"odd": odd} | asdict(Totals())], schema=SCHEMA)
 

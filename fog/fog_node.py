@@ -30,7 +30,7 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 from fedstream import kafka, messages, registry, streams, trainer
 from fedstream.messages import NodeUpdate
 from fedstream.model import Totals
-from fedstream.plain import SCHEMA, Plain
+from fedstream.plain import RECORD, SCHEMA, Plain
 from fedstream.position import Position, now_ms, start_option
 from fedstream.protocol import RoundModel
 from fedstream.settings import SettingError, Settings, StackError, command_help
@@ -68,8 +68,7 @@ def parse(records: DataFrame, settings: Settings, sensors: Mapping[str, int] | N
 
 def summarise_plain(records: DataFrame, plain: Plain) -> DataFrame:
     """Reduce the plain readings of a micro-batch to a few sums; the odd records stay as they are."""
-    raw = records.select("value", "topic", "partition", "offset", "node")
-    return raw.mapInArrow(plain.sum_up, from_arrow_schema(SCHEMA))
+    return records.select(*RECORD).mapInArrow(plain.sum_up, from_arrow_schema(SCHEMA))
 
 
 @functools.cache
@@ -133,7 +132,7 @@ def build_query(
     """
 
     def take_odd(batch: DataFrame) -> list[Row]:
-        odd = batch.where(~is_sum()).select("value", "topic", "partition", "offset", "node")
+        odd = batch.where(~is_sum()).select(*RECORD)
         readings = parse(odd, plain.settings, plain.sensors).persist()
         summaries = summarise(readings).collect()
         rejected = [summary for summary in summaries if summary.rejected]
