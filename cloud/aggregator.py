@@ -28,7 +28,7 @@ from fedstream import admission, kafka, messages, registry, snapshot, streams
 from fedstream import arrays as wire
 from fedstream.console import console_table, round_table
 from fedstream.messages import BadMessage, GlobalModel, NodeUpdate
-from fedstream.model import global_weight, merge_updates
+from fedstream.model import global_weight, merge_update
 from fedstream.models import Model, make_model
 from fedstream.position import Position, now_ms, start_option
 from fedstream.protocol import RoundModel
@@ -66,6 +66,7 @@ def take_in(
 
     Returns the latest update of each node, the rejected records, and how many weights were replayed or late.
     """
+    latest = dict(latest)
     rejected: list[Rejected] = []
     stale = 0
     for record in sorted(records, key=lambda record: (record.topic, record.partition, record.offset)):
@@ -78,8 +79,8 @@ def take_in(
                 update = NodeUpdate.from_message(message)
                 if federation and "round" in message:
                     admission.receive_message(federation, message, [record.partition, record.offset])
-                latest, is_stale = merge_updates(latest, [update])
-                stale += is_stale if "round" not in message else 0
+                is_newer = merge_update(latest, update)
+                stale += not is_newer and "round" not in message
                 if federation:
                     admission.hear(federation, update)
         except BadMessage as error:

@@ -67,6 +67,7 @@ def receive(federation: Federation, update: ModelUpdate, place: Any = None) -> s
         federation.heard[update.node_id] = federation.round
     if kind in ("accepted", "abstained"):
         federation.trained_at[update.node_id] = update.trained_at
+        federation.answered.add(update.node_id)
     if kind == "accepted":
         federation.pending.append((update, place))
     elif kind == "abstained":
@@ -82,6 +83,7 @@ def offend(federation: Federation, node_id: str, reason: str) -> None:
     if federation.offences[node_id] >= limit:
         del federation.offences[node_id]
         last = federation.quarantine[node_id] = federation.round + rounds
+        federation.fewest_answers = 0  # the round does not wait for it any more
         detail = f"kept out until round {last} after {limit} bad updates; the last one: {reason}"
         federation.event("quarantine", detail, node_id)
 
@@ -139,7 +141,7 @@ def kind_of(federation: Federation, update: ModelUpdate) -> str:
         raise BadMessage(msg)
     if is_async and update.base_version not in federation.bases:
         return "stale"
-    if not is_async and node in federation.answered():
+    if not is_async and node in federation.answered:
         return "duplicate"
     if update.num_examples == 0:
         return "abstained"

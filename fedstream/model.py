@@ -44,18 +44,14 @@ def global_weight(updates: Collection[NodeUpdate]) -> float:
     return math.fsum(update.weight * update.samples for update in updates) / sum(update.samples for update in updates)
 
 
-def merge_updates(latest: dict[str, NodeUpdate], arrived: Collection[NodeUpdate]) -> tuple[dict[str, NodeUpdate], int]:
-    """Return the latest update of each node and how many of the arrived ones were not newer than what was known.
+def merge_update(latest: dict[str, NodeUpdate], update: NodeUpdate) -> bool:
+    """Make an update its node's latest one, unless it is no newer than what is known; return whether it was newer.
 
     A node's `samples` only ever grows, so of two updates the one with more samples is the later one: an update that
     arrives twice, or after a later one, changes nothing. A node that counts from another source starts anew.
     """
-    merged = dict(latest)
-    stale = 0
-    for update in arrived:
-        known = merged.get(update.node_id)
-        if known is None or update.source != known.source or update.samples > known.samples:
-            merged[update.node_id] = update
-        else:
-            stale += 1
-    return merged, stale
+    known = latest.get(update.node_id)
+    is_newer = known is None or update.source != known.source or update.samples > known.samples
+    if is_newer:
+        latest[update.node_id] = update
+    return is_newer

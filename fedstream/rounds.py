@@ -58,8 +58,10 @@ class Federation:
     boost_until: int = 0
 
     def __post_init__(self) -> None:
-        """Start with an empty outbox; `join` gives the parts that are not saved."""
+        """Start with an empty outbox and with what follows from the rest; `join` gives the parts that are not saved."""
         self.outbox: list[Outgoing] = []
+        self.answered = {update.node_id for update, _ in self.pending} | set(self.abstained)  # in the open round
+        self.fewest_answers = 0  # with fewer the round is not complete: see `is_complete`
 
     def join(self, settings: Settings, model: Model, strategy_state: Mapping[str, Any] | None = None) -> Federation:
         """Give a new or restored federation its settings, model and strategy; return it."""
@@ -110,19 +112,34 @@ class Federation:
             is_time = True
             is_enough = len(self.pending) >= (1 if self.is_overdue else self.settings.async_buffer)
         else:
-            is_time = self.is_overdue or self.expected() <= self.answered()
-            examples = sum(update.num_examples for update, _ in self.pending)
-            is_enough = len(self.pending) >= self.settings.round_quorum and examples >= self.settings.round_min_examples
+            is_time = self.is_overdue or self.is_complete()
+            is_enough = (
+                is_time
+                and len(self.pending) >= self.settings.round_quorum
+                and sum(update.num_examples for update, _ in self.pending) >= self.settings.round_min_examples
+            )
         if is_time and is_enough:
             self._close(now)
             return True
         # All have answered, some without readings, or some are kept out for a while: nobody can answer any more.
-        is_short = bool(self.abstained) or len(self.pending) >= self.settings.round_quorum
-        is_short |= any(last >= self.round for last in self.quarantine.values())
-        if self.is_overdue and is_short and self.expected() <= self.answered():
-            self._open(now, is_new=False, about={"failed": "too few updates or examples"})
-            return True
+        if self.is_overdue and self.is_complete():
+            is_short = bool(self.abstained) or len(self.pending) >= self.settings.round_quorum
+            if is_short or any(last >= self.round for last in self.quarantine.values()):
+                self._open(now, is_new=False, about={"failed": "too few updates or examples"})
+                return True
         return False
+
+    def is_complete(self) -> bool:
+        """Tell whether all nodes that the round waits for have answered.
+
+        Asked after each message, so that its cost must not grow with the nodes: as many answers as were missing at the
+        last look must have come before another look is worth it. Nodes that join only add to them.
+        """
+        if len(self.answered) < self.fewest_answers:
+            return False
+        missing = self.expected() - self.answered
+        self.fewest_answers = len(self.answered) + len(missing)
+        return not missing
 
     def expected(self) -> set[str]:
         """Return the nodes that the round waits for: those that have answered lately and are to take part."""
@@ -136,7 +153,7 @@ class Federation:
 
     def _close(self, now: int) -> None:
         pending = sorted(self.pending, key=lambda entry: (entry[0].node_id, entry[0].trained_at))
-        self.counts["missing"] += len(self.expected() - self.answered()) if self.settings.round_mode == "sync" else 0
+        self.counts["missing"] += len(self.expected() - self.answered) if self.settings.round_mode == "sync" else 0
         score = sum((update.score for update, _ in pending), Score())
         about: dict[str, Any] = {
             "base_version": self.version,
@@ -188,7 +205,8 @@ class Federation:
         if self.round <= self.boost_until:
             self.config["learning-rate-factor"] = settings.drift_boost
         self.opened_at, self.is_overdue = now, False
-        self.pending, self.abstained, self.counts = [], [], Counter()
+        self.pending, self.abstained, self.answered, self.counts = [], [], set(), Counter()
+        self.fewest_answers = 0
         if settings.round_mode == "async":
             self.bases[self.version] = self.arrays
             self.bases = {
@@ -241,10 +259,6 @@ class Federation:
             self.opened_at,
             strategies.strategy_state(self.strategy),
         )
-
-    def answered(self) -> set[str]:
-        """Return the nodes that have answered in the open round."""
-        return {update.node_id for update, _ in self.pending} | set(self.abstained)
 
     def event(self, kind: str, detail: str, node_id: str | None = None) -> None:
         """Put an event into the outbox."""

@@ -82,7 +82,7 @@ def _run(world: World, nodes: list[Node], federation: Federation) -> Iterator[tu
                     raise StackError(msg)
                 heapq.heappush(queue, (now + deadline, next(order), None, content))
                 for node in nodes:  # those that were silent are asked again
-                    node.asked = min(node.asked, content - (node.name not in federation.answered()))
+                    node.asked = min(node.asked, content - (node.name not in federation.answered))
 
 
 def simulate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 
@@ -464,6 +465,52 @@ def test_asynchronous_rounds_survive_a_restart():
         assert admission.receive(each, stale) == "accepted"
         each.settle(7)
     assert restored.arrays["w"].tobytes() == federation.arrays["w"].tobytes()
+
+
+# --- many nodes
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_round_is_complete_just_when_all_whom_it_waits_for_have_answered_whatever_comes(mode):
+    random = np.random.RandomState(5)
+    nodes = [f"node-{i}" for i in range(12)]
+    settings = {"round_mode": mode, "async_buffer": 9, "quarantine_after": 2, "quarantine_rounds": 2}
+    federation = start(*nodes[:4], **settings, round_patience=2)
+    complete = 0
+    for now in range(1500):
+        node, fate = nodes[random.randint(12)], random.uniform()
+        late = {"round": federation.round - 1} if fate < 0.1 and federation.round > 1 else {}
+        with contextlib.suppress(BadMessage):  # they lead to a quarantine
+            bad = {"run_id": "another"} if 0.1 < fate < 0.2 else {}
+            examples = 0 if 0.2 < fate < 0.3 else 10
+            admission.receive(federation, update(federation, node, [1.0, 1.0], examples, **late, **bad))
+        if 0.3 < fate < 0.5:
+            admission.hear(federation, joined(20, node)[0])
+        if fate > 0.95:
+            federation.pass_deadline(RUN, federation.round)
+        answered = {each.node_id for each, _ in federation.pending} | set(federation.abstained)
+        assert federation.is_complete() == (federation.expected() <= answered)
+        complete += federation.is_complete()
+        federation.settle(now)
+        if 0.5 < fate < 0.55:
+            federation = again(federation)
+    assert complete > 10
+    assert federation.round > 20
+
+
+def test_a_message_costs_the_same_with_many_nodes(monkeypatch):
+    nodes = [f"node-{i}" for i in range(500)]
+    federation = start("node-0")
+    for waiting in joined(20, *nodes):
+        admission.hear(federation, waiting)
+    looks = []
+    expected = Federation.expected
+    monkeypatch.setattr(Federation, "expected", lambda self: looks.append(1) or expected(self))
+    for node in nodes:
+        admission.receive(federation, update(federation, node, [1.0, 1.0]))
+        federation.settle(1)
+    assert federation.round == 2
+    assert len(looks) < 10  # each goes through all nodes
 
 
 # --- rollback and drift
