@@ -86,9 +86,10 @@ def _long_rounds(section: Mapping[str, Any]) -> str:
         for key, entry in _entries(section).items()
     ]
     return (
-        "## What long rounds cost\n\nThe most unlike nodes (dirichlet:0.1) again, with fewer and longer rounds: between "
-        "two of them a node with few classes walks away from the others. Adam makes it worse: it starts afresh in each "
-        "round, and its first steps are as long whatever the slope.\n\n" + _table(("data", "model", "federated", "centralised", "points to centralised"), rows)
+        "## What long rounds cost\n\nThe most unlike nodes (dirichlet:0.1) again, with fewer and longer rounds: "
+        "between two of them a node with few classes walks away from the others. Adam makes it worse: it starts afresh "
+        "in each round, and its first steps are as long whatever the slope.\n\n"
+        + _table(("data", "model", "federated", "centralised", "points to centralised"), rows)
     )
 
 

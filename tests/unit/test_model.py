@@ -170,5 +170,3 @@ def test_of_several_updates_of_a_node_in_one_batch_the_one_with_most_samples_sta
 def test_a_node_of_less_samples_than_another_is_not_late():
     a, b = NodeUpdate("a", 40.0, 500), NodeUpdate("b", 44.0, 1)
     assert merge_updates({"a": a}, [b]) == ({"a": a, "b": b}, 0)
-
-
