@@ -111,6 +111,9 @@ bench: setup $(BENCH_PYTHON) $(JAVA_RIVALS) ## this project's jobs beside their 
 federated: setup $(PYTHON) ## how well it learns, beside one machine with all rows and beside Flower; ARGS="--stream --part mlp"
 	@PYTHONPATH=. OMP_NUM_THREADS=1 $(PYTHON) bench/federated.py $(ARGS)
 
+growth: setup $(BENCH_PYTHON) ## what more nodes, partitions, readings and parameters cost: ARGS="--axis nodes"
+	@PYTHONPATH=. $(BENCH_PYTHON) bench/growth.py $(ARGS)
+
 soak: setup $(BENCH_PYTHON) ## steady load for MINUTES=60: is anything lost, wrong, or does anything grow
 	@PYTHONPATH=. $(BENCH_PYTHON) bench/soak.py --minutes $(MINUTES) $(ARGS)
 

@@ -194,7 +194,7 @@ def main(
         f"about {expected / 60:.0f} minutes (limit {plan.limit_seconds / 60:.0f})"
     )
     for contestant in contestants:  # what is missing is told before an hour has passed
-        rivals.command(rivals.Run(contestant, 0, "source", "target", 1, "latency", 0))
+        rivals.command(rivals.Run(contestant, 0, ("source",), "target", 1, "latency", (0,)))
     file, begin = folder / "performance.json", time.monotonic()
     limit = begin + plan.limit_seconds - STACK_SECONDS / 2
     # A whole run of one workload leaves the others' results in place.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,13 +21,13 @@ from rivals import Run, Running, failure, start, stop
 from stack import BOOTSTRAP, FOG_NUMBERS
 from topics import PLACE, Topics
 
-from fedstream.messages import ALERTS, MODEL_WEIGHTS
+from fedstream.messages import ALERTS, MODEL_WEIGHTS, sensor_topic
 from fedstream.settings import StackError
 
 BACKLOG_PARTITIONS = 2
 BACKLOG_TOPICS = {
     "squares": "numbers-backlog",
-    "weights": f"sensor-data-node-{FOG_NUMBERS[0]}",
+    "weights": sensor_topic(FOG_NUMBERS[0]),
     "alerts": "readings-backlog",
 }
 FIELDS = {"squares": ("n", "square"), "weights": ("samples", "weight"), "alerts": (PLACE, "probability")}
@@ -51,33 +52,41 @@ class Bench:
     nodes: Iterator[int] = field(default_factory=lambda: iter(FOG_NUMBERS[1:]))
 
 
-def prepare(bench: Bench, contestant: Contestant, mode: str, node: int) -> tuple[Run, list[int]]:
-    """Make the topics of a start, and of the jobs beside it; return it with the target's end offsets before it."""
+def prepare(bench: Bench, contestant: Contestant, mode: str, nodes: Sequence[int]) -> tuple[Run, list[int]]:
+    """Make the topics of a start; return it with the target's end offsets before it.
+
+    Args:
+        bench: what all turns share.
+        contestant: who is to be started.
+        mode: latency or throughput.
+        nodes: numbers of the fog nodes whose readings it gets.
+    """
     bench.starts += 1
     number = bench.starts
     if contestant.workload == "squares":
-        source, target = f"numbers-{number}", f"squares-{number}"
+        sources, target = [f"numbers-{number}"], f"squares-{number}"
         bench.topics.create(1, target)
     elif contestant.workload == "alerts":
-        source, target = f"readings-{number}", ALERTS
+        sources, target = [f"readings-{number}"], ALERTS
     else:
-        source, target = f"sensor-data-node-{node}", MODEL_WEIGHTS
+        sources, target = list(map(sensor_topic, nodes)), MODEL_WEIGHTS
     partitions = 1
     if mode == "throughput":
-        source, partitions = BACKLOG_TOPICS[contestant.workload], BACKLOG_PARTITIONS
+        sources, partitions = [BACKLOG_TOPICS[contestant.workload]], BACKLOG_PARTITIONS
     else:
-        bench.topics.create(1, source)
+        bench.topics.create(1, *sources)
+    run = Run(contestant, number, tuple(sources), target, partitions, mode, tuple(nodes))
     beside = []
     for command in contestant.beside if mode == "latency" else ():
+        bench.starts += 1
         job = replace(contestant, command=command, beside=())
-        beside.append(prepare(bench, job, mode, next(bench.nodes))[0])
-    run = Run(contestant, number, source, target, partitions, mode, node, tuple(beside))
-    return run, bench.topics.ends(target)
+        beside.append(replace(run, contestant=job, number=bench.starts))
+    return replace(run, beside=tuple(beside)), bench.topics.ends(target)
 
 
 def clear(bench: Bench, run: Run) -> None:
     """Delete the topics that were made for a start."""
-    own = {run.source, run.target, *(job.source for job in run.beside)}
+    own = {*run.sources, run.target}
     bench.topics.delete(*(own - SHARED_TOPICS - {BACKLOG_TOPICS[run.contestant.workload]}))
 
 
@@ -129,7 +138,7 @@ def used(before: dict[str, Any], after: dict[str, Any], messages: int) -> dict[s
 def catch_up(bench: Bench, contestant: Contestant) -> dict[str, Any]:
     """Measure throughput from a back-log that was there before the contestant was."""
     workload, backlog = contestant.workload, dict(bench.plan.backlog)[contestant.workload]
-    run, starts = prepare(bench, contestant, "throughput", FOG_NUMBERS[0])
+    run, starts = prepare(bench, contestant, "throughput", FOG_NUMBERS[:1])
     with started(bench, run) as (running, sampler):
         wait_for_first(bench, running, starts)
         before, done_before = sampler.take(), done_so_far(bench, run, starts)
@@ -173,10 +182,9 @@ def drain(bench: Bench, running: Running, starts: list[int], sent: int) -> str:
 def steady_loads(bench: Bench, contestant: Contestant, maximum: float | None) -> dict[str, Any]:
     """Measure latency at each load of the plan, one after the other, on one partition."""
     plan, sections = bench.plan, []
-    node = next(bench.nodes) if contestant.workload == "weights" else FOG_NUMBERS[0]
-    run, starts = prepare(bench, contestant, "latency", node)
-    sources = [run.source, *(job.source for job in run.beside)]
-    generator = Generator(contestant.workload, BOOTSTRAP, sources, run.partitions)
+    count = contestant.nodes if contestant.workload == "weights" else 0
+    run, starts = prepare(bench, contestant, "latency", list(itertools.islice(bench.nodes, count)))
+    generator = Generator(contestant.workload, BOOTSTRAP, run.sources, run.partitions)
     begin = time.monotonic()
     with started(bench, run) as (running, sampler), closing(generator):
         generator.send(0, 1)
@@ -184,14 +192,14 @@ def steady_loads(bench: Bench, contestant: Contestant, maximum: float | None) ->
         start_seconds = time.monotonic() - begin
         generator.send(WARM_UP_RATE, round(WARM_UP_RATE * plan.warm_up_seconds))
         state = drain(bench, running, starts, generator.sent)
-        for rate, count, is_share in loads(plan, maximum):
+        for rate, messages, is_share in loads(plan, maximum):
             if state != "done":
                 break
             before, first = sampler.take(), generator.sent
-            reached = generator.send(rate, count)
+            reached = generator.send(rate, messages)
             state = drain(bench, running, starts, generator.sent)
             section = {"first": first, "is_share": is_share, "state": state}
-            sections.append(section | reached | used(before, sampler.take(), count))
+            sections.append(section | reached | used(before, sampler.take(), messages))
     sent_ms, matched = read_back(bench, run, starts)
     clear(bench, run)
     for section in sections:

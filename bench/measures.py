@@ -111,18 +111,29 @@ def match_weights(sent_ms: Ints, expected: Floats, samples: Floats, weight: Floa
     known = (samples >= 1) & (samples <= count)
     good = known.copy()
     good[known] = np.abs(weight[known] - expected[samples[known].astype(np.int64) - 1]) <= WEIGHT_TOLERANCE
-    reached = np.maximum.accumulate(samples[good].astype(np.int64)) if good.any() else np.zeros(0, np.int64)
-    last = int(reached[-1]) if len(reached) else 0
-    latency = np.full(count, np.nan)
-    answers = np.searchsorted(reached, np.arange(1, last + 1))
-    latency[:last] = at_ms[good][answers] - sent_ms[:last]
+    latency = counted_after(sent_ms, samples[good].astype(np.int64), at_ms[good])
     return Matched(
         latency_ms=latency,
         lost=0,  # a reading left out makes every later weight wrong
-        late=count - last,
+        late=int(np.isnan(latency).sum()),
         duplicated=max(0, int(np.nanmax(samples, initial=0)) - count),
         wrong=int((~good).sum()),
     )
+
+
+def counted_after(sent_ms: Ints, samples: Ints, at_ms: Ints) -> Floats:
+    """Return for each reading how long (ms) it took until a weight counted it; NaN: none does.
+
+    Args:
+        sent_ms: time of each reading, in the order in which they are counted.
+        samples: readings behind each weight, at most as many as there are, in the order of the output topic.
+        at_ms: times of the weights.
+    """
+    reached = np.maximum.accumulate(samples) if len(samples) else samples
+    last = int(reached[-1]) if len(reached) else 0
+    latency = np.full(len(sent_ms), np.nan)
+    latency[:last] = at_ms[np.searchsorted(reached, np.arange(1, last + 1))] - sent_ms[:last]
+    return latency
 
 
 def percentiles(latency_ms: Floats) -> dict[str, float | None]:

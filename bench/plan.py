@@ -20,10 +20,12 @@ class Contestant:
         name: what the table calls it.
         workload: squares, weights or alerts.
         kind: how it is started: `job` (one of the stack's own), `report` (Spark on default options), `python`, `java`.
-        command: what is started, with {source}, {target}, {node} and {now}, the time, to be filled in.
+        command: what is started, with {source}, {target}, {node}, {nodes}, such as 51-52, and {now}, the time, to be
+            filled in.
         start_seconds: expected time from start to the first result, for the estimate only.
         settings: environment variables of a `job`.
-        beside: jobs of the stack that run beside it under the steady loads, with {node} to be filled in, another one's.
+        nodes: how many nodes' topics it reads under the steady loads; each gets the whole load, the first is measured.
+        beside: jobs of the stack that run beside it under the steady loads.
         interval_seconds: time between the commits of real-time mode, each of which holds the stream up.
         packages: whose versions the table shows.
         note: what a reader should know of its figures.
@@ -35,6 +37,7 @@ class Contestant:
     command: tuple[str, ...]
     start_seconds: float
     settings: tuple[tuple[str, str], ...] = ()
+    nodes: int = 1
     beside: tuple[tuple[str, ...], ...] = ()
     interval_seconds: float | None = None
     packages: tuple[str, ...] = ()
@@ -63,10 +66,10 @@ CONTESTANTS = (
         note="exact over restarts; each reading is validated, the others take what comes",
     ),
     Contestant(
-        "two fog nodes and cloud", "weights", "job", ("fog", "{node}"), 20,
-        beside=(("fog", "{node}"), ("cloud", "--from", "{now}")), packages=("spark",),
-        note="under the loads a second node, with the same load, and the cloud run beside it, and both nodes train the "
-        "default model in rounds; CPU and memory are of all three, latency and errors of the first node",
+        "two fog nodes and cloud", "weights", "job", ("fog", "{node}", "--node", "{nodes}"), 20, nodes=2,
+        beside=(("cloud", "--from", "{now}"),), packages=("spark",),
+        note="one driver; under the loads it hosts a second node, with the same load, and both train the default model "
+        "in rounds with the cloud; CPU and memory are of nodes and cloud, latency and errors of the first node",
     ),
     Contestant(
         "report design", "weights", "report", ("weights",), 15, packages=("spark",),

@@ -32,6 +32,16 @@ def executors(master_port: int) -> list[psutil.Process]:
     return found
 
 
+def drivers(script: str, master_port: int) -> list[psutil.Process]:
+    """Return the drivers that run this script on the master at that port, seen from the host."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline", "environ"])
+        if (process.info["environ"] or {}).get("SPARK_MASTER_PORT") == str(master_port)
+        and any(word.endswith(script) for word in process.info["cmdline"] or [])
+    ]
+
+
 def with_descendants(roots: Iterable[psutil.Process]) -> list[psutil.Process]:
     """Return these processes and all below them that still run."""
     found = {}

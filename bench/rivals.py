@@ -44,21 +44,21 @@ class Run:
 
     Attributes:
         number: of this start among all of the bench; names its state and its log.
-        source: topic that it reads.
+        sources: topics that it reads; the first one is measured.
         target: topic that it writes.
         partitions: of the source.
         mode: latency or throughput.
-        node: number of the fog node.
+        nodes: numbers of the fog nodes, none of a contestant that is none.
         beside: starts of the jobs that run beside it.
     """
 
     contestant: Contestant
     number: int
-    source: str
+    sources: tuple[str, ...]
     target: str
     partitions: int
     mode: str
-    node: int
+    nodes: tuple[int, ...]
     beside: tuple[Run, ...] = ()
 
     @property
@@ -68,9 +68,14 @@ class Run:
         return "-".join(words).replace(" ", "-").lower()
 
     @property
+    def source(self) -> str:
+        """The topic that is measured."""
+        return self.sources[0]
+
+    @property
     def node_id(self) -> str:
         """What its weights are signed with."""
-        return f"fog-{self.node}" if self.contestant.kind == "job" else self.name
+        return f"fog-{self.nodes[0]}" if self.contestant.kind == "job" else self.name
 
     @property
     def log(self) -> Path:
@@ -114,7 +119,7 @@ class Running:
             port = PORTS["SPARK_DRIVER_UI_PORT"]
         elif contestant.kind == "job" and contestant.interval_seconds is None:
             is_fog = contestant.workload == "weights"
-            port = int(f"{ENV['FOG_UI_PORT_PREFIX']}{self.run.node}") if is_fog else PORTS["SQUARES_KAFKA_UI_PORT"]
+            port = int(f"{ENV['FOG_UI_PORT_PREFIX']}{self.run.nodes[0]}") if is_fog else PORTS["SQUARES_KAFKA_UI_PORT"]
         else:
             return None
         return f"http://{container_address(self.run) if RUNNER == 'docker' else 'localhost'}:{port}"
@@ -142,7 +147,9 @@ def command(run: Run) -> list[str]:
         StackError: a program that it needs is missing; the text says how to get it.
     """
     contestant = run.contestant
-    fill = {"source": run.source, "target": run.target, "node": str(run.node), "now": show_time(now_ms())}
+    fill = {"source": run.source, "target": run.target, "now": show_time(now_ms())}
+    if run.nodes:
+        fill |= {"node": str(run.nodes[0]), "nodes": f"{run.nodes[0]}-{run.nodes[-1]}"}
     words = [word.format(**fill) for word in contestant.command]
     state = f"{DATA}/bench/{run.name}"
     if contestant.kind == "job":

@@ -177,7 +177,7 @@ def soak(bench: Bench, minutes: float, rate: float, progress: Progress) -> dict[
     samples, at_minutes = [], []
     try:
         for (contestant,), node in zip((chosen([name], [workload]) for name, workload in JOBS), (51, 52), strict=True):
-            run, starts = contest.prepare(bench, contestant, "latency", node)
+            run, starts = contest.prepare(bench, contestant, "latency", [node])
             generator = Generator(contestant.workload, BOOTSTRAP, [run.source], run.partitions)
             running = start(run)
             jobs.append((contestant, running, generator, starts))

@@ -14,8 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import psutil
-from processes import executors, memory_mb, with_descendants
+from processes import drivers, executors, memory_mb, with_descendants
 from stack import BASE, BOOTSTRAP, PORTS, PREFIX, ROOT, RUNNER, environment, inside, make, wait_until
 
 from fedstream import kafka
@@ -44,8 +43,9 @@ def run_jobs(**settings: Any) -> None:
     """
     pages = f"FOG_UI_PORT_PREFIX={BASE // 10 + 5}"  # the ports of the fog drivers' pages lie behind those of the stack
     make("clean")
-    make("up", pages)
-    make("-j2", "run-cloud", "run-fog", pages, *(f"{name}={value}" for name, value in settings.items()))
+    given = [pages, *(f"{name}={value}" for name, value in settings.items())]
+    make("up", *given)
+    make("-j2", "run-cloud", "run-fog", *given)
 
 
 def send(count: int, *more: str, rate: float = 0) -> None:
@@ -147,14 +147,7 @@ def many_nodes(nodes: int, per_node: int = 1000, turns: int = 5) -> dict[str, An
 def fog_memory_mb() -> float:
     """Return the memory (PSS) of the fog driver, all executors and their Python workers: the cloud has one executor."""
     port = PORTS["SPARK_MASTER_PORT"]
-
-    def is_driver(process: psutil.Process) -> bool:
-        line, variables = process.info["cmdline"] or [], process.info["environ"] or {}
-        is_mine = variables.get("SPARK_MASTER_PORT") == str(port)
-        return is_mine and any(word.endswith("fog_node.py") for word in line)
-
-    drivers = filter(is_driver, psutil.process_iter(["cmdline", "environ"]))
-    return round(memory_mb(with_descendants([*drivers, *executors(port)]))[0])
+    return round(memory_mb(with_descendants([*drivers("fog_node.py", port), *executors(port)]))[0])
 
 
 def latency(rate: float, seconds: float = 60) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+BROKER_TIMEOUT_MS = 5000
 WORKERS = 2
 DRIVERS = ("cloud", "squares", "squares-kafka", "alerts")  # and fog-N
 
@@ -89,13 +90,20 @@ def _ask(name: str, env: Mapping[str, str]) -> None:
 
 def _topics_exist(env: Mapping[str, str]) -> None:
     from kafka import KafkaAdminClient
+    from kafka.errors import KafkaError
 
     from fedstream.kafka import stack_topics
 
-    with KafkaAdminClient(bootstrap_servers=env["KAFKA_BOOTSTRAP_SERVERS"], bootstrap_timeout_ms=5000) as admin:
-        if missing := sorted(set(stack_topics(int(env["NODES"]))) - set(admin.list_topics())):
-            msg = f"missing: {', '.join(missing)}"
-            raise NotReadyError(msg)
+    brokers = env["KAFKA_BOOTSTRAP_SERVERS"]
+    try:
+        with KafkaAdminClient(bootstrap_servers=brokers, bootstrap_timeout_ms=BROKER_TIMEOUT_MS) as admin:
+            found = admin.list_topics()
+    except KafkaError as error:  # a busy machine's broker may need longer than that
+        msg = f"no answer from {brokers} ({error})"
+        raise NotReadyError(msg) from error
+    if missing := sorted(set(stack_topics(int(env["NODES"]))) - set(found)):
+        msg = f"missing: {', '.join(missing)}"
+        raise NotReadyError(msg)
 
 
 def _get(url: str) -> Any:

@@ -278,3 +278,12 @@ def test_a_new_process_used_all_its_cpu_time_and_one_that_ended_keeps_what_it_ha
     before = {(1, 0.0): 10.0, (2, 0.0): 5.0}
     after = {(1, 0.0): 12.5, (2, 0.0): 5.5, (3, 9.0): 1.0}
     assert measures.used_cpu_seconds(before, after) == pytest.approx(2.5 + 0.5 + 1.0)
+
+
+def test_a_reading_is_counted_by_the_first_weight_with_at_least_as_many_samples(measures):
+    sent = np.array([0, 10, 20, 30], np.int64)
+    # 2 samples at 100 ms, then a late 1, then 3 at 300 ms; nothing counts the fourth.
+    latency = measures.counted_after(sent, np.array([2, 1, 3]), np.array([100, 150, 300]))
+    assert latency[:3].tolist() == [100, 90, 280]
+    assert np.isnan(latency[3])
+    assert np.isnan(measures.counted_after(sent, np.zeros(0, np.int64), np.zeros(0, np.int64))).all()

@@ -241,3 +241,10 @@ def test_on_the_command_line_the_exit_code_answers_and_the_log_is_shown(program,
             out, _ = process.communicate()
     assert process.returncode == 0
     assert out.split()[:2] == ["producer", "ready"]
+
+
+def test_topics_of_a_broker_that_does_not_answer_in_time_are_not_ready_yet(closed_port, monkeypatch):
+    monkeypatch.setattr(health, "BROKER_TIMEOUT_MS", 200)
+    env = {"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{closed_port}", "NODES": "2"}
+    with pytest.raises(NotReadyError, match=rf"no answer from 127.0.0.1:{closed_port} \(.*Unable to bootstrap"):
+        health.check("topics", env)

@@ -1,0 +1,149 @@
+"""What more nodes, partitions, readings and parameters cost: CPU, memory, and the time to a weight and to a round.
+
+Two fog nodes in one driver train the default model with the cloud, under 1,000 readings a second in all; then one of
+the four is changed at a time. Writes docs/growth.json, .md and .png; docs/scaling.md tells what follows from them.
+
+Examples:
+    make growth                              (about 20 minutes, on the chosen runner)
+    make growth ARGS="--axis nodes --seconds 60"
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+import time
+from contextlib import closing
+from dataclasses import asdict, replace
+from typing import Any
+
+import click
+import growth_report as report
+import measures
+import numpy as np
+import psutil
+import streamed
+from compare import machine, versions
+from growth_report import AXES, Point, points
+from load import Generator
+from plan import chosen
+from processes import cpu_seconds, drivers, executors, memory_mb, with_descendants
+from rich.console import Console
+from stack import BOOTSTRAP, PORTS, ROOT, RUNNER, make
+from topics import Topics
+
+from fedstream.messages import MODEL_WEIGHTS, sensor_topic
+from fedstream.settings import command_help
+
+WARM_SHARE = 1.0  # of the time that is measured: as long the load runs before
+
+
+def roles() -> dict[str, list[psutil.Process]]:
+    """Return the processes of each part of the stack that the load reaches."""
+    port = PORTS["SPARK_MASTER_PORT"]
+    hands = [(process, process.cmdline()) for process in executors(port)]
+    is_of_cloud = [line[line.index("--cores") + 1] == "1" for _, line in hands]  # a fog driver has at least two slots
+    broker = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "kafka.Kafka" in (line := process.info["cmdline"] or [])
+        and any(word.endswith(f":{PORTS['ZOOKEEPER_PORT']}") for word in line)
+    ]
+    found = {
+        "fog driver": drivers("fog_node.py", port),
+        "fog executors": [each for (each, _), is_cloud in zip(hands, is_of_cloud, strict=True) if not is_cloud],
+        "cloud": drivers("aggregator.py", port)
+        + [each for (each, _), is_cloud in zip(hands, is_of_cloud, strict=True) if is_cloud],
+        "broker": broker,
+    }
+    return {name: with_descendants(processes) for name, processes in found.items()}
+
+
+def used(seconds: float) -> tuple[dict[str, float], float]:
+    """Return the cores that each part uses in that time, and the memory (MB) of fog driver, executors and cloud."""
+    before, begin = {name: cpu_seconds(processes) for name, processes in roles().items()}, time.monotonic()
+    time.sleep(seconds)
+    found = roles()
+    took = time.monotonic() - begin
+    cores = {
+        name: round(measures.used_cpu_seconds(before[name], cpu_seconds(processes)) / took, 3)
+        for name, processes in found.items()
+    }
+    jobs = [process for name, processes in found.items() if name != "broker" for process in processes]
+    return cores, round(memory_mb(jobs)[0])
+
+
+def waits(topics: Topics, point: Point, since_ms: int) -> dict[str, float | None]:
+    """Return percentiles (ms) of the time from a reading of node 1 to the first weight that counts it."""
+    sent_ms, _ = topics.columns(sensor_topic(1), [0] * point.partitions)
+    at_ms, (samples,) = topics.columns(MODEL_WEIGHTS, [0], "samples", where=("node_id", "fog-1"))
+    # Of several partitions the readings are taken in the order of their times, as the node does within a micro-batch.
+    sent_ms = np.sort(sent_ms, kind="stable")
+    latency = measures.counted_after(sent_ms, samples.astype(np.int64), at_ms)
+    return measures.percentiles(latency[sent_ms >= since_ms])
+
+
+def measure(point: Point, rates: list[int], seconds: float) -> list[dict[str, Any]]:
+    """Start the stack for a point and measure it under each of these loads, in ascending order."""
+    streamed.run_jobs(
+        NODES=point.nodes,
+        NODES_PER_DRIVER=point.nodes,
+        TOPIC_PARTITIONS=point.partitions,
+        MODEL_OPTIONS=f"hidden_units={point.hidden_units}",
+    )
+    sources = [sensor_topic(number) for number in range(1, point.nodes + 1)]
+    found = []
+    with closing(Topics(BOOTSTRAP)) as topics:
+        for name in (*sources, MODEL_WEIGHTS):
+            topics.use_broker_time(name)
+        with closing(Generator("weights", BOOTSTRAP, sources, point.partitions)) as generator:
+            for rate in sorted(rates):
+                each = rate / point.nodes
+                generator.send(each, round(each * seconds * WARM_SHARE))
+                opened, since_ms = len(streamed.rounds()), round(1000 * time.time())
+                generator.begin(each, round(each * (seconds + 5)))
+                cores, memory = used(seconds)
+                until_ms = round(1000 * time.time())
+                load = generator.finish()
+                times = [model["at"] for model in streamed.rounds()[opened:] if model["at"] <= until_ms]
+                gaps = [(after - before) / 1000 for before, after in itertools.pairwise(times)]
+                found.append(
+                    asdict(replace(point, rate=rate))
+                    | {"cores": cores, "memory_mb": memory, "rounds": len(times), "late_ms": load["latest_ms"]}
+                    | {"round_seconds": round(statistics.median(gaps), 3) if gaps else None}
+                    | {"weight_ms": waits(topics, point, since_ms)}
+                )
+    return found
+
+
+@click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--axis", "axes", multiple=True, type=click.Choice(list(AXES)), help="Only this one; else all.")
+@click.option("--seconds", type=click.FloatRange(5), default=20, show_default=True, help="Of each load, measured.")
+def main(axes: tuple[str, ...], seconds: float) -> None:
+    """Measure, and write docs/growth.json, .md and .png."""
+    console, path = Console(), ROOT / "docs" / "growth.json"
+    starts: dict[Point, set[int]] = {}  # loads by what they need a start for
+    for point in (point for axis in axes or AXES for point in points(axis)):
+        starts.setdefault(replace(point, rate=0), set()).add(point.rate)
+    results: dict[str, Any] = {"machine": machine(), "versions": versions(chosen(["fog node"], ["weights"]))}
+    results |= {"runner": RUNNER, "seconds": seconds, "points": []}
+    for number, (point, rates) in enumerate(starts.items(), start=1):
+        console.print(f"{number} of {len(starts)}: {point}, rates {sorted(rates)}")
+        try:
+            found = measure(point, sorted(rates), seconds)
+        finally:
+            make("clean")
+        results["points"] += found
+        for row in found:
+            console.print(
+                f"  {row['rate']}/s: {row['cores']}, {row['memory_mb']} MB, {row['weight_ms']}, "
+                f"{row['round_seconds']} s a round"
+            )
+        path.write_text(json.dumps(results, indent=1) + "\n")
+        (path.parent / "growth.md").write_text(report.markdown(results))
+        report.picture(results, path.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

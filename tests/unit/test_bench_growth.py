@@ -1,0 +1,51 @@
+"""What growth costs: one parameter changes at a time, and the table shows the measured points and their slope."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def report(script):
+    return script("bench/growth_report.py")
+
+
+def row(report, cores, memory, **changes):
+    point = dataclasses.asdict(dataclasses.replace(report.BASE, **changes))
+    weight = {"p50": 100.0, "p95": 200.0}
+    return point | {"cores": cores, "memory_mb": memory, "weight_ms": weight, "round_seconds": 0.5}
+
+
+def test_each_axis_changes_one_parameter_and_holds_the_base(report):
+    for axis in report.AXES:
+        points = report.points(axis)
+        assert report.BASE in points
+        assert all(dataclasses.replace(point, **{axis: getattr(report.BASE, axis)}) == report.BASE for point in points)
+        assert [getattr(point, axis) for point in points] == sorted({getattr(point, axis) for point in points})
+
+
+def test_a_slope_is_what_one_more_costs(report):
+    # Cores of both parts: 0.3 at 2 nodes and 0.7 at 4, so 0.2 a node; 100 MB more for 2 nodes, so 50 MB a node.
+    rows = [
+        row(report, {"driver": 0.1, "broker": 0.2}, 1000),
+        row(report, {"driver": 0.3, "broker": 0.4}, 1100, nodes=4),
+    ]
+    assert report.slope(rows, "nodes", "cores") == pytest.approx(0.2)
+    assert report.slope(rows, "nodes", "memory_mb") == pytest.approx(50)
+
+
+def test_the_table_shows_each_point_on_its_axis_only(report):
+    points = [
+        row(report, {"driver": 0.3}, 1100, nodes=4),
+        row(report, {"driver": 0.1}, 1000),
+        row(report, {"driver": 0.9}, 1900, rate=5000) | {"round_seconds": None},
+    ]
+    about = {"cores": 2, "processor": "test"}
+    text = report.markdown({"machine": about, "versions": {}, "runner": "local", "seconds": 20, "points": points})
+    nodes, _, rate, _ = (part.partition("\n\n")[2] for part in text.split("\n## ")[1:])
+    assert "| 2 | 0.10 | 1,000 | 100 | 200 | 0.50 |\n| 4 | 0.30 | 1,100 | 100 | 200 | 0.50 |" in nodes
+    assert "5,000" not in nodes
+    assert "| 5,000 | 0.90 | 1,900 | 100 | 200 | - |" in rate
+    assert "Each one more (least squares): +100 thousandths of a core, +50 MB." in nodes
