@@ -155,7 +155,7 @@ def build_query(
         records.writeStream.queryName("cloud")
         .foreachBatch(handle_batch)
         .option("checkpointLocation", str(state.folder / "spark"))
-        .trigger(processingTime=f"{settings.trigger_interval_ms} milliseconds")
+        .trigger(processingTime=f"{settings.cloud_interval_ms} milliseconds")
     )
 
 

@@ -28,6 +28,7 @@ from fedstream.messages import (
 from fedstream.settings import Settings, StackError
 
 # A dead letter is the original record in base64 (4/3 of its size) and some fields; no other topic takes 1.5 MB.
+CLUSTER_DEFAULT = -1  # replicas of a topic: as many as default.replication.factor of the brokers says
 DEAD_LETTER_MAX_BYTES = 2 * 2**20
 
 
@@ -202,7 +203,9 @@ def ensure_topics(settings: Settings, names: Iterable[str]) -> list[str]:
     with connect_admin(settings) as admin:
         missing = sorted(set(names) - set(admin.list_topics()))
         for name in missing:
-            topic = {"num_partitions": settings.topic_partitions, "replication_factor": 1} | _own(name, settings)
+            topic = {"num_partitions": settings.topic_partitions, "replication_factor": CLUSTER_DEFAULT} | _own(
+                name, settings
+            )
             try:
                 admin.create_topics({name: topic})
             except TopicAlreadyExistsError:

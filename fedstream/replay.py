@@ -118,7 +118,13 @@ def open_target(settings: Settings, topic: str, into: str | None, partitions: in
             own = {name: each["value"] for name, each in configs[topic].items() if each["config_source"] == OWN}
             own["message.timestamp.type"] = "CreateTime"
             admin.create_topics(
-                {target: {"num_partitions": partitions, "replication_factor": 1, "configs": own}},
+                {
+                    target: {
+                        "num_partitions": partitions,
+                        "replication_factor": kafka.CLUSTER_DEFAULT,
+                        "configs": own,
+                    }
+                },
                 wait_for_metadata=True,
             )
             return target

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-POLL_INTERVAL_MS = 250  # how often it is looked whether there are enough readings; each look costs some CPU
-
-
 @dataclass(frozen=True)
 class Task:
     """What an executor needs to train a group: the round's model and this stack's settings."""
@@ -154,5 +151,5 @@ def build_training_query(
         readings.writeStream.queryName("training")
         .foreachBatch(handle_batch)
         .option("checkpointLocation", str(folder / "spark"))
-        .trigger(processingTime=f"{POLL_INTERVAL_MS} milliseconds")
+        .trigger(processingTime=f"{settings.update_interval_ms} milliseconds")
     )

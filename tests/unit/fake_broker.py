@@ -97,7 +97,7 @@ class Broker:
         def create_topics(topics, wait_for_metadata):
             assert wait_for_metadata
             for name, about in topics.items():
-                assert about["replication_factor"] == 1
+                assert about["replication_factor"] == -1  # the cluster's default
                 self.make(name, about["num_partitions"])
                 self.configs[name] = about["configs"]
 

@@ -36,6 +36,8 @@ ANOTHER_VALUE = {
     "FEATURE_SCALING": ("none", "none"),
     "UPDATE_MIN_READINGS": ("1", 1),
     "UPDATE_MAX_WAIT_SECONDS": ("0.5", 0.5),
+    "UPDATE_INTERVAL_MS": ("1000", 1000),
+    "CLOUD_INTERVAL_MS": ("500", 500),
     "MAX_READINGS_PER_UPDATE": ("500", 500),
     "MAX_UPDATE_BYTES": ("2000", 2000),
     "MAX_UPDATE_NORM": ("2.5", 2.5),
