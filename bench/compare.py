@@ -99,7 +99,7 @@ def serve_model() -> dict[str, Floats]:
     shapes = {"coefs_0": (2, 16), "intercepts_0": (16,), "coefs_1": (16, 1), "intercepts_1": (1,)}
     arrays = {name: random.normal(0, 0.05, shape) for name, shape in shapes.items()}
     model = RoundModel("bench", round=1, version=1, model="mlp", mode="sync", arrays=arrays)
-    kafka.connect_publisher(SETTINGS)(GLOBAL_MODEL, "mlp", model.as_dict())
+    kafka.connect_publisher(SETTINGS)((GLOBAL_MODEL, "mlp", model.as_dict()))
     return arrays
 
 

@@ -103,7 +103,7 @@ def build_query(
     state: BatchState,
     settings: Settings,
     open_federation: Callable[[Mapping[str, Any] | None], Federation] | None,
-    publish: Callable[[str, str, dict[str, Any]], None],
+    publish: Callable[..., None],
     dead_letters: Callable[[DataFrame], None],
     clock_ms: Callable[[], int],
     arm_deadline: Callable[[Mapping[str, Any] | None], None],
@@ -139,11 +139,14 @@ def build_query(
 
         value = state.advance(batch_id, compute)
         model = global_model(value["latest"])
+        outgoing: list[messages.Outgoing] = []
         if model and value["latest"] != before:
-            publish(messages.GLOBAL_MODEL, messages.GLOBAL_MODEL_KEY, model.as_dict())
+            outgoing.append((messages.GLOBAL_MODEL, messages.GLOBAL_MODEL_KEY, model.as_dict()))
         for topic, key, message in value["outbox"]:
             weight = model.as_dict() if model and topic != messages.EVENTS else {}
-            publish(topic, key, weight | message)
+            outgoing.append((topic, key, weight | message))
+        publish(*outgoing)
+        for topic, _, message in value["outbox"]:
             if topic == messages.EVENTS:
                 print(f"Cloud -> {message['kind']} : {message['node_id'] or ''} {message['detail']}", flush=True)
             elif topic == messages.GLOBAL_MODEL:
@@ -183,9 +186,7 @@ def open_federation(
     )
 
 
-def deadline_timer(
-    settings: Settings, publish: Callable[[str, str, dict[str, Any]], None]
-) -> Callable[[Mapping[str, Any] | None], None]:
+def deadline_timer(settings: Settings, publish: Callable[..., None]) -> Callable[[Mapping[str, Any] | None], None]:
     """Return `arm(federation)`, which has a message sent to `round-control` when the open round's deadline passes.
 
     So the time, too, reaches the rounds as a record, in an order that a repeated micro-batch sees again.
@@ -201,7 +202,7 @@ def deadline_timer(
 
     def send(command: dict[str, Any]) -> None:
         try:
-            publish(messages.ROUND_CONTROL, command["run_id"], command)
+            publish((messages.ROUND_CONTROL, command["run_id"], command))
         except kafka.KafkaUnavailableError as error:  # or the round would stay open until the next message
             print(f"Cloud -> {error.message}", flush=True)
             start(1.0, command)

@@ -162,7 +162,7 @@ def rollback(version: str, metric: str) -> None:
     check_size(command, "the command", settings.max_update_bytes)
     read = kafka.follow_topic(settings, GLOBAL_MODEL, last=1)
     read(0)  # what was there before the command is no answer to it
-    kafka.connect_publisher(settings)(ROUND_CONTROL, run.run_id, command)
+    kafka.connect_publisher(settings)((ROUND_CONTROL, run.run_id, command))
     deadline = time.monotonic() + settings.wait_timeout_seconds
     while (left := deadline - time.monotonic()) > 0:
         for model in filter(registry.opens_round, registry.read_messages(read(min(left, 1.0)))):

@@ -22,13 +22,14 @@ from fedstream.messages import (
     MODEL_WEIGHTS,
     ROUND_CONTROL,
     SENSOR_DATA,
+    Outgoing,
     sensor_topic,
     to_json,
 )
 from fedstream.settings import Settings, StackError
 
-# A dead letter is the original record in base64 (4/3 of its size) and some fields; no other topic takes 1.5 MB.
 CLUSTER_DEFAULT = -1  # replicas of a topic: as many as default.replication.factor of the brokers says
+# A dead letter is the original record in base64 (4/3 of its size) and some fields; no other topic takes 1.5 MB.
 DEAD_LETTER_MAX_BYTES = 2 * 2**20
 
 
@@ -111,22 +112,31 @@ def connect_producer(settings: Settings, linger_ms: int = 0) -> KafkaProducer:
         raise _unavailable(settings) from error
 
 
-def connect_publisher(settings: Settings) -> Callable[[str, str, dict[str, Any]], None]:
-    """Return `publish(topic, key, message)`, which returns when the broker has the message on the topic.
+def connect_publisher(settings: Settings) -> Callable[..., None]:
+    """Return `publish(*outgoing)`, which returns when the broker has all messages on their topics, in their order.
+
+    Each is (topic, key, message). All are on their way before the first answer is awaited.
 
     Raises:
-        KafkaUnavailableError: no broker answered in time, or (raised by `publish`) it did not take the message.
+        KafkaUnavailableError: no broker answered in time, or (raised by `publish`) it did not take a message.
     """
     producer = connect_producer(settings)
 
-    def publish(topic: str, key: str, message: dict[str, Any]) -> None:
+    def take(place: tuple[str, str], step: Callable[..., Any], **options: Any) -> Any:
         try:
-            sent = producer.send(topic, key=key.encode(), value=to_json(message))
-            sent.get(timeout=settings.wait_timeout_seconds)
+            return step(**options)
         except KafkaError as error:
-            brokers = settings.kafka_bootstrap_servers
+            (topic, key), brokers = place, settings.kafka_bootstrap_servers
             msg = f"topic {topic} at {brokers} did not take a message of key {key}: {type(error).__name__}: {error}"
             raise KafkaUnavailableError(msg) from error
+
+    def publish(*outgoing: Outgoing) -> None:
+        answers = [
+            take((topic, key), producer.send, topic=topic, key=key.encode(), value=to_json(message))
+            for topic, key, message in outgoing
+        ]
+        for (topic, key, _), answer in zip(outgoing, answers, strict=True):
+            take((topic, key), answer.get, timeout=settings.wait_timeout_seconds)
 
     return publish
 

@@ -23,6 +23,8 @@ ALERT_MODEL = "alert-model"  # compacted: the one version of the global model th
 
 GLOBAL_MODEL_KEY = "weight"  # the running global weight; a round's model has its name as key
 
+Outgoing = tuple[str, str, dict[str, Any]]  # topic, key, message
+
 READING_DDL = "sensor_id STRING, temperature DOUBLE, vibration DOUBLE, label INT, event_time BIGINT"
 FEATURES = ("temperature", "vibration")  # what a model learns from, and what the running sums are of
 READING_FIELDS = tuple(field.split()[0] for field in READING_DDL.split(", "))

@@ -1,8 +1,8 @@
 """Readings in bulk, on the executors: Arrow batches of plain JSON in, a few sums out.
 
-Nearly all records are plain: in the very form in which sensors send, and good. Arrow's own regular expression and JSON
-reader take those apart in a third of the time that Spark's expressions take. Any other record is `odd`: it is left to
-`streams.parse_readings`, which knows every form and tells what is wrong.
+Nearly all records are plain: in the very form in which sensors send, and good. Arrow's own regular expression and
+readers take those apart in a fraction of the time that Spark's expressions take. Any other record is `odd`: it is left
+to `streams.parse_readings`, which knows every form and tells what is wrong.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.json
 
 from fedstream.messages import FEATURES, PLAIN_READING
@@ -27,6 +28,7 @@ _SUMS = {"node": pa.int32(), "count": pa.int64(), "rejected": pa.int64(), "odd":
 }
 _RECORD = {"value": pa.binary(), "topic": pa.string(), "partition": pa.int32(), "offset": pa.int64()}
 SCHEMA = pa.schema(_SUMS | _RECORD)
+_HEADS = tuple(f'"{name}":' for name in FEATURES)
 RECORD = (*_RECORD, "node")  # what of a record comes in, and of an odd one goes out
 
 
@@ -39,17 +41,46 @@ def take_apart(values: pa.Array, settings: Settings) -> tuple[pa.BooleanArray, p
     if not len(plain):
         return is_plain, schema.empty_table()
     lines = pc.binary_join_element_wise(plain, b"\n", b"").buffers()[2]  # a plain reading holds no end of a line
-    readings = pyarrow.json.read_json(
-        pa.BufferReader(lines),
-        read_options=pyarrow.json.ReadOptions(use_threads=False, block_size=lines.size),
-        parse_options=pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
-    )
+    try:
+        readings = _cut(lines, plain[0].as_py().count(b","))
+    except pa.ArrowInvalid:
+        readings = pyarrow.json.read_json(
+            pa.BufferReader(lines),
+            read_options=pyarrow.json.ReadOptions(use_threads=False, block_size=lines.size),
+            parse_options=pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+        )
     temperature, vibration = (readings.column(name).to_numpy() for name in FEATURES)
     low, high = settings.temperature_min_celsius, settings.temperature_max_celsius
     is_good = pa.array(
         (low <= temperature) & (temperature <= high) & (vibration >= 0) & (vibration <= settings.vibration_max_g)
     )
     return pc.replace_with_mask(is_plain, is_plain, is_good), _where(is_good, readings)
+
+
+def _cut(lines: pa.Buffer, commas: int) -> pa.Table:
+    """Return what `take_apart` returns of lines of plain readings, cut at the commas: a third of JSON's cost.
+
+    Raises:
+        pa.ArrowInvalid: a line has spaces, a comma in its sensor's name, or another number of commas than given.
+    """
+    if commas not in (3, 4):  # with and without event_time; more of them would be of the sensor's name
+        raise pa.ArrowInvalid(f"{commas} commas")
+    table = pyarrow.csv.read_csv(
+        pa.BufferReader(lines),
+        read_options=pyarrow.csv.ReadOptions(
+            use_threads=False, block_size=lines.size, column_names=list(map(str, range(commas + 1)))
+        ),
+        parse_options=pyarrow.csv.ParseOptions(delimiter=",", quote_char=False),
+        convert_options=pyarrow.csv.ConvertOptions(
+            include_columns=["0", "1", "2"], column_types=dict.fromkeys("012", pa.string()), check_utf8=False
+        ),
+    )
+    # A comma in the name leaves a quote in the second column, and a space a blank: neither is a number then.
+    names, *numbers = (
+        pc.utf8_slice_codeunits(table.column(i), len(head)) for i, head in enumerate(('{"sensor_id":"', *_HEADS))
+    )
+    columns = {"sensor_id": pc.utf8_slice_codeunits(names, 0, -1)}
+    return pa.table(columns | {name: text.cast(pa.float64()) for name, text in zip(FEATURES, numbers, strict=True)})
 
 
 def _where(mask: pa.BooleanArray, rows: Any) -> Any:

@@ -14,7 +14,7 @@ from fedstream import arrays as wire
 from fedstream import strategies
 from fedstream.arrays import Arrays
 from fedstream.drift import watch_for_drift
-from fedstream.messages import EVENTS, GLOBAL_MODEL, MODEL_VERSIONS, BadMessage
+from fedstream.messages import EVENTS, GLOBAL_MODEL, MODEL_VERSIONS, BadMessage, Outgoing
 from fedstream.metrics import Score
 from fedstream.models import Model
 from fedstream.protocol import ModelUpdate, RoundModel, check_size
@@ -25,8 +25,6 @@ from fedstream.training import Scaler, Statistics, merge_statistics, scaler_of
 FIRST_SAMPLES = 20  # readings in all before the first round: fewer say little about the features' scale
 
 KINDS = ("accepted", "abstained", "late", "duplicate", "stale", "unknown", "quarantined", "rejected", "missing")
-
-Outgoing = tuple[str, str, dict[str, Any]]  # topic, key, message
 
 
 @dataclass

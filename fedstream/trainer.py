@@ -107,7 +107,7 @@ def build_training_query(
     settings: Settings,
     wait_for_round: Callable[[Callable[[RoundModel], bool]], RoundModel],
     node_messages: Callable[[Collection[str]], dict[str, dict[str, Any]]],
-    publish: Callable[[str, dict[str, Any]], None],
+    publish: Callable[..., None],
     clock_ms: Callable[[], int],
 ) -> DataStreamWriter:
     """Return the unstarted query: parsed readings with their node in, one update a node and round to `publish`.
@@ -137,8 +137,9 @@ def build_training_query(
                 check_size(updates[node], f"the update of {node}", settings.max_update_bytes)
             return {"run_id": model.run_id, "round": model.round, "updates": updates}
 
-        for node, update in state.advance(batch_id, compute)["updates"].items():
-            publish(node, update)
+        updates = state.advance(batch_id, compute)["updates"]
+        publish(*updates.items())
+        for node, update in updates.items():
             if update["num_examples"]:
                 metrics = update["metrics"]
                 print(

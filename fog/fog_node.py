@@ -122,7 +122,7 @@ def build_query(
     name: str,
     plain: Plain,
     state: BatchState,
-    publish: Callable[[str, dict[str, Any]], None],
+    publish: Callable[..., None],
     dead_letters: Callable[[DataFrame], None],
 ) -> DataStreamWriter:
     """Return the unstarted query: records with their node in, weights to `publish`, the bad to `dead_letters`.
@@ -157,10 +157,10 @@ def build_query(
             return {"totals": totals, "changed": sorted(changed, key=int)}
 
         value = state.advance(batch_id, compute)
-        for node in value["changed"]:
-            update = node_update(node, value["totals"][node])
+        updates = [node_update(node, value["totals"][node]) for node in value["changed"]]
+        publish(*((update.node_id, update.as_dict()) for update in updates if update))
+        for node, update in zip(value["changed"], updates, strict=True):
             if update:
-                publish(update.node_id, update.as_dict())
                 print(f"Fog-{node} -> poids envoyé : {update.headline()}", flush=True)
 
     return (
@@ -262,8 +262,9 @@ def main(nodes: list[int], topic: str | None, sensors: str | None, start: Positi
     send = kafka.connect_publisher(settings)
     spark = streams.start_session(f"FogNode{name.removeprefix('fog-')}", settings)
 
-    def publish(node_id: str, update: dict[str, Any]) -> None:
-        send(messages.MODEL_WEIGHTS, node_id, update | ({"source": source} if source else {}))
+    def publish(*updates: tuple[str, dict[str, Any]]) -> None:
+        about = {"source": source} if source else {}
+        send(*((messages.MODEL_WEIGHTS, node_id, update | about) for node_id, update in updates))
 
     def read(max_records: int, **options: str) -> DataFrame:
         records = streams.read_topic(spark, settings, topics, max_records, start, **options)

@@ -135,7 +135,7 @@ def main(topics: str, mode: str, start: Position | None) -> None:
     folder /= f"from-{start}" if start else "start"
 
     def publish(model: RoundModel) -> None:
-        send(ALERT_MODEL, "alerts", scoring_message(model))
+        send((ALERT_MODEL, "alerts", scoring_message(model)))
 
     while True:
         layout = scoring_layout(model)

@@ -104,11 +104,12 @@ class Recorder:
         self.rejected: list[Row] = []
         self._steps_left: Counter[str] = Counter()
 
-    def publish(self, *parts: Any) -> None:
-        """Keep a message, the last of the parts, as it would be read from its topic."""
-        self.step("before publish")
-        self.published.append((*parts[:-1], json.loads(to_json(parts[-1]))))
-        self.step("after publish")
+    def publish(self, *outgoing: tuple[Any, ...]) -> None:
+        """Keep messages, the last of each one's parts, as they would be read from their topics."""
+        for parts in outgoing:
+            self.step("before publish")
+            self.published.append((*parts[:-1], json.loads(to_json(parts[-1]))))
+            self.step("after publish")
 
     def dead_letters(self, rejected: DataFrame) -> None:
         """Keep rejected records; the driver may die afterwards, at the worst moment."""

@@ -845,7 +845,7 @@ def test_the_deadline_of_an_open_round_is_sent_once_and_that_of_a_closed_one_no_
     monkeypatch.setattr(cloud, "threading", SimpleNamespace(Timer=start_timer))
     monkeypatch.setattr(cloud, "time", SimpleNamespace(time=lambda: 1000.0))
     sent: list[tuple] = []
-    arm = cloud.deadline_timer(Settings(round_deadline_seconds=10.0), lambda *message: sent.append(message))
+    arm = cloud.deadline_timer(Settings(round_deadline_seconds=10.0), lambda *outgoing: sent.extend(outgoing))
     arm(None)
     arm({"run_id": "run-1", "round": 0, "opened_at": 0})
     assert timers == []

@@ -58,9 +58,10 @@ class Topics:
     def connect_publisher(self, settings):
         """See `fedstream.kafka.connect_publisher`."""
 
-        def publish(topic, key, message):
-            self.published.append((topic, key, json.loads(json.dumps(message))))
-            self.on_publish(topic, key, message)
+        def publish(*outgoing):
+            for topic, key, message in outgoing:
+                self.published.append((topic, key, json.loads(json.dumps(message))))
+                self.on_publish(topic, key, message)
 
         return publish
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+
 import pytest
+from kafka.errors import KafkaTimeoutError
 
 from fedstream import kafka
+from fedstream.kafka import KafkaUnavailableError
 from fedstream.settings import Settings
 
 
@@ -94,3 +99,40 @@ def test_no_broker_is_named_within_the_bounded_time_with_what_to_check(program, 
     assert text.startswith(f"no Kafka broker answered at {brokers} within 0.3 s; is the stack up (`make ps`")
     assert "KAFKA_BOOTSTRAP_SERVERS" in text
     assert float(seconds) < 10
+
+
+class Producer:
+    """Takes messages, and answers each later; one of key `bad` is refused."""
+
+    def __init__(self):
+        """Keep what happens, in order."""
+        self.steps = []
+
+    def send(self, topic, key, value):
+        """Return the answer to come."""
+        self.steps.append(("sent", topic, key, json.loads(value)))
+
+        def get(timeout):
+            self.steps.append(("answered", key))
+            if key == b"bad":
+                raise KafkaTimeoutError("too slow")
+
+        return SimpleNamespace(get=get)
+
+
+def test_all_messages_are_on_their_way_in_their_order_before_an_answer_is_awaited(monkeypatch):
+    producer = Producer()
+    monkeypatch.setattr(kafka, "connect_producer", lambda settings: producer)
+    publish = kafka.connect_publisher(Settings())
+    publish()
+    publish(("a", "k", {"n": 1}), ("b", "l", {"n": 2}))
+    assert producer.steps == [
+        ("sent", "a", b"k", {"n": 1}), ("sent", "b", b"l", {"n": 2}), ("answered", b"k"), ("answered", b"l")
+    ]  # fmt: skip
+
+
+def test_a_message_that_the_broker_does_not_take_is_named(monkeypatch):
+    monkeypatch.setattr(kafka, "connect_producer", lambda settings: Producer())
+    publish = kafka.connect_publisher(Settings(kafka_bootstrap_servers="somewhere:1"))
+    with pytest.raises(KafkaUnavailableError, match="topic b at somewhere:1 did not take a message of key bad: Kafka"):
+        publish(("a", "k", {}), ("b", "bad", {}), ("c", "m", {}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -89,6 +90,39 @@ def test_any_other_record_is_left(value):
     is_plain, readings = take_apart(pa.array([value, GOOD], pa.binary()), SETTINGS)
     assert is_plain.to_pylist() == [False, True]
     assert readings.to_pylist() == [{"sensor_id": "a", "temperature": 70.5, "vibration": 0.5}]
+
+
+def tight(**fields: str) -> bytes:
+    """Return a reading as sensors write it, without spaces."""
+    return reading(**fields).replace(b", ", b",").replace(b": ", b":")
+
+
+EVENT = ', "event_time": 1795350166036'
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [tight(), tight(temperature="-0.25", sensor_id="b")],
+        [tight(more=EVENT), tight(temperature="81", sensor_id="b", more=EVENT)],
+        [tight(), tight(more=EVENT), tight(sensor_id="b")],
+        [tight(more=EVENT), tight(sensor_id="b")],
+        [tight(), reading()],
+        [reading(), tight()],
+        [tight(sensor_id="x,y")],
+        [tight(), tight(sensor_id="x,y", more=EVENT), tight(sensor_id=",")],
+        [tight(sensor_id="x,12345678901234567")],
+        [tight(sensor_id="x,yyyyyyyyyyyyyy99,y"), tight(sensor_id="x,yyyyyyyyyyyyyy99,y")],
+        [tight(sensor_id="x,yyyyyyyyyyyyyy99,yyyyyyyyyyyy0.25,y")] * 2,
+        [tight(sensor_id="a b"), tight(sensor_id="{:}")],
+    ],
+)
+def test_whatever_their_form_plain_readings_are_what_a_json_reader_says(values):
+    is_plain, readings = take_apart(pa.array(values, pa.binary()), Settings(temperature_max_celsius=100.0))
+    assert is_plain.to_pylist() == [True] * len(values)
+    assert readings.to_pylist() == [
+        {name: json.loads(value)[name] for name in ("sensor_id", "temperature", "vibration")} for value in values
+    ]
 
 
 def test_each_node_is_summed_up_over_all_batches_and_the_odd_records_are_counted():
