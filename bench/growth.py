@@ -75,13 +75,18 @@ def used(seconds: float) -> tuple[dict[str, float], float]:
 
 
 def waits(topics: Topics, point: Point, since_ms: int) -> dict[str, float | None]:
-    """Return percentiles (ms) of the time from a reading of node 1 to the first weight that counts it."""
+    """Return percentiles (ms) of the time from a reading of node 1 to the first weight that counts it.
+
+    `behind` are the readings that no weight counts yet.
+    """
     sent_ms, _ = topics.columns(sensor_topic(1), [0] * point.partitions)
-    at_ms, (samples,) = topics.columns(MODEL_WEIGHTS, [0], "samples", where=("node_id", "fog-1"))
+    starts = [0] * len(topics.ends(MODEL_WEIGHTS))  # a node's messages are in one of its partitions
+    at_ms, (samples,) = topics.columns(MODEL_WEIGHTS, starts, "samples", where=("node_id", "fog-1"))
     # Of several partitions the readings are taken in the order of their times, as the node does within a micro-batch.
     sent_ms = np.sort(sent_ms, kind="stable")
     latency = measures.counted_after(sent_ms, samples.astype(np.int64), at_ms)
-    return measures.percentiles(latency[sent_ms >= since_ms])
+    measured = latency[sent_ms >= since_ms]
+    return measures.percentiles(measured) | {"behind": int(np.isnan(measured).sum())}
 
 
 def measure(point: Point, rates: list[int], seconds: float) -> list[dict[str, Any]]:

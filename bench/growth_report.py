@@ -72,7 +72,8 @@ def markdown(results: Mapping[str, Any]) -> str:
         ]
         for row in rows:
             cores = [f"{row['cores'][name]:.2f}" for name in names]
-            times = [f"{row['weight_ms'][name]:,.0f}" if row["weight_ms"][name] else "-" for name in ("p50", "p95")]
+            weight = row["weight_ms"]
+            times = ["behind"] * 2 if weight["behind"] else [f"{weight[name]:,.0f}" for name in ("p50", "p95")]
             round_seconds = f"{row['round_seconds']:.2f}" if row["round_seconds"] else "-"
             lines.append([f"{row[axis]:,}", *cores, f"{row['memory_mb']:,}", *times, round_seconds])
         lines.insert(1, ["---:"] * len(lines[0]))
@@ -101,7 +102,8 @@ def picture(results: Mapping[str, Any], path: Path) -> None:
         right.plot(x, [row["memory_mb"] for row in rows], "k.--", label="memory")
         right.set(ylabel="MB", ylim=(0, None))
         for name in ("p50", "p95"):
-            below.loglog(x, [row["weight_ms"][name] for row in rows], marker="o", label=f"reading → weight, {name}")
+            in_time = [np.nan if row["weight_ms"]["behind"] else row["weight_ms"][name] for row in rows]
+            below.loglog(x, in_time, marker="o", label=f"reading → weight, {name}")
         seconds = [row["round_seconds"] and 1000 * row["round_seconds"] for row in rows]
         below.loglog(x, [value or np.nan for value in seconds], "k.--", label="a round, median")
         below.set(xlabel=title, ylabel="ms")

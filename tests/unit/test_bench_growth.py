@@ -14,7 +14,7 @@ def report(script):
 
 def row(report, cores, memory, **changes):
     point = dataclasses.asdict(dataclasses.replace(report.BASE, **changes))
-    weight = {"p50": 100.0, "p95": 200.0}
+    weight = {"p50": 100.0, "p95": 200.0, "behind": 0}
     return point | {"cores": cores, "memory_mb": memory, "weight_ms": weight, "round_seconds": 0.5}
 
 
@@ -40,12 +40,12 @@ def test_the_table_shows_each_point_on_its_axis_only(report):
     points = [
         row(report, {"driver": 0.3}, 1100, nodes=4),
         row(report, {"driver": 0.1}, 1000),
-        row(report, {"driver": 0.9}, 1900, rate=5000) | {"round_seconds": None},
+        row(report, {"driver": 0.9}, 1900, rate=5000) | {"round_seconds": None, "weight_ms": {"behind": 7}},
     ]
     about = {"cores": 2, "processor": "test"}
     text = report.markdown({"machine": about, "versions": {}, "runner": "local", "seconds": 20, "points": points})
     nodes, _, rate, _ = (part.partition("\n\n")[2] for part in text.split("\n## ")[1:])
     assert "| 2 | 0.10 | 1,000 | 100 | 200 | 0.50 |\n| 4 | 0.30 | 1,100 | 100 | 200 | 0.50 |" in nodes
     assert "5,000" not in nodes
-    assert "| 5,000 | 0.90 | 1,900 | 100 | 200 | - |" in rate
+    assert "| 5,000 | 0.90 | 1,900 | behind | behind | - |" in rate
     assert "Each one more (least squares): +100 thousandths of a core, +50 MB." in nodes
