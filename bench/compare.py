@@ -93,12 +93,12 @@ def prepare_backlog(bench: Bench, workload: str) -> None:
         bench.backlog_weight = float(running_weights(*readings)[-1])
 
 
-def serve_model() -> dict[str, Floats]:
-    """Publish a global model, an MLP with 16 hidden units and random weights; return its arrays."""
-    random = np.random.default_rng(1)
+def serve_model(version: int = 1) -> dict[str, Floats]:
+    """Publish a version of the global model, an MLP with 16 hidden units and random weights; return its arrays."""
+    random = np.random.default_rng(version)
     shapes = {"coefs_0": (2, 16), "intercepts_0": (16,), "coefs_1": (16, 1), "intercepts_1": (1,)}
     arrays = {name: random.normal(0, 0.05, shape) for name, shape in shapes.items()}
-    model = RoundModel("bench", round=1, version=1, model="mlp", mode="sync", arrays=arrays)
+    model = RoundModel("bench", round=version, version=version, model="mlp", mode="sync", arrays=arrays)
     kafka.connect_publisher(SETTINGS)((GLOBAL_MODEL, "mlp", model.as_dict()))
     return arrays
 
