@@ -115,6 +115,11 @@ class Generator:
         """Return what became of the load that was begun, when all of it is acknowledged."""
         return dict(json.loads(self._read()))
 
+    def check(self) -> None:
+        """Raise StackError if it has ended."""
+        if self._process.poll() is not None:
+            self._read()
+
     def send(self, rate: float, count: int) -> dict[str, Any]:
         """Do both."""
         self.begin(rate, count)
@@ -171,6 +176,8 @@ def steady(workload: str, bootstrap: str, topics: tuple[str, ...], partitions: i
                 except BufferError:  # the broker is slower than the load: what follows is late, and counted as late
                     producer.poll(0.01)
         producer.poll(0)
+        if failures:  # at once, not at the end of a load of an hour
+            raise click.ClickException(f"a message to {', '.join(topics)} was not acknowledged: {failures[0]}")
 
     print("ready", flush=True)
     for line in sys.stdin:

@@ -191,6 +191,8 @@ def soak(bench: Bench, minutes: float, rate: float, progress: Progress) -> dict[
             time.sleep(min(every_seconds, minutes * 60 - elapsed))
             at_minutes.append((time.monotonic() - begin) / 60)
             samples.append(look([running for _, running, _, _ in jobs]))
+            for _, _, generator, _ in jobs:
+                generator.check()
             progress.update(task, completed=time.monotonic() - begin)
         sent = [generator.finish() for _, _, generator, _ in jobs]
         states = [contest.drain(bench, running, starts, generator.sent) for _, running, generator, starts in jobs]
