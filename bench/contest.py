@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 from load import Generator
 from measures import Floats, Ints, Matched
-from plan import WARM_UP_RATE, Contestant, Plan, loads
+from plan import WARM_UP_RATE, Contestant, Plan, loads, warm_up_seconds
 from processes import Sampler
 from rivals import Run, Running, failure, start, stop
 from stack import BOOTSTRAP, FOG_NUMBERS
@@ -190,7 +190,7 @@ def steady_loads(bench: Bench, contestant: Contestant, maximum: float | None) ->
         generator.send(0, 1)
         wait_for_first(bench, running, starts)
         start_seconds = time.monotonic() - begin
-        generator.send(WARM_UP_RATE, round(WARM_UP_RATE * plan.warm_up_seconds))
+        generator.send(WARM_UP_RATE, round(WARM_UP_RATE * warm_up_seconds(plan, contestant)))
         state = drain(bench, running, starts, generator.sent)
         for rate, messages, is_share in loads(plan, maximum):
             if state != "done":

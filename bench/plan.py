@@ -136,7 +136,7 @@ PLANS = {
     ),
     "full": Plan(
         name="full", repetitions=5, rates=(112, 1000, 10_000), load_seconds=10, dropped_seconds=2, warm_up_seconds=30,
-        backlog=(("squares", 4_200_000), ("weights", 5_000_000), ("alerts", 2_000_000)), catch_up_seconds=30,
+        backlog=(("squares", 4_200_000), ("weights", 5_000_000), ("alerts", 2_000_000)), catch_up_seconds=20,
         drain_seconds=60, with_share=True, most_rate=100_000, limit_seconds=5 * 3600,
     ),
 }  # fmt: skip
@@ -144,6 +144,7 @@ PLANS = {
 STOP_SECONDS = 4.0  # end of a contestant, and reading what it wrote
 DRAIN_SECONDS = 1.5  # end of a load until its last result
 STACK_SECONDS = 60.0  # start and end of the stack, ceiling
+PYTHON_WARM_UP_SECONDS = 5.0
 LEAST_SHARE_OF_LOAD = 0.5  # to which a load is shortened when time runs out
 BACKLOG_PER_SECOND = 150_000.0  # what the load generator prepares
 
@@ -183,9 +184,15 @@ def due_at(seconds: float, rate: float, count: int) -> int:
     return min(count, math.floor(seconds * rate) + 1)
 
 
-def measured_seconds(plan: Plan) -> float:
-    """Return how long one contestant is loaded in a repetition, if it catches up as slowly as it may."""
-    return plan.warm_up_seconds + (len(plan.rates) + plan.with_share) * plan.load_seconds + plan.catch_up_seconds
+def warm_up_seconds(plan: Plan, contestant: Contestant) -> float:
+    """Return how long a contestant is loaded before it is measured: only a JVM's compiler needs long."""
+    return min(plan.warm_up_seconds, PYTHON_WARM_UP_SECONDS) if contestant.kind == "python" else plan.warm_up_seconds
+
+
+def measured_seconds(plan: Plan, contestant: Contestant) -> float:
+    """Return how long a contestant is loaded in a repetition, if it catches up as slowly as it may."""
+    steady = (len(plan.rates) + plan.with_share) * plan.load_seconds
+    return warm_up_seconds(plan, contestant) + steady + plan.catch_up_seconds
 
 
 def other_seconds(plan: Plan, contestant: Contestant) -> float:
@@ -195,7 +202,7 @@ def other_seconds(plan: Plan, contestant: Contestant) -> float:
 
 def estimate_seconds(plan: Plan, contestants: Sequence[Contestant]) -> float:
     """Return how long the whole run takes."""
-    total = sum(measured_seconds(plan) + other_seconds(plan, contestant) for contestant in contestants)
+    total = sum(measured_seconds(plan, contestant) + other_seconds(plan, contestant) for contestant in contestants)
     present = {contestant.workload for contestant in contestants}
     backlogs = sum(size / BACKLOG_PER_SECOND for workload, size in plan.backlog if workload in present)
     return plan.repetitions * total + backlogs + STACK_SECONDS
@@ -210,7 +217,7 @@ def fitted(plan: Plan, left: Sequence[Contestant], seconds_left: float) -> Plan:
         seconds_left: until the limit, the end of the stack taken off.
     """
     others = sum(other_seconds(plan, contestant) for contestant in left)
-    share = (seconds_left - others) / (measured_seconds(plan) * len(left))
+    share = (seconds_left - others) / sum(measured_seconds(plan, contestant) for contestant in left)
     share = min(1.0, max(LEAST_SHARE_OF_LOAD, share))
     return replace(
         plan,

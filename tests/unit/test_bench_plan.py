@@ -61,6 +61,12 @@ def test_the_estimate_adds_up(plan):
     assert plan.estimate_seconds(small, [one]) == pytest.approx(2 * 50 + 2 + 60)
 
 
+def test_only_a_jvm_is_warmed_up_for_long(plan):
+    seconds = {each.kind: plan.warm_up_seconds(plan.PLANS["full"], each) for each in plan.CONTESTANTS}
+    assert seconds == {"job": 30, "report": 30, "java": 30, "python": 5}
+    assert {plan.warm_up_seconds(plan.PLANS["quick"], each) for each in plan.CONTESTANTS} == {2}
+
+
 def test_loads_are_shortened_when_time_runs_out_but_not_below_half(plan):
     one = dataclasses.replace(plan.CONTESTANTS[0], start_seconds=10)
     small = dataclasses.replace(
