@@ -25,7 +25,7 @@ import numpy as np
 import psutil
 import streamed
 from compare import machine, versions
-from growth_report import AXES, Point, points
+from growth_report import AXES, BASE, Point, points
 from load import Generator
 from plan import chosen
 from processes import cpu_seconds, drivers, executors, memory_mb, with_descendants
@@ -36,7 +36,7 @@ from topics import Topics
 from fedstream.messages import MODEL_WEIGHTS, sensor_topic
 from fedstream.settings import command_help
 
-WARM_SHARE = 1.0  # of the time that is measured: as long the load runs before
+COLD_SECONDS = 40.0  # at the base's rate, before the first load: until Java's compilers have seen the jobs
 
 
 def roles() -> dict[str, list[psutil.Process]]:
@@ -103,9 +103,11 @@ def measure(point: Point, rates: list[int], seconds: float) -> list[dict[str, An
         for name in (*sources, MODEL_WEIGHTS):
             topics.use_broker_time(name)
         with closing(Generator("weights", BOOTSTRAP, sources, point.partitions)) as generator:
+            each = BASE.rate / point.nodes
+            generator.send(each, round(each * COLD_SECONDS))
             for rate in sorted(rates):
                 each = rate / point.nodes
-                generator.send(each, round(each * seconds * WARM_SHARE))
+                generator.send(each, round(each * seconds / 2))
                 opened, since_ms = len(streamed.rounds()), round(1000 * time.time())
                 generator.begin(each, round(each * (seconds + 5)))
                 cores, memory = used(seconds)
