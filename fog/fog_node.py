@@ -27,7 +27,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from fedstream import kafka, messages, registry, streams, trainer
+from fedstream import kafka, messages, realtime, registry, streams, trainer
 from fedstream.messages import NodeUpdate
 from fedstream.model import Totals
 from fedstream.plain import RECORD, SCHEMA, Plain
@@ -258,9 +258,12 @@ def main(nodes: list[int], topic: str | None, sensors: str | None, start: Positi
     own = sensors.split(",") if sensors else []
     of_sensors = {name: nodes[0] for name in own} or {f"node-{node}": node for node in nodes}
     node_of = of_sensors if is_shared else None
-    is_one_partition = not is_pattern and kafka.count_partitions(settings, topics) == 1
     send = kafka.connect_publisher(settings)
     spark = streams.start_session(f"FogNode{name.removeprefix('fog-')}", settings)
+    is_one_partition = not is_pattern and kafka.count_partitions(settings, topics) == 1
+    # Else each node's topic would be a task of its own, however few the slots are; and of one partition Spark must be
+    # told that there is one, so that grouping by node needs no shuffle.
+    tasks = 1 if is_one_partition else realtime.count_slots(spark)
 
     def publish(*updates: tuple[str, dict[str, Any]]) -> None:
         about = {"source": source} if source else {}
@@ -268,9 +271,7 @@ def main(nodes: list[int], topic: str | None, sensors: str | None, start: Positi
 
     def read(max_records: int, **options: str) -> DataFrame:
         records = streams.read_topic(spark, settings, topics, max_records, start, **options)
-        if is_one_partition:
-            records = records.coalesce(1)  # says that there is one: grouping by node then needs no shuffle
-        return assign_nodes(records, node_of)
+        return assign_nodes(records.coalesce(tasks), node_of)
 
     state = BatchState(folder, initial={"totals": {}, "changed": []})
     reject = functools.partial(streams.write_dead_letters, settings=settings)
