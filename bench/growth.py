@@ -36,6 +36,7 @@ from topics import Topics
 from fedstream.messages import MODEL_WEIGHTS, sensor_topic
 from fedstream.settings import command_help
 
+LATE_SHARE = 0.01
 COLD_SECONDS = 40.0  # at the base's rate, before the first load: until Java's compilers have seen the jobs
 
 
@@ -77,7 +78,7 @@ def used(seconds: float) -> tuple[dict[str, float], float]:
 def waits(topics: Topics, point: Point, since_ms: int) -> dict[str, float | None]:
     """Return percentiles (ms) of the time from a reading of node 1 to the first weight that counts it.
 
-    `behind` are the readings that no weight counts yet.
+    `behind` are the readings that no weight counts yet, unless they are the last few.
     """
     sent_ms, _ = topics.columns(sensor_topic(1), [0] * point.partitions)
     starts = [0] * len(topics.ends(MODEL_WEIGHTS))  # a node's messages are in one of its partitions
@@ -86,7 +87,8 @@ def waits(topics: Topics, point: Point, since_ms: int) -> dict[str, float | None
     sent_ms = np.sort(sent_ms, kind="stable")
     latency = measures.counted_after(sent_ms, samples.astype(np.int64), at_ms)
     measured = latency[sent_ms >= since_ms]
-    return measures.percentiles(measured) | {"behind": int(np.isnan(measured).sum())}
+    missing = int(np.isnan(measured).sum())
+    return measures.percentiles(measured) | {"behind": missing if missing > LATE_SHARE * len(measured) else 0}
 
 
 def measure(point: Point, rates: list[int], seconds: float) -> list[dict[str, Any]]:

@@ -38,12 +38,6 @@ def points(axis: str) -> list[Point]:
     return [replace(BASE, **{axis: value}) for value in AXES[axis][1]]
 
 
-def slope(rows: list[dict[str, Any]], axis: str, of: str) -> float:
-    """Return what one more on this axis costs: the least-squares slope of a figure."""
-    values = [sum(row["cores"].values()) if of == "cores" else row[of] for row in rows]
-    return float(np.polyfit([row[axis] for row in rows], values, 1)[0])
-
-
 def rows_of(results: Mapping[str, Any], axis: str) -> list[dict[str, Any]]:
     """Return the measured points of an axis, in ascending order."""
     wanted = {tuple(asdict(point).values()) for point in points(axis)}
@@ -79,11 +73,6 @@ def markdown(results: Mapping[str, Any]) -> str:
             lines.append([f"{row[axis]:,}", *cores, f"{row['memory_mb']:,}", *times, round_seconds])
         lines.insert(1, ["---:"] * len(lines[0]))
         text += f"\n## {title[0].upper()}{title[1:]}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
-        if len(rows) > 1:
-            cores, megabytes = slope(rows, axis, "cores"), slope(rows, axis, "memory_mb")
-            text += (
-                f"\nEach one more (least squares): {1000 * cores:+.3g} thousandths of a core, {megabytes:+.3g} MB.\n"
-            )
     made = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
     return text + f"\n{about['cores']} cores ({about['processor']}), {results['runner']} runner; {made}.\n"
 
@@ -109,6 +98,8 @@ def picture(results: Mapping[str, Any], path: Path) -> None:
         below.loglog(x, [value or np.nan for value in seconds], "k.--", label="a round, median")
         below.set(xlabel=title, ylabel="ms")
         for panel in (above, below):
+            panel.set_xticks(x, [f"{value:,}" for value in x])
+            panel.xaxis.set_minor_locator(plt.NullLocator())
             panel.grid(visible=True, alpha=0.3)
     panels[0][0].legend(fontsize="small", loc="upper left")
     panels[1][0].legend(fontsize="small")

@@ -1,4 +1,4 @@
-"""What growth costs: one parameter changes at a time, and the table shows the measured points and their slope."""
+"""What growth costs: one parameter changes at a time, and each table shows the points of its axis."""
 
 from __future__ import annotations
 
@@ -26,16 +26,6 @@ def test_each_axis_changes_one_parameter_and_holds_the_base(report):
         assert [getattr(point, axis) for point in points] == sorted({getattr(point, axis) for point in points})
 
 
-def test_a_slope_is_what_one_more_costs(report):
-    # Cores of both parts: 0.3 at 2 nodes and 0.7 at 4, so 0.2 a node; 100 MB more for 2 nodes, so 50 MB a node.
-    rows = [
-        row(report, {"driver": 0.1, "broker": 0.2}, 1000),
-        row(report, {"driver": 0.3, "broker": 0.4}, 1100, nodes=4),
-    ]
-    assert report.slope(rows, "nodes", "cores") == pytest.approx(0.2)
-    assert report.slope(rows, "nodes", "memory_mb") == pytest.approx(50)
-
-
 def test_the_table_shows_each_point_on_its_axis_only(report):
     points = [
         row(report, {"driver": 0.3}, 1100, nodes=4),
@@ -48,4 +38,3 @@ def test_the_table_shows_each_point_on_its_axis_only(report):
     assert "| 2 | 0.10 | 1,000 | 100 | 200 | 0.50 |\n| 4 | 0.30 | 1,100 | 100 | 200 | 0.50 |" in nodes
     assert "5,000" not in nodes
     assert "| 5,000 | 0.90 | 1,900 | behind | behind | - |" in rate
-    assert "Each one more (least squares): +100 thousandths of a core, +50 MB." in nodes
