@@ -43,8 +43,12 @@ COLD_SECONDS = 40.0  # at the base's rate, before the first load: until Java's c
 def roles() -> dict[str, list[psutil.Process]]:
     """Return the processes of each part of the stack that the load reaches."""
     port = PORTS["SPARK_MASTER_PORT"]
-    hands = [(process, process.cmdline()) for process in executors(port)]
-    is_of_cloud = [line[line.index("--cores") + 1] == "1" for _, line in hands]  # a fog driver has at least two slots
+    cloud = drivers("aggregator.py", port)
+    fog_executors: list[psutil.Process] = []
+    for process in executors(port):
+        line = process.cmdline()
+        is_of_cloud = line[line.index("--cores") + 1] == "1"  # a fog driver has at least two slots
+        (cloud if is_of_cloud else fog_executors).append(process)
     broker = [
         process
         for process in psutil.process_iter(["cmdline"])
@@ -53,9 +57,8 @@ def roles() -> dict[str, list[psutil.Process]]:
     ]
     found = {
         "fog driver": drivers("fog_node.py", port),
-        "fog executors": [each for (each, _), is_cloud in zip(hands, is_of_cloud, strict=True) if not is_cloud],
-        "cloud": drivers("aggregator.py", port)
-        + [each for (each, _), is_cloud in zip(hands, is_of_cloud, strict=True) if is_cloud],
+        "fog executors": fog_executors,
+        "cloud": cloud,
         "broker": broker,
     }
     return {name: with_descendants(processes) for name, processes in found.items()}
