@@ -115,8 +115,8 @@ def measure(bench: Bench, interval: float, rate: float, seconds: float, first: i
 def main(intervals: tuple[float, ...], rate: float, seconds: float) -> None:
     """Measure each interval and print a table."""
     console, version = Console(), 1
-    table = Table("interval (s)", "take-over p50 (s)", "max", "p50 (ms)", "p95", "p99", "max", "between boundaries")
-    for name in ("repeats", "after a kill"):
+    table = Table("interval (s)", "take-over, p50 (s)", "max", "p50 (ms)", "p95", "p99", "max", "max between intervals")
+    for name in ("repeats", "repeats after a kill"):
         table.add_column(name)
     try:
         make("clean")
@@ -133,7 +133,7 @@ def main(intervals: tuple[float, ...], rate: float, seconds: float) -> None:
                 table.add_row(*row, f"{found['repeats']:,}", f"{found['repeats_after_kill']:,}")
     finally:
         make("clean")
-    console.print(table)
+    Console(width=max(console.width, 120)).print(table)
 
 
 if __name__ == "__main__":
