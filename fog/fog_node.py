@@ -36,6 +36,8 @@ from fedstream.protocol import RoundModel
 from fedstream.settings import SettingError, Settings, StackError, command_help
 from fedstream.state import BatchState
 
+FEW_NODES = 8  # of a driver that trains them in one task
+
 
 def node_of_topic(records: DataFrame) -> DataFrame:
     """Add `node`: the number at the end of a record's topic; topics without one (sensor-data) are nobody's."""
@@ -235,6 +237,16 @@ def parse_nodes(text: str) -> list[int]:
     return sorted(nodes)
 
 
+def share_slots(slots: int, nodes: int, partitions: int) -> tuple[int, int]:
+    """Return in how many tasks running weights and trainings read their topics (partitions 0: not known).
+
+    Unbounded, each partition would be a task of its own, however few the slots are. The weights leave a slot to the
+    training. Grouping by node in one task needs no shuffle: for few nodes that saves more than a second core brings.
+    """
+    are_few = 0 < partitions == nodes <= FEW_NODES
+    return max(1, slots - 1), 1 if are_few else slots
+
+
 @click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--node", "nodes", callback=lambda _, __, text: parse_nodes(text) if text else [], help="1, 1-50 or 1,3.")
 @click.option("--topic", help="Topic to read, or a pattern with *. [default: sensor-data-node-N of each node]")
@@ -260,28 +272,26 @@ def main(nodes: list[int], topic: str | None, sensors: str | None, start: Positi
     node_of = of_sensors if is_shared else None
     send = kafka.connect_publisher(settings)
     spark = streams.start_session(f"FogNode{name.removeprefix('fog-')}", settings)
-    is_one_partition = not is_pattern and kafka.count_partitions(settings, topics) == 1
-    # Else each node's topic would be a task of its own, however few the slots are; and of one partition Spark must be
-    # told that there is one, so that grouping by node needs no shuffle.
-    tasks = 1 if is_one_partition else realtime.count_slots(spark)
+    partitions = 0 if is_pattern else kafka.count_partitions(settings, topics)
+    weight_tasks, training_tasks = share_slots(realtime.count_slots(spark), len(nodes), partitions)
 
     def publish(*updates: tuple[str, dict[str, Any]]) -> None:
         about = {"source": source} if source else {}
         send(*((messages.MODEL_WEIGHTS, node_id, update | about) for node_id, update in updates))
 
-    def read(max_records: int, **options: str) -> DataFrame:
+    def read(max_records: int, tasks: int, **options: str) -> DataFrame:
         records = streams.read_topic(spark, settings, topics, max_records, start, **options)
         return assign_nodes(records.coalesce(tasks), node_of)
 
     state = BatchState(folder, initial={"totals": {}, "changed": []})
     reject = functools.partial(streams.write_dead_letters, settings=settings)
-    records = read(settings.max_offsets_per_trigger)
+    records = read(settings.max_offsets_per_trigger, weight_tasks)
     queries = [build_query(records, name, Plain(settings, node_of), state, publish, reject)]
     if settings.model != "mean":
         gathering = kafka.gathering_options(settings, max(1, len(nodes)))
         queries.append(
             trainer.build_training_query(
-                parse(read(settings.max_readings_per_update, **gathering), settings, node_of),
+                parse(read(settings.max_readings_per_update, training_tasks, **gathering), settings, node_of),
                 folder / "training",
                 settings,
                 round_waiter(settings),

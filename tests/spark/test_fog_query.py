@@ -188,6 +188,21 @@ def test_nodes_are_given_by_numbers_and_ranges(fog, text, nodes):
 
 
 @pytest.mark.parametrize(
+    ("slots", "nodes", "partitions", "tasks"),
+    [
+        (2, 1, 1, (1, 1)),
+        (2, 8, 8, (1, 1)),  # trained without a shuffle, beside the weights
+        (2, 9, 9, (1, 2)),  # trained by all cores
+        (3, 1, 2, (2, 3)),  # a topic's partitions are trained at the same time
+        (1, 1, 1, (1, 1)),
+        (4, 0, 0, (3, 4)),  # a pattern: nobody knows how many
+    ],
+)
+def test_weights_leave_a_slot_to_the_training(fog, slots, nodes, partitions, tasks):
+    assert fog.share_slots(slots, nodes, partitions) == tasks
+
+
+@pytest.mark.parametrize(
     "text",
     ["0", "-1", "1-", "3-1", "a", "1,,2", "1-2-3", "1.5", "", "1 2", "²", "0-3", "10001", "1-10001", "fog-1", "*"],
 )
