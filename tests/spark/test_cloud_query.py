@@ -209,7 +209,7 @@ def test_the_console_table_without_a_model_is_the_one_that_spark_draws_for_null(
 def test_an_over_long_value_stays_with_the_executors_and_its_size_comes_along(cloud, spark):
     records = [(bytearray(b"12345"), "t", 0, 0), (bytearray(b"123456"), "t", 0, 1), (None, "t", 0, 2)]
     frame = spark.createDataFrame(records, "value BINARY, topic STRING, partition INT, offset BIGINT")
-    rows = sorted(cloud.bounded_records(frame, 5).collect(), key=lambda row: row.offset)
+    rows = sorted(frame.select(*cloud.bounded_columns(5)).collect(), key=lambda row: row.offset)
     assert [(row.value and bytes(row.value), row.size) for row in rows] == [(b"12345", 5), (None, 6), (None, None)]
 
 
