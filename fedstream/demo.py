@@ -132,7 +132,7 @@ def until(deadline: float, lines: queue.Queue[str]) -> Iterator[str]:
 
 @click.command(help=command_help(__doc__))
 @click.option("--nodes", default=2, show_default=True, type=click.IntRange(1), help="Fog nodes that run.")
-@click.option("--timeout", "timeout_seconds", default=90.0, show_default=True, help="Longest wait for each part.")
+@click.option("--timeout", "timeout_seconds", default=240.0, show_default=True, help="Longest wait for each part.")
 def main(nodes: int, timeout_seconds: float) -> None:
     """Wait for data from every part, check it, print a table; exit code 1 if a part failed."""
     settings = Settings.from_env(os.environ)
