@@ -36,7 +36,7 @@ from fedstream.protocol import RoundModel
 from fedstream.settings import SettingError, Settings, StackError, command_help
 from fedstream.state import BatchState
 
-FEW_NODES = 8  # of a driver that trains them in one task
+FEW_TOPICS = 8  # of a driver that trains their nodes in one task
 
 
 def node_of_topic(records: DataFrame) -> DataFrame:
@@ -237,13 +237,13 @@ def parse_nodes(text: str) -> list[int]:
     return sorted(nodes)
 
 
-def share_slots(slots: int, nodes: int, partitions: int) -> tuple[int, int]:
-    """Return in how many tasks running weights and trainings read their topics (partitions 0: not known).
+def share_slots(slots: int, topics: int, partitions: int) -> tuple[int, int]:
+    """Return in how many tasks running weights and trainings read so many topics (0 of a pattern: not known).
 
     Unbounded, each partition would be a task of its own, however few the slots are. The weights leave a slot to the
     training. Grouping by node in one task needs no shuffle: for few nodes that saves more than a second core brings.
     """
-    are_few = 0 < partitions == nodes <= FEW_NODES
+    are_few = 0 < partitions == topics <= FEW_TOPICS
     return max(1, slots - 1), 1 if are_few else slots
 
 
@@ -273,7 +273,7 @@ def main(nodes: list[int], topic: str | None, sensors: str | None, start: Positi
     send = kafka.connect_publisher(settings)
     spark = streams.start_session(f"FogNode{name.removeprefix('fog-')}", settings)
     partitions = 0 if is_pattern else kafka.count_partitions(settings, topics)
-    weight_tasks, training_tasks = share_slots(realtime.count_slots(spark), len(nodes), partitions)
+    weight_tasks, training_tasks = share_slots(realtime.count_slots(spark), len(wanted), partitions)
 
     def publish(*updates: tuple[str, dict[str, Any]]) -> None:
         about = {"source": source} if source else {}

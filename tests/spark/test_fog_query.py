@@ -188,7 +188,7 @@ def test_nodes_are_given_by_numbers_and_ranges(fog, text, nodes):
 
 
 @pytest.mark.parametrize(
-    ("slots", "nodes", "partitions", "tasks"),
+    ("slots", "topics", "partitions", "tasks"),
     [
         (2, 1, 1, (1, 1)),
         (2, 8, 8, (1, 1)),  # trained without a shuffle, beside the weights
@@ -198,8 +198,8 @@ def test_nodes_are_given_by_numbers_and_ranges(fog, text, nodes):
         (4, 0, 0, (3, 4)),  # a pattern: nobody knows how many
     ],
 )
-def test_weights_leave_a_slot_to_the_training(fog, slots, nodes, partitions, tasks):
-    assert fog.share_slots(slots, nodes, partitions) == tasks
+def test_weights_leave_a_slot_to_the_training(fog, slots, topics, partitions, tasks):
+    assert fog.share_slots(slots, topics, partitions) == tasks
 
 
 @pytest.mark.parametrize(
