@@ -96,10 +96,10 @@ def last_batch_ms(page: str) -> float | None:
 
 
 class Sampler:
-    """Looks at a contestant's processes once a second, in a thread, until it is closed."""
+    """Looks at a contestant's processes now and then, in a thread, until it is closed: each look has its cost."""
 
     def __init__(
-        self, roots: Callable[[], list[psutil.Process]], page: Callable[[], str | None], every_seconds: float = 1.0
+        self, roots: Callable[[], list[psutil.Process]], page: Callable[[], str | None], every_seconds: float = 3.0
     ) -> None:
         """Start looking.
 
