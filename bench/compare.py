@@ -180,7 +180,7 @@ def main(
     """Run the bench and print its table."""
     plan, console = PLANS[size], Console()
     if warm_up_seconds:
-        plan = replace(plan, warm_up_seconds=warm_up_seconds)
+        plan = replace(plan, warm_up_seconds=warm_up_seconds, long_warm_up_seconds=warm_up_seconds)
     try:
         contestants = chosen(only, [workload] if workload else WORKLOADS)
     except ValueError as error:

@@ -209,6 +209,7 @@ def steady_loads(bench: Bench, contestant: Contestant, maximum: float | None) ->
     is_behind = state == "behind"
     return {
         "start_seconds": round(start_seconds, 1),
+        "warm_up_seconds": warm_up_seconds(plan, contestant),
         "checked": len(sent_ms) - matched.late * is_behind,
         "lost": matched.lost + matched.late * (not is_behind),
         "duplicated": matched.duplicated,

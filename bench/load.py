@@ -31,7 +31,7 @@ from plan import WORKLOADS, due_at
 
 from fedstream.settings import StackError
 
-LINGER_MS = 5  # the default of its library and of Java's producer (4.0): a request holds a few messages, as in the field
+LINGER_MS = 5  # default of this library and, since 4.0, of Java: a request holds a few messages, as in the field
 TICK_SECONDS = 0.002  # shortest sleep between messages: each has its cost, on the cores of the system under test
 FLUSH_SECONDS = 60
 CLOSE_SECONDS = 10

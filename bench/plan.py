@@ -28,6 +28,7 @@ class Contestant:
         beside: jobs of the stack that run beside it under the steady loads.
         interval_seconds: time between the commits of real-time mode, each of which holds the stream up.
         packages: whose versions the table shows.
+        is_warmed_long: whether so many JVMs share the cores that their compilers need minutes, not half a minute.
         note: what a reader should know of its figures.
     """
 
@@ -41,6 +42,7 @@ class Contestant:
     beside: tuple[tuple[str, ...], ...] = ()
     interval_seconds: float | None = None
     packages: tuple[str, ...] = ()
+    is_warmed_long: bool = False
     note: str = ""
 
 
@@ -67,7 +69,7 @@ CONTESTANTS = (
     ),
     Contestant(
         "two fog nodes and cloud", "weights", "job", ("fog", "{node}", "--node", "{nodes}"), 20, nodes=2,
-        beside=(("cloud", "--from", "{now}"),), packages=("spark",),
+        beside=(("cloud", "--from", "{now}"),), packages=("spark",), is_warmed_long=True,
         note="one driver; under the loads it hosts a second node, with the same load, and both train the default model "
         "in rounds with the cloud; CPU and memory are of nodes and cloud, latency and errors of the first node",
     ),
@@ -106,6 +108,7 @@ class Plan:
         load_seconds: of each load, its dropped head included.
         dropped_seconds: head of each load that is not measured.
         warm_up_seconds: at `WARM_UP_RATE`, before the first load.
+        long_warm_up_seconds: the same of those who need it.
         backlog: messages prepared for catching up, by workload.
         catch_up_seconds: longest time for it, from the first result; what is done then counts.
         drain_seconds: longest wait for the last results of a load; who is not done then is behind.
@@ -120,6 +123,7 @@ class Plan:
     load_seconds: float
     dropped_seconds: float
     warm_up_seconds: float
+    long_warm_up_seconds: float
     backlog: tuple[tuple[str, int], ...]
     catch_up_seconds: float
     drain_seconds: float
@@ -131,13 +135,13 @@ class Plan:
 PLANS = {
     "quick": Plan(
         name="quick", repetitions=1, rates=(112, 1000, 10_000), load_seconds=4, dropped_seconds=1, warm_up_seconds=2,
-        backlog=(("squares", 600_000), ("weights", 1_000_000), ("alerts", 300_000)), catch_up_seconds=5,
-        drain_seconds=15, with_share=False, most_rate=100_000, limit_seconds=900,
+        long_warm_up_seconds=2, backlog=(("squares", 600_000), ("weights", 1_000_000), ("alerts", 300_000)),
+        catch_up_seconds=5, drain_seconds=15, with_share=False, most_rate=100_000, limit_seconds=900,
     ),
     "full": Plan(
         name="full", repetitions=5, rates=(112, 1000, 10_000), load_seconds=10, dropped_seconds=2, warm_up_seconds=30,
-        backlog=(("squares", 4_200_000), ("weights", 5_000_000), ("alerts", 2_000_000)), catch_up_seconds=20,
-        drain_seconds=60, with_share=True, most_rate=100_000, limit_seconds=5 * 3600,
+        long_warm_up_seconds=300, backlog=(("squares", 4_200_000), ("weights", 5_000_000), ("alerts", 2_000_000)),
+        catch_up_seconds=20, drain_seconds=60, with_share=True, most_rate=100_000, limit_seconds=5 * 3600,
     ),
 }  # fmt: skip
 
@@ -186,7 +190,9 @@ def due_at(seconds: float, rate: float, count: int) -> int:
 
 def warm_up_seconds(plan: Plan, contestant: Contestant) -> float:
     """Return how long a contestant is loaded before it is measured: only a JVM's compiler needs long."""
-    return min(plan.warm_up_seconds, PYTHON_WARM_UP_SECONDS) if contestant.kind == "python" else plan.warm_up_seconds
+    if contestant.kind == "python":
+        return min(plan.warm_up_seconds, PYTHON_WARM_UP_SECONDS)
+    return plan.long_warm_up_seconds if contestant.is_warmed_long else plan.warm_up_seconds
 
 
 def measured_seconds(plan: Plan, contestant: Contestant) -> float:
@@ -223,5 +229,6 @@ def fitted(plan: Plan, left: Sequence[Contestant], seconds_left: float) -> Plan:
         plan,
         load_seconds=max(plan.dropped_seconds + 1, plan.load_seconds * share),
         warm_up_seconds=plan.warm_up_seconds * share,
+        long_warm_up_seconds=plan.long_warm_up_seconds * share,
         catch_up_seconds=plan.catch_up_seconds * share,
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from measures import median_and_spread, upper_bound
-from plan import CONTESTANTS, REFERENCE_RATE, SHARE_OF_MAXIMUM, Contestant
+from plan import CONTESTANTS, REFERENCE_RATE, SHARE_OF_MAXIMUM, WARM_UP_RATE, Contestant
 from rich.console import Console
 from rich.markdown import Markdown
 
@@ -145,6 +145,9 @@ def remarks(results: dict[str, Any], workload: str) -> list[str]:
     lines = []
     ceilings = [entry["per_second"] for entry in results["ceiling"] if entry["workload"] == workload]
     lines.append(f"- Ceiling, Kafka's own ConsumerPerformance on the same back-log: {cell(ceilings, ',.0f')} msg/s.")
+    warm = {contestant.name: runs[0]["warm_up_seconds"] for contestant, runs in taking_part(results, workload)}
+    shown = ", ".join(f"{name} {seconds:g} s" for name, seconds in warm.items())
+    lines.append(f"- Warm-up at {WARM_UP_RATE:,.0f} msg/s before the loads: {shown}.")
     for contestant, runs in taking_part(results, workload):
         first, name = runs[0], contestant.name
         edges = [load_of(run, REFERENCE) for run in runs]

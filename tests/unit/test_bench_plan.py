@@ -61,9 +61,11 @@ def test_the_estimate_adds_up(plan):
     assert plan.estimate_seconds(small, [one]) == pytest.approx(2 * 50 + 2 + 60)
 
 
-def test_only_a_jvm_is_warmed_up_for_long(plan):
-    seconds = {each.kind: plan.warm_up_seconds(plan.PLANS["full"], each) for each in plan.CONTESTANTS}
-    assert seconds == {"job": 30, "report": 30, "java": 30, "python": 5}
+def test_a_jvm_is_warmed_up_for_long_and_several_for_longer(plan):
+    full = plan.PLANS["full"]
+    seconds = {(each.kind, bool(each.beside)): plan.warm_up_seconds(full, each) for each in plan.CONTESTANTS}
+    alone = {("job", False): 30, ("report", False): 30, ("java", False): 30, ("python", False): 5}
+    assert seconds == alone | {("job", True): 300}
     assert {plan.warm_up_seconds(plan.PLANS["quick"], each) for each in plan.CONTESTANTS} == {2}
 
 
@@ -78,8 +80,8 @@ def test_loads_are_shortened_when_time_runs_out_but_not_below_half(plan):
     assert plan.fitted(small, [one, one], 500) == small
     # 94 s leave 32 of 40 s of load: 80 %.
     shorter = plan.fitted(small, [one, one], 94)
-    found = (shorter.load_seconds, shorter.warm_up_seconds, shorter.catch_up_seconds)
-    assert found == pytest.approx((4.8, 1.6, 4.8))
+    found = (shorter.load_seconds, shorter.warm_up_seconds, shorter.long_warm_up_seconds, shorter.catch_up_seconds)
+    assert found == pytest.approx((4.8, 1.6, 1.6, 4.8))
     assert plan.fitted(small, [one, one], 0).load_seconds == 3
 
 

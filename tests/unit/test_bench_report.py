@@ -31,6 +31,7 @@ def run(
     checks = {"checked": 500, "lost": 0, "duplicated": 0, "wrong": 0}
     catch_up = checks | {"per_second": per_second, "cpu_seconds_per_million": 9.0, "memory_mb": 800, "complete": True}
     entry = {"workload": "squares", "contestant": contestant, "repetition": repetition, "start_seconds": 7.0}
+    entry |= {"warm_up_seconds": 30.0}
     return entry | checks | {"catch_up": catch_up, "loads": list(loads)} | more
 
 
@@ -61,6 +62,12 @@ def test_a_row_of_the_reports_table_shows_median_and_spread(report):
 def test_figures_are_those_of_the_reference_load(report):
     lines = report.report_table(results(run("micro-batch", 1, 5.0, load(112, 7.0), load(1000, 9.0))), "squares")
     assert row_of(lines, "p95 latency (ms)") == ["830", "9"]
+
+
+def test_the_warm_up_of_each_is_told(report):
+    runs = [run("real-time", 1, 5.0, load(1000, 9.0)), run("confluent", 1, 5.0, load(1000, 9.0), warm_up_seconds=5)]
+    lines = report.remarks(results(*runs), "squares")
+    assert "- Warm-up at 1,000 msg/s before the loads: real-time 30 s, confluent 5 s." in lines
 
 
 def test_the_mean_batch_is_shown_in_seconds(report):
