@@ -24,7 +24,7 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from fedstream import admission, kafka, messages, registry, snapshot, streams
+from fedstream import admission, drift, kafka, messages, registry, snapshot, streams
 from fedstream import arrays as wire
 from fedstream.console import console_table, round_table
 from fedstream.messages import BadMessage, GlobalModel, NodeUpdate
@@ -233,6 +233,7 @@ def main(start: Position | None) -> None:
     if settings.model != "mean":  # bad options end the job here, by their names
         model = make_model(settings.model, parse_options("MODEL_OPTIONS", settings.model_options))
         Federation("none").join(settings, model)
+        threading.Thread(target=drift.detector_class, daemon=True).start()
     kafka.ensure_topics(settings, [*kafka.ROUND_TOPICS, messages.DEAD_LETTER])
     publish = kafka.connect_publisher(settings)
     spark = streams.start_session("CloudAggregator", settings)

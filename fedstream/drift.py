@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedstream.protocol import ModelUpdate
 
@@ -39,9 +40,15 @@ def has_drifted(errors: Sequence[float], threshold: float) -> bool:
     """
     if not threshold or len(errors) < 6:
         return False
-    from river.drift import PageHinkley  # 1 s to import, and needed by the cloud only
-
-    detector = PageHinkley(min_instances=5, delta=0.02, threshold=threshold, mode="up")
+    detector = detector_class()(min_instances=5, delta=0.02, threshold=threshold, mode="up")
     for error in errors:
-        detector.update(error)  # type: ignore[no-untyped-call]
+        detector.update(error)
     return bool(detector.drift_detected)
+
+
+@functools.cache
+def detector_class() -> Any:
+    """Return river's PageHinkley. Its import takes seconds, so that the cloud does it while Spark starts."""
+    from river.drift import PageHinkley
+
+    return PageHinkley
