@@ -28,7 +28,6 @@ class Contestant:
         beside: jobs of the stack that run beside it under the steady loads.
         interval_seconds: time between the commits of real-time mode, each of which holds the stream up.
         packages: whose versions the table shows.
-        is_warmed_long: whether so many JVMs share the cores that their compilers need minutes, not half a minute.
         note: what a reader should know of its figures.
     """
 
@@ -42,7 +41,6 @@ class Contestant:
     beside: tuple[tuple[str, ...], ...] = ()
     interval_seconds: float | None = None
     packages: tuple[str, ...] = ()
-    is_warmed_long: bool = False
     note: str = ""
 
 
@@ -69,7 +67,7 @@ CONTESTANTS = (
     ),
     Contestant(
         "two fog nodes and cloud", "weights", "job", ("fog", "{node}", "--node", "{nodes}"), 20, nodes=2,
-        beside=(("cloud", "--from", "{now}"),), packages=("spark",), is_warmed_long=True,
+        beside=(("cloud", "--from", "{now}"),), packages=("spark",),
         note="one driver; under the loads it hosts a second node, with the same load, and both train the default model "
         "in rounds with the cloud; CPU and memory are of nodes and cloud, latency and errors of the first node",
     ),
@@ -108,7 +106,7 @@ class Plan:
         load_seconds: of each load, its dropped head included.
         dropped_seconds: head of each load that is not measured.
         warm_up_seconds: at `WARM_UP_RATE`, before the first load.
-        long_warm_up_seconds: the same of those who need it.
+        long_warm_up_seconds: the same of those with jobs beside them: so many JVMs' compilers need minutes.
         backlog: messages prepared for catching up, by workload.
         catch_up_seconds: longest time for it, from the first result; what is done then counts.
         drain_seconds: longest wait for the last results of a load; who is not done then is behind.
@@ -192,7 +190,7 @@ def warm_up_seconds(plan: Plan, contestant: Contestant) -> float:
     """Return how long a contestant is loaded before it is measured: only a JVM's compiler needs long."""
     if contestant.kind == "python":
         return min(plan.warm_up_seconds, PYTHON_WARM_UP_SECONDS)
-    return plan.long_warm_up_seconds if contestant.is_warmed_long else plan.warm_up_seconds
+    return plan.long_warm_up_seconds if contestant.beside else plan.warm_up_seconds
 
 
 def measured_seconds(plan: Plan, contestant: Contestant) -> float:

@@ -233,7 +233,8 @@ def main(start: Position | None) -> None:
     if settings.model != "mean":  # bad options end the job here, by their names
         model = make_model(settings.model, parse_options("MODEL_OPTIONS", settings.model_options))
         Federation("none").join(settings, model)
-        threading.Thread(target=drift.detector_class, daemon=True).start()
+        if settings.drift_threshold:
+            threading.Thread(target=drift.detector_class, daemon=True).start()
     kafka.ensure_topics(settings, [*kafka.ROUND_TOPICS, messages.DEAD_LETTER])
     publish = kafka.connect_publisher(settings)
     spark = streams.start_session("CloudAggregator", settings)
