@@ -192,7 +192,7 @@ def steady_loads(bench: Bench, contestant: Contestant, maximum: float | None) ->
         start_seconds = time.monotonic() - begin
         generator.send(WARM_UP_RATE, round(WARM_UP_RATE * warm_up_seconds(plan, contestant)))
         state = drain(bench, running, starts, generator.sent)
-        for rate, messages, is_share in loads(plan, maximum):
+        for rate, messages, is_share in loads(plan, contestant, maximum):
             if state != "done":
                 break
             before, first = sampler.take(), generator.sent

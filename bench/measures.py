@@ -145,21 +145,26 @@ def percentiles(latency_ms: Floats) -> dict[str, float | None]:
     return dict(zip(("p50", "p95", "p99", "max"), map(float, cuts), strict=True))
 
 
-def boundary(sent_ms: Ints, latency_ms: Floats, interval_seconds: float) -> dict[str, float]:
-    """Split the maximum into that of the worst second of each interval (its boundary) and that of all other seconds.
+def held_up(sent_ms: Ints, latency_ms: Floats, interval_seconds: float) -> npt.NDArray[np.bool_]:
+    """Mark what the ends of intervals held up: in each interval the worst input, and those of twice its wait behind it.
 
-    Raises:
-        ValueError: there is no latency.
+    A stream that stands still answers the first input of the pause last; when it goes on it has the pause to catch up.
+
+    Args:
+        sent_ms: times of inputs, in order; what is left at the end of the last whole interval belongs to it.
+        latency_ms: their latencies; NaN: no result.
+        interval_seconds: time between two commits.
     """
-    known = ~np.isnan(latency_ms)
-    seconds = (sent_ms[known] - sent_ms[0]) // 1000
-    worst = {int(second): float(latency_ms[known][seconds == second].max()) for second in np.unique(seconds)}
-    intervals: dict[int, list[float]] = {}
-    for second, value in worst.items():
-        intervals.setdefault(int(second // interval_seconds), []).append(value)
-    ordered = [sorted(values) for values in intervals.values()]
-    between = [values[-2] for values in ordered if len(values) > 1]
-    return {"boundary_max": max(values[-1] for values in ordered), "between_max": max(between, default=0.0)}
+    since_ms = sent_ms - sent_ms[0]
+    last = max(1, int(since_ms[-1] // (1000 * interval_seconds))) - 1
+    intervals = np.minimum(since_ms // (1000 * interval_seconds), last)
+    held = np.zeros(len(sent_ms), bool)
+    for interval in range(last + 1):
+        waits = np.where(intervals == interval, latency_ms, np.nan)
+        if not np.isnan(waits).all():
+            worst = int(np.nanargmax(waits))
+            held |= (sent_ms >= sent_ms[worst]) & (sent_ms <= sent_ms[worst] + 2 * waits[worst])
+    return held
 
 
 def latencies(
@@ -167,18 +172,23 @@ def latencies(
 ) -> dict[str, float | None]:
     """Return the percentiles (ms) of one load without its head, and the rate at which it came (messages a second).
 
+    What the end of an interval held up is no part of them, if the load lasts an interval: its share, its maximum and
+    the p99 with it stand apart as `end_share`, `end_max` and `p99_with_end`.
+
     Args:
         sent_ms: times of the load's inputs, in order.
         latency_ms: their latencies.
         dropped_seconds: head that is left out.
-        interval_seconds: time between two commits of real-time mode, whose effect is then shown apart.
+        interval_seconds: time between two commits of real-time mode.
     """
     kept = sent_ms >= sent_ms[0] + 1000 * dropped_seconds
-    milliseconds = max(1, int(sent_ms[-1] - sent_ms[0]))
-    found = percentiles(latency_ms[kept]) | {"reached_per_second": 1000 * (len(sent_ms) - 1) / milliseconds}
-    if interval_seconds and found["max"] is not None:
-        found |= boundary(sent_ms[kept], latency_ms[kept], interval_seconds)
-    return found
+    times, waits = sent_ms[kept], latency_ms[kept]
+    reached = 1000 * (len(sent_ms) - 1) / max(1, int(sent_ms[-1] - sent_ms[0]))
+    if not interval_seconds or times[-1] - times[0] < 1000 * interval_seconds:
+        return percentiles(waits) | {"reached_per_second": reached}
+    held = held_up(times, waits, interval_seconds)
+    apart = {"end_max": percentiles(waits[held])["max"], "p99_with_end": percentiles(waits)["p99"]}
+    return percentiles(waits[~held]) | apart | {"end_share": float(held.mean()), "reached_per_second": reached}
 
 
 def check_backlog(

@@ -111,6 +111,7 @@ class Plan:
         catch_up_seconds: longest time for it, from the first result; what is done then counts.
         drain_seconds: longest wait for the last results of a load; who is not done then is behind.
         with_share: also load each with `SHARE_OF_MAXIMUM` of its own throughput.
+        with_interval: the reference load of who has intervals lasts longer than one, so that its end is in it.
         most_rate: most that the load generator can send beside a contestant, messages a second.
         limit_seconds: what the whole run may take.
     """
@@ -126,6 +127,7 @@ class Plan:
     catch_up_seconds: float
     drain_seconds: float
     with_share: bool
+    with_interval: bool
     most_rate: float
     limit_seconds: float
 
@@ -134,17 +136,20 @@ PLANS = {
     "quick": Plan(
         name="quick", repetitions=1, rates=(112, 1000, 10_000), load_seconds=4, dropped_seconds=1, warm_up_seconds=2,
         long_warm_up_seconds=2, backlog=(("squares", 600_000), ("weights", 1_000_000), ("alerts", 300_000)),
-        catch_up_seconds=5, drain_seconds=15, with_share=False, most_rate=100_000, limit_seconds=900,
+        catch_up_seconds=5, drain_seconds=15, with_share=False, with_interval=False, most_rate=100_000,
+        limit_seconds=900,
     ),
     "full": Plan(
         name="full", repetitions=5, rates=(112, 1000, 10_000), load_seconds=10, dropped_seconds=2, warm_up_seconds=30,
         long_warm_up_seconds=300, backlog=(("squares", 4_200_000), ("weights", 5_000_000), ("alerts", 2_000_000)),
-        catch_up_seconds=20, drain_seconds=60, with_share=True, most_rate=100_000, limit_seconds=5 * 3600,
+        catch_up_seconds=20, drain_seconds=60, with_share=True, with_interval=True, most_rate=100_000,
+        limit_seconds=5 * 3600,
     ),
 }  # fmt: skip
 
 STOP_SECONDS = 4.0  # end of a contestant, and reading what it wrote
 DRAIN_SECONDS = 1.5  # end of a load until its last result
+INTERVAL_END_SECONDS = 3.0  # that an interval's end may take, so that a load of an interval has one in it
 STACK_SECONDS = 60.0  # start and end of the stack, ceiling
 PYTHON_WARM_UP_SECONDS = 5.0
 LEAST_SHARE_OF_LOAD = 0.5  # to which a load is shortened when time runs out
@@ -170,7 +175,14 @@ def turns(contestants: Sequence[Contestant], repetitions: int) -> list[list[Cont
     return [[*contestants[shift:], *contestants[:shift]] for shift in shifts]
 
 
-def loads(plan: Plan, maximum: float | None) -> list[tuple[float, int, bool]]:
+def load_seconds(plan: Plan, contestant: Contestant, rate: float) -> float:
+    """Return how long a load lasts, its dropped head included."""
+    if plan.with_interval and contestant.interval_seconds and rate == REFERENCE_RATE:
+        return plan.dropped_seconds + contestant.interval_seconds + INTERVAL_END_SECONDS
+    return plan.load_seconds
+
+
+def loads(plan: Plan, contestant: Contestant, maximum: float | None) -> list[tuple[float, int, bool]]:
     """Return (rate, messages, is the share of the maximum) of each load, in ascending order.
 
     A share beyond what the generator can send is sent at that rate; what it reached is recorded with the result.
@@ -178,7 +190,7 @@ def loads(plan: Plan, maximum: float | None) -> list[tuple[float, int, bool]]:
     rates = [(rate, False) for rate in plan.rates]
     if plan.with_share and maximum:
         rates.append((float(round(min(SHARE_OF_MAXIMUM * maximum, plan.most_rate))), True))
-    return [(rate, round(rate * plan.load_seconds), is_share) for rate, is_share in sorted(rates)]
+    return [(rate, round(rate * load_seconds(plan, contestant, rate)), is_share) for rate, is_share in sorted(rates)]
 
 
 def due_at(seconds: float, rate: float, count: int) -> int:
@@ -195,7 +207,7 @@ def warm_up_seconds(plan: Plan, contestant: Contestant) -> float:
 
 def measured_seconds(plan: Plan, contestant: Contestant) -> float:
     """Return how long a contestant is loaded in a repetition, if it catches up as slowly as it may."""
-    steady = (len(plan.rates) + plan.with_share) * plan.load_seconds
+    steady = sum(load_seconds(plan, contestant, rate) for rate in plan.rates) + plan.with_share * plan.load_seconds
     return warm_up_seconds(plan, contestant) + steady + plan.catch_up_seconds
 
 

@@ -16,7 +16,7 @@ PRINTED = {  # Table 4.1 of the course report: another machine, method not told
     "maximum throughput (msg/s)": "112",
     "error rate": "0.02 %",
 }
-NO_BATCHES = "-"
+NO_VALUE = "-"
 SHARE = f"{SHARE_OF_MAXIMUM:.0%} of maximum"
 Runs = list[dict[str, Any]]
 Measured = dict[str, dict[str, Any]]  # the results of each workload
@@ -48,7 +48,7 @@ def cell(values: list[float | None], form: str, scale: float = 1.0) -> str:
     """Return a median with its spread, `12.3 (11.9–14.0)`; only the value if there is one, - if there is none."""
     spread = median_and_spread([None if value is None else value * scale for value in values])
     if spread is None:
-        return "-"
+        return NO_VALUE
     if spread["n"] == 1:
         return format(spread["median"], form)
     return f"{spread['median']:{form}} ({spread['min']:{form}}–{spread['max']:{form}})"
@@ -140,6 +140,21 @@ def load_table(results: dict[str, Any], workload: str) -> list[str]:
     return table([*header, "memory (MB)", "mean batch (s)", "kept up"], rows)
 
 
+def interval_end(interval_seconds: float, edges: list[dict[str, Any]]) -> str:
+    """Return what the end of an interval costs under the reference load of each run."""
+    every = f"offsets are committed every {interval_seconds:g} s"
+    share, most, p99 = (
+        cell([edge.get(name) for edge in edges], form, scale)
+        for name, form, scale in (("end_share", ".1f", 100), ("end_max", ",.0f", 1), ("p99_with_end", ",.0f", 1))
+    )
+    if share == NO_VALUE:
+        return f"{every}; no load here lasts that long, so that none has to meet an interval's end"
+    return (
+        f"{every}. What this holds up stands apart at {REFERENCE} msg/s, the worst message of an interval and those of "
+        f"twice its wait behind it: {share} % of the load, of which one waits for {most} ms; p99 with them {p99} ms"
+    )
+
+
 def remarks(results: dict[str, Any], workload: str) -> list[str]:
     """Return what a reader has to know: the ceiling, boundaries, notes, and why a figure is missing."""
     lines = []
@@ -151,12 +166,8 @@ def remarks(results: dict[str, Any], workload: str) -> list[str]:
     for contestant, runs in taking_part(results, workload):
         first, name = runs[0], contestant.name
         edges = [load_of(run, REFERENCE) for run in runs]
-        if contestant.interval_seconds and any("boundary_max" in edge for edge in edges):
-            parts = [cell([edge.get(part) for edge in edges], ",.0f") for part in ("boundary_max", "between_max")]
-            every = f"offsets are committed every {contestant.interval_seconds:g} s"
-            lines.append(
-                f"- {name}: {every}; max (ms) in an interval's worst second {parts[0]}, in all others {parts[1]}."
-            )
+        if contestant.interval_seconds:
+            lines.append(f"- {name}: {interval_end(contestant.interval_seconds, edges)}.")
         if contestant.note:
             lines.append(f"- {name}: {contestant.note}.")
         if contestant.kind in ("python", "java") or contestant.interval_seconds:

@@ -160,11 +160,28 @@ def test_the_head_of_a_load_is_left_out(measures):
     assert found == {"p50": 2, "p95": 4, "p99": 4, "max": 4, "reached_per_second": 1.0}
 
 
-def test_the_worst_second_of_each_interval_is_shown_apart(measures):
-    # Intervals of 2 s: seconds 0 and 1 (worst 5 and 300), seconds 2 and 3 (worst 40 and 7, one result missing).
-    sent = ints(10_000, 11_000, 12_000, 12_500, 13_000)
-    found = measures.boundary(sent, floats(5, 300, 40, math.nan, 7), 2.0)
-    assert found == {"boundary_max": 300, "between_max": 7}
+def test_what_an_intervals_end_held_up_is_shown_apart(measures):
+    # Intervals of 1 s, an input every 100 ms. The first one's worst is sent at 300 ms and waits for 200 ms: those from
+    # 300 to 700 ms stand apart. The second one's is sent at 1,900 ms and waits for 50 ms: it alone. 6 of 21 inputs;
+    # the last one, at 2,000 ms, belongs to the last whole interval.
+    sent = np.arange(0, 2001, 100)
+    waits = np.full(21, 1.0)
+    waits[3:6], waits[8], waits[19] = (200, 100, 5), 9, 49
+    found = measures.latencies(sent, waits, 0.0, 1.0)
+    assert (found["p50"], found["max"]) == (1, 9)
+    assert (found["end_max"], found["p99_with_end"]) == (200, 200)
+    assert found["end_share"] == pytest.approx(6 / 21)
+
+
+def test_an_input_without_a_result_holds_up_none(measures):
+    # The second interval of 1 s has no result at all, the first one's worst is its input at 500 ms.
+    held = measures.held_up(ints(0, 500, 1000, 2000), floats(1, 2, math.nan, math.nan), 1.0)
+    assert held.tolist() == [False, True, False, False]
+
+
+def test_a_load_shorter_than_an_interval_has_no_end_to_show_apart(measures):
+    found = measures.latencies(ints(0, 1000, 2000), floats(1, 300, 2), 0.0, 30.0)
+    assert (found["max"], set(found)) == (300, {"p50", "p95", "p99", "max", "reached_per_second"})
 
 
 # --- error rate

@@ -22,11 +22,20 @@ def test_loads_rise_and_the_share_takes_its_place_among_them(plan):
         plan.PLANS["quick"], rates=(112, 1000, 10_000), load_seconds=10, with_share=True, most_rate=50_000
     )
     # 80 % of 2,000 is 1,600 a second, for 10 seconds.
-    assert plan.loads(chosen, 2000.0) == [
+    loop = plan.Contestant("loop", "squares", "python", (), 3)
+    assert plan.loads(chosen, loop, 2000.0) == [
         (112, 1120, False), (1000, 10_000, False), (1600, 16_000, True), (10_000, 100_000, False)
     ]  # fmt: skip
-    assert plan.loads(chosen, 1e6)[-1] == (50_000, 500_000, True)  # more than the generator can send
-    assert [is_share for _, _, is_share in plan.loads(chosen, None)] == [False, False, False]
+    assert plan.loads(chosen, loop, 1e6)[-1] == (50_000, 500_000, True)  # more than the generator can send
+    assert [is_share for _, _, is_share in plan.loads(chosen, loop, None)] == [False, False, False]
+
+
+def test_an_intervals_end_is_in_the_reference_load_of_the_full_plan_alone(plan):
+    job = plan.Contestant("job", "squares", "job", (), 3, interval_seconds=30)
+    full = dataclasses.replace(plan.PLANS["full"], dropped_seconds=2, load_seconds=10)
+    # 2 s of head, an interval of 30 s, 3 s for its end.
+    assert [count for _, count, _ in plan.loads(full, job, None)] == [1120, 35_000, 100_000]
+    assert plan.loads(plan.PLANS["quick"], job, None)[1] == (1000, 1000 * plan.PLANS["quick"].load_seconds, False)
 
 
 def test_messages_are_due_on_an_open_schedule(plan):

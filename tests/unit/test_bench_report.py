@@ -106,6 +106,18 @@ def test_what_is_missing_is_explained(report):
     assert "2,000,000 msg/s" in text
 
 
+def test_what_an_intervals_end_costs_is_told(report):
+    ends = {"end_share": 0.04, "end_max": 1200.0, "p99_with_end": 900.0}
+    text = "\n".join(report.remarks(results(run("real-time", 1, 5.0, load(1000, 3.0, **ends))), "squares"))
+    assert "offsets are committed every 30 s" in text
+    assert "4.0 % of the load, of which one waits for 1,200 ms; p99 with them 900 ms." in text
+
+
+def test_a_load_without_an_intervals_end_says_so(report):
+    text = "\n".join(report.remarks(results(run("real-time", 1, 5.0, load(1000, 3.0))), "squares"))
+    assert "no load here lasts that long" in text
+
+
 def test_the_whole_text_names_clock_machine_and_runner(report):
     text = report.markdown({"squares": results(run("confluent", 1, 2.0, load(1000, 4.0)))})
     for words in ("LogAppendTime", "event time", "2 cores of X", "local runner", "broker 3.9.2", "### Squares"):
