@@ -237,14 +237,15 @@ def parse_nodes(text: str) -> list[int]:
     return sorted(nodes)
 
 
-def share_slots(slots: int, topics: int, partitions: int) -> tuple[int, int]:
+def share_slots(slots: int, topics: int, partitions: int, is_trained: bool) -> tuple[int, int]:
     """Return in how many tasks running weights and trainings read so many topics (0 of a pattern: not known).
 
     Unbounded, each partition would be a task of its own, however few the slots are. The weights leave a slot to the
-    training. Grouping by node in one task needs no shuffle: for few nodes that saves more than a second core brings.
+    training, if there is one. Grouping by node in one task needs no shuffle: for few nodes that saves more than a
+    second core brings.
     """
     are_few = 0 < partitions == topics <= FEW_TOPICS
-    return max(1, slots - 1), 1 if are_few else slots
+    return max(1, slots - is_trained), 1 if are_few else slots
 
 
 @click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
@@ -273,7 +274,8 @@ def main(nodes: list[int], topic: str | None, sensors: str | None, start: Positi
     send = kafka.connect_publisher(settings)
     spark = streams.start_session(f"FogNode{name.removeprefix('fog-')}", settings)
     partitions = 0 if is_pattern else kafka.count_partitions(settings, topics)
-    weight_tasks, training_tasks = share_slots(realtime.count_slots(spark), len(wanted), partitions)
+    is_trained = settings.model != "mean"
+    weight_tasks, training_tasks = share_slots(realtime.count_slots(spark), len(wanted), partitions, is_trained)
 
     def publish(*updates: tuple[str, dict[str, Any]]) -> None:
         about = {"source": source} if source else {}
@@ -287,7 +289,7 @@ def main(nodes: list[int], topic: str | None, sensors: str | None, start: Positi
     reject = functools.partial(streams.write_dead_letters, settings=settings)
     records = read(settings.max_offsets_per_trigger, weight_tasks)
     queries = [build_query(records, name, Plain(settings, node_of), state, publish, reject)]
-    if settings.model != "mean":
+    if is_trained:
         gathering = kafka.gathering_options(settings, max(1, len(nodes)))
         queries.append(
             trainer.build_training_query(

@@ -199,7 +199,11 @@ def test_nodes_are_given_by_numbers_and_ranges(fog, text, nodes):
     ],
 )
 def test_weights_leave_a_slot_to_the_training(fog, slots, topics, partitions, tasks):
-    assert fog.share_slots(slots, topics, partitions) == tasks
+    assert fog.share_slots(slots, topics, partitions, True) == tasks
+
+
+def test_without_a_training_the_weights_have_all_slots(fog):
+    assert fog.share_slots(2, 1, 2, False)[0] == 2
 
 
 @pytest.mark.parametrize(
