@@ -35,7 +35,7 @@ def test_an_intervals_end_is_in_the_reference_load_of_the_full_plan_alone(plan):
     full = dataclasses.replace(plan.PLANS["full"], dropped_seconds=2, load_seconds=10)
     # 2 s of head, an interval of 30 s, 3 s for its end.
     assert [count for _, count, _ in plan.loads(full, job, None)] == [1120, 35_000, 100_000]
-    assert plan.loads(plan.PLANS["quick"], job, None)[1] == (1000, 1000 * plan.PLANS["quick"].load_seconds, False)
+    assert plan.loads(plan.PLANS["quick"], job, None)[0] == (1000, 1000 * plan.PLANS["quick"].load_seconds, False)
 
 
 def test_messages_are_due_on_an_open_schedule(plan):
@@ -97,7 +97,8 @@ def test_loads_are_shortened_when_time_runs_out_but_not_below_half(plan):
 def test_the_quick_plan_of_all_contestants_fits_its_limit(plan):
     quick = plan.PLANS["quick"]
     assert quick.limit_seconds == 15 * 60
-    assert plan.estimate_seconds(quick, plan.CONTESTANTS) <= quick.limit_seconds
+    # On a slow day all starts and ends take longer than estimated.
+    assert plan.estimate_seconds(quick, plan.CONTESTANTS) <= 0.9 * quick.limit_seconds
 
 
 def test_the_full_plan_has_the_loads_and_repetitions_that_its_medians_need(plan):
