@@ -193,8 +193,6 @@ def main(
         f"{plan.name} bench on the {RUNNER} runner: {len(contestants)} contestants, {plan.repetitions} repetition(s), "
         f"about {expected / 60:.0f} minutes (limit {plan.limit_seconds / 60:.0f})"
     )
-    for contestant in contestants:  # what is missing is told before an hour has passed
-        rivals.command(rivals.Run(contestant, 0, ("source",), "target", 1, "latency", (0,)))
     file, begin = folder / "performance.json", time.monotonic()
     limit = begin + plan.limit_seconds - STACK_SECONDS / 2
     # A whole run of one workload leaves the others' results in place.
@@ -212,6 +210,8 @@ def main(
     try:
         make("clean")
         make("up")
+        for contestant in contestants:  # what is missing is told before an hour has passed
+            rivals.command(rivals.Run(contestant, 0, ("source",), "target", 1, "latency", (0,)))
         with closing(Topics(BOOTSTRAP)) as topics, Progress(*columns, console=console) as progress:
             kafka.ensure_topics(SETTINGS, [ALERTS, ALERT_MODEL])
             topics.use_broker_time(MODEL_WEIGHTS)
