@@ -59,8 +59,8 @@ def source_options(settings: Settings, topics: str, max_records: int | None) -> 
         "startingOffsets": "earliest",
         # With the default of 500 a micro-batch of single records waits for more of them: 0.4 s of latency.
         "kafka.fetch.max.wait.ms": str(settings.fetch_max_wait_ms),
-        # For each poll a micro-batch asks for the topic's first and last offset, and drops what else was fetched: all
-        # that a fetch of 1 MiB holds, not the default of 500 records. A third faster when catching up.
+        # For each poll a micro-batch asks for the topic's first and last offset, and drops what else was fetched: so
+        # all that a fetch of 1 MiB holds, not the default of 500 records (docs/performance.md).
         "kafka.max.poll.records": "50000",
         # A topic that was deleted or expired under a checkpoint is an error, never a silent gap.
         "failOnDataLoss": "true",

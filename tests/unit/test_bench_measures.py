@@ -162,8 +162,8 @@ def test_the_head_of_a_load_is_left_out(measures):
 
 def test_what_an_intervals_end_held_up_is_shown_apart(measures):
     # Intervals of 1 s, an input every 100 ms. The first one's worst is sent at 300 ms and waits for 200 ms: those from
-    # 300 to 700 ms stand apart. The second one's is sent at 1,900 ms and waits for 50 ms: it alone. 6 of 21 inputs;
-    # the last one, at 2,000 ms, belongs to the last whole interval.
+    # 300 to 700 ms stand apart. The second one's, to which the input at 2,000 ms belongs, too, is sent at 1,900 ms and
+    # waits for 49 ms: it alone. 6 of 21 inputs.
     sent = np.arange(0, 2001, 100)
     waits = np.full(21, 1.0)
     waits[3:6], waits[8], waits[19] = (200, 100, 5), 9, 49
