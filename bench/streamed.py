@@ -28,6 +28,9 @@ from fedstream.training import scaler_of, statistics_of, train, train_config, tr
 
 SETTINGS = Settings(kafka_bootstrap_servers=BOOTSTRAP)
 UNSEEN_SEED = 99
+COLD_ROUND = """
+The readings are on the topics before the jobs start. The first round begins when the jobs have only just started: Java
+still interprets what it will compile, and each Python worker loads scikit-learn."""
 
 
 def wait(what: str, observe: Callable[[], Any]) -> Any:
@@ -35,16 +38,18 @@ def wait(what: str, observe: Callable[[], Any]) -> Any:
     return wait_until(what, observe, timeout_seconds=400, every_seconds=0.5)
 
 
-def run_jobs(**settings: Any) -> None:
+def run_jobs(prepare: Callable[[], None] = lambda: None, **settings: Any) -> None:
     """Start cloud and fog nodes on an empty stack.
 
     Args:
+        prepare: what is done when the stack is up, before the jobs start.
         settings: values of the jobs' settings and of the Makefile's variables.
     """
     pages = f"FOG_UI_PORT_PREFIX={BASE // 10 + 5}"  # the ports of the fog drivers' pages lie behind those of the stack
     make("clean")
     given = [pages, *(f"{name}={value}" for name, value in settings.items())]
     make("up", *given)
+    prepare()
     make("-j2", "run-cloud", "run-fog", *given)
 
 
@@ -123,8 +128,12 @@ def learning(name: str, per_update: int = 500, most_rounds: int = 30) -> dict[st
 
 
 def many_nodes(nodes: int, per_node: int = 1000, turns: int = 5) -> dict[str, Any]:
-    """One driver hosts the nodes; each has `per_node` readings for each round."""
+    """One driver hosts the nodes; each has `per_node` readings for each round.
+
+    They are sent before the jobs start: a producer of so many would take one of the two cores from them.
+    """
     run_jobs(
+        lambda: send(nodes * per_node * (turns + 2), "--nodes", str(nodes), "--seed", "5"),
         NODES=nodes,
         NODES_PER_DRIVER=nodes,
         MAX_READINGS_PER_UPDATE=nodes * per_node,
@@ -132,13 +141,13 @@ def many_nodes(nodes: int, per_node: int = 1000, turns: int = 5) -> dict[str, An
         UPDATE_MAX_WAIT_SECONDS=20,
         ROUND_DEADLINE_SECONDS=60,
     )
-    send(nodes * per_node * (turns + 2), "--nodes", str(nodes), "--seed", "5")
-    closed = opened_beyond(turns + 1)
-    full = [(before, after) for before, after in itertools.pairwise(closed) if len(after["updates"]) == nodes]
-    seconds = [(after["at"] - before["at"]) / 1000 for before, after in full]
+    opened = opened_beyond(turns + 1)[: turns + 2]
+    first, *seconds = [(after["at"] - before["at"]) / 1000 for before, after in itertools.pairwise(opened)]
     return {
         "nodes": nodes,
-        "readings_per_node_and_round": [after["metrics"]["num_examples"] / nodes for _, after in full],
+        "nodes_per_round": [len(each["updates"]) for each in opened[1:]],
+        "readings_per_node_and_round": [each["metrics"]["num_examples"] / nodes for each in opened[1:]],
+        "first_round_seconds": first,
         "round_seconds": seconds,
         "fog_memory_mb": fog_memory_mb(),  # with the cloud's one executor
     }
@@ -260,19 +269,23 @@ def table(section: Mapping[str, Any], runner: str) -> str:
         )
     hosts = [entry for name, entry in section.items() if name.endswith("nodes") and "round_seconds" in entry]
     if hosts:
-        lines += ["| nodes in one driver | readings of a node and round | seconds of a round | fog memory |"]
-        lines += ["| --- | ---: | ---: | ---: |"]
+        lines += [
+            "| nodes in one driver | readings of a node and round | seconds of a round | first round | fog memory |",
+            "| --- | ---: | ---: | ---: | ---: |",
+        ]
         for entry in sorted(hosts, key=lambda entry: entry["nodes"]):
             seconds = entry["round_seconds"]
             shown = (
                 f"{statistics.median(seconds):.1f} (median of {len(seconds)}, {min(seconds):.1f} to {max(seconds):.1f})"
             )
             readings = statistics.fmean(entry["readings_per_node_and_round"])
-            lines.append(f"| {entry['nodes']} | {readings:.0f} | {shown} | {entry['fog_memory_mb']} MB |")
+            first = f"{entry['first_round_seconds']:.1f}"
+            lines.append(f"| {entry['nodes']} | {readings:.0f} | {shown} | {first} | {entry['fog_memory_mb']} MB |")
         if len(hosts) == 2:
             few, many = sorted(hosts, key=lambda entry: entry["nodes"])
             added = (many["fog_memory_mb"] - few["fog_memory_mb"]) / (many["nodes"] - few["nodes"])
             lines.append(f"\n{added:.1f} MB for each node more (driver, executors and Python workers).")
+        lines.append(COLD_ROUND)
         lines.append("")
     waits = [entry for entry in section.values() if "p50_ms" in entry]
     if waits:

@@ -32,6 +32,15 @@ def test_a_pattern_and_a_list_of_topics_are_told_apart():
     assert "subscribe" not in options
 
 
+def test_what_a_poll_takes_is_bounded_for_all_topics_together():
+    def polled(topics: str) -> int:
+        return int(kafka.source_options(Settings(), topics, 1)["kafka.max.poll.records"])
+
+    assert polled("numbers") == 50_000
+    assert polled("a,b") == 25_000
+    assert polled(",".join(map(str, range(200)))) == polled("sensor-data-node-.*") == 500
+
+
 def test_readings_are_gathered_for_all_nodes_of_a_driver_but_not_for_ever():
     settings = Settings(update_min_readings=30, update_max_wait_seconds=2.5)
     assert kafka.gathering_options(settings, 4) == {"minOffsetsPerTrigger": "120", "maxTriggerDelay": "2500ms"}
