@@ -9,6 +9,7 @@ Examples:
     make bench BENCH=quick
     make bench BENCH=full STACK=docker
     make bench ARGS="--only real-time --only Flink --workload squares --warm-up 60"
+    make bench BENCH=full ARGS="--workload squares --resume"
 """
 
 from __future__ import annotations
@@ -36,7 +37,18 @@ import rivals
 from contest import BACKLOG_PARTITIONS, BACKLOG_TOPICS, Bench
 from load import Generator
 from measures import Floats, running_weights
-from plan import PLANS, STACK_SECONDS, WORKLOADS, Contestant, chosen, estimate_seconds, fitted, turns
+from plan import (
+    PLANS,
+    STACK_SECONDS,
+    WORKLOADS,
+    Contestant,
+    begin_or_resume,
+    chosen,
+    estimate_seconds,
+    fitted,
+    remaining,
+    turns,
+)
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from stack import BOOTSTRAP, BOOTSTRAP_INSIDE, LOGS, ROOT, RUNNER, kafka_tool, make
@@ -136,17 +148,21 @@ def run_all(
         bench: the plan, whose loads get shorter when time runs out.
         contestants: of the workload.
         later: turns of the workloads that come after it.
-        results: of the workload, to which turns are added.
+        results: of the workload, to which turns are added; those that it has are not run again.
         save: called after each turn.
         progress: shows them.
         limit: when all turns shall be over (s of the monotonic clock).
     """
     plan, (workload,) = bench.plan, {each.workload for each in contestants}
-    order_of_all = turns(contestants, plan.repetitions)
-    left = [contestant for order in order_of_all for contestant in order] + later
-    task = progress.add_task(f"{workload}: back-log", total=2 * len(contestants) * plan.repetitions)
+    done = {(entry["repetition"], entry["contestant"]) for entry in results["runs"]}
+    order_of_all = remaining(turns(contestants, plan.repetitions), done)
+    left = [contestant for order in order_of_all for contestant in order]
+    task = progress.add_task(f"{workload}: back-log", total=2 * len(left))
+    left += later
     prepare_backlog(bench, workload)
     for repetition, order in enumerate(order_of_all, start=1):
+        if not order:
+            continue
         progress.update(task, description=f"{repetition}: ceiling of {workload}")
         results["ceiling"].append(ceiling(bench, workload))
         for contestant in order:
@@ -174,8 +190,14 @@ def run_all(
     "--warm-up", "warm_up_seconds", type=click.FloatRange(1), help="Seconds before the loads; else the plan's."
 )
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the results.")
+@click.option("--resume", is_flag=True, help="Go on with a run that was broken off: its turns are kept.")
 def main(
-    size: str, only: tuple[str, ...], workload: str | None, warm_up_seconds: float | None, output: Path | None
+    size: str,
+    only: tuple[str, ...],
+    workload: str | None,
+    warm_up_seconds: float | None,
+    output: Path | None,
+    resume: bool,
 ) -> None:
     """Run the bench and print its table."""
     plan, console = PLANS[size], Console()
@@ -191,12 +213,12 @@ def main(
     expected = estimate_seconds(plan, contestants)
     console.print(
         f"{plan.name} bench on the {RUNNER} runner: {len(contestants)} contestants, {plan.repetitions} repetition(s), "
-        f"about {expected / 60:.0f} minutes (limit {plan.limit_seconds / 60:.0f})"
+        f"about {expected / 60:.0f} minutes in all (limit {plan.limit_seconds / 60:.0f})"
     )
     file, begin = folder / "performance.json", time.monotonic()
     limit = begin + plan.limit_seconds - STACK_SECONDS / 2
     # A whole run of one workload leaves the others' results in place.
-    measured: report.Measured = json.loads(file.read_text()) if is_whole and file.exists() else {}
+    measured: report.Measured = json.loads(file.read_text()) if (is_whole or resume) and file.exists() else {}
 
     def save() -> None:
         file.write_text(json.dumps(measured, indent=1) + "\n")
@@ -220,7 +242,11 @@ def main(
             groups = [own for name in WORKLOADS if (own := [each for each in contestants if each.workload == name])]
             for number, own in enumerate(groups):
                 about = {"plan": plan.name, "runner": RUNNER, "machine": machine(), "versions": versions(own)}
-                about |= {"started": datetime.now(UTC).isoformat(timespec="seconds"), "ceiling": [], "runs": []}
+                about["started"] = datetime.now(UTC).isoformat(timespec="seconds")
+                try:
+                    about = begin_or_resume(measured.get(own[0].workload) if resume else None, about)
+                except ValueError as error:
+                    raise click.UsageError(str(error)) from error
                 measured[own[0].workload] = about
                 later = [each for group in groups[number + 1 :] for each in group] * plan.repetitions
                 run_all(bench, own, later, about, save, progress, limit)

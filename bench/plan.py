@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 WORKLOADS = ("squares", "weights", "alerts")
 WARM_UP_RATE = 1000.0  # messages a second
@@ -173,6 +174,33 @@ def turns(contestants: Sequence[Contestant], repetitions: int) -> list[list[Cont
     """Return the order of each repetition: all in turn, the first one being another one each time."""
     shifts = [number % len(contestants) if contestants else 0 for number in range(repetitions)]
     return [[*contestants[shift:], *contestants[:shift]] for shift in shifts]
+
+
+def remaining(orders: Sequence[Sequence[Contestant]], done: Container[tuple[int, str]]) -> list[list[Contestant]]:
+    """Return the orders of all repetitions without what is done, as (number of the repetition from 1, name)."""
+    return [
+        [contestant for contestant in order if (number, contestant.name) not in done]
+        for number, order in enumerate(orders, start=1)
+    ]
+
+
+def begin_or_resume(earlier: Mapping[str, Any] | None, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the results of a workload begin with: nothing, or the turns of a run that was broken off.
+
+    Args:
+        earlier: the results of that run; None: begin anew.
+        about: plan, runner, machine, versions and start of the run that begins.
+
+    Raises:
+        ValueError: the earlier run was another one: of another plan, runner or version.
+    """
+    if earlier is None:
+        return {**about, "resumed": [], "ceiling": [], "runs": []}
+    for name in ("plan", "runner", "versions"):
+        if earlier[name] != about[name]:
+            msg = f"--resume: {name} was {earlier[name]}, and is {about[name]}; leave --resume out to begin anew"
+            raise ValueError(msg)
+    return {**earlier, "resumed": [*earlier.get("resumed", []), about["started"]]}
 
 
 def load_seconds(plan: Plan, contestant: Contestant, rate: float) -> float:

@@ -196,8 +196,9 @@ def conditions(results: dict[str, Any]) -> str:
     """Return in one line when, how and on what the results of a workload were measured."""
     machine, given = results["machine"], set(results["versions"]) & {"broker", "Python"}
     base = ", ".join(f"{name} {results['versions'][name]}" for name in sorted(given))
+    begun = ", resumed ".join([results["started"], *results.get("resumed", [])])
     return (
-        f"Plan {results['plan']}, {results['runner']} runner, {results['started']}: {machine['cores']} cores of "
+        f"Plan {results['plan']}, {results['runner']} runner, {begun}: {machine['cores']} cores of "
         f"{machine['processor']}, {machine['memory_gb']} GB, {machine['system']}; {base}."
     )
 

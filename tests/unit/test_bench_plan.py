@@ -17,6 +17,29 @@ def test_each_repetition_begins_with_another_contestant(plan):
     assert plan.turns([a, b, c], 4) == [[a, b, c], [b, c, a], [c, a, b], [a, b, c]]
 
 
+def test_a_resumed_run_does_what_is_left_in_the_order_it_had(plan):
+    a, b, c = plan.CONTESTANTS[:3]
+    done = {(1, a.name), (1, b.name), (1, c.name), (2, b.name)}
+    assert plan.remaining([[a, b, c], [b, c, a], [c, a, b]], done) == [[], [c, a], [c, a, b]]
+
+
+def test_a_resumed_run_keeps_its_turns_and_tells_when_it_went_on(plan):
+    about = {"plan": "full", "runner": "local", "machine": {}, "versions": {"spark": "4.2.0"}}
+    begun = plan.begin_or_resume(None, about | {"started": "Monday"})
+    assert (begun["runs"], begun["ceiling"], begun["resumed"]) == ([], [], [])
+    begun["runs"].append("a turn")
+    resumed = plan.begin_or_resume(begun, about | {"started": "Tuesday"})
+    assert (resumed["runs"], resumed["started"], resumed["resumed"]) == (["a turn"], "Monday", ["Tuesday"])
+
+
+@pytest.mark.parametrize("other", [{"plan": "quick"}, {"runner": "docker"}, {"versions": {"spark": "4.3.0"}}])
+def test_a_run_of_another_kind_is_not_resumed(plan, other):
+    about = {"plan": "full", "runner": "local", "machine": {}, "versions": {"spark": "4.2.0"}, "started": "Monday"}
+    begun = plan.begin_or_resume(None, about)
+    with pytest.raises(ValueError, match=rf"--resume: {next(iter(other))} was .* leave --resume out"):
+        plan.begin_or_resume(begun, about | other)
+
+
 def test_loads_rise_and_the_share_takes_its_place_among_them(plan):
     chosen = dataclasses.replace(
         plan.PLANS["quick"], rates=(112, 1000, 10_000), load_seconds=10, with_share=True, most_rate=50_000

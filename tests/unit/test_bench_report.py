@@ -118,6 +118,11 @@ def test_a_load_without_an_intervals_end_says_so(report):
     assert "no load here lasts that long" in text
 
 
+def test_a_resumed_run_names_all_its_beginnings(report):
+    told = report.conditions(results() | {"resumed": ["tomorrow", "later"]})
+    assert "local runner, today, resumed tomorrow, resumed later: 2 cores" in told
+
+
 def test_the_whole_text_names_clock_machine_and_runner(report):
     text = report.markdown({"squares": results(run("confluent", 1, 2.0, load(1000, 4.0)))})
     for words in ("LogAppendTime", "event time", "2 cores of X", "local runner", "broker 3.9.2", "### Squares"):
