@@ -136,7 +136,7 @@ class Plan:
 PLANS = {
     "quick": Plan(
         name="quick", repetitions=1, rates=(1000, 10_000), load_seconds=4, dropped_seconds=1, warm_up_seconds=2,
-        long_warm_up_seconds=2, backlog=(("squares", 600_000), ("weights", 1_000_000), ("alerts", 300_000)),
+        long_warm_up_seconds=2, backlog=(("squares", 600_000), ("weights", 600_000), ("alerts", 300_000)),
         catch_up_seconds=5, drain_seconds=15, with_share=False, with_interval=False, most_rate=100_000,
         limit_seconds=900,
     ),

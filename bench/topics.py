@@ -76,12 +76,13 @@ class Topics:
         ]
 
     def records(self, name: str, starts: Sequence[int], take: Callable[[Message, int], Any]) -> None:
-        """Call `take` with each record and its time (ms) from the start offsets to the ends.
+        """Call `take` with each record and its time (ms) from the start offsets to the ends that there are now.
 
         Raises:
             StackError: records do not come, or one does not have the broker's time.
         """
-        pending = set(range(len(starts)))
+        ends = self.ends(name)  # who waited for the end of a partition would follow a fast writer to its last record
+        pending = {number for number, start in enumerate(starts) if start < ends[number]}
         self._consumer.assign([TopicPartition(name, number, start) for number, start in enumerate(starts)])
         while pending:
             records = self._consumer.consume(20_000, timeout=0.2) or self._consumer.consume(1, timeout=TIMEOUT_SECONDS)
@@ -89,10 +90,15 @@ class Topics:
                 msg = f"{name}: no record of partitions {sorted(pending)} within {TIMEOUT_SECONDS:g} s"
                 raise StackError(msg)
             for record in records:
+                number = record.partition()
                 if error := record.error():
-                    if error.code() != KafkaError._PARTITION_EOF:
+                    if error.code() != KafkaError._PARTITION_EOF:  # where the last record is a transaction's mark
                         raise KafkaException(error)
-                    pending.discard(record.partition())
+                    pending.discard(number)
+                    continue
+                if record.offset() >= ends[number] - 1:
+                    pending.discard(number)
+                if record.offset() >= ends[number]:
                     continue
                 kind, at_ms = record.timestamp()
                 if kind != TIMESTAMP_LOG_APPEND_TIME:
