@@ -54,7 +54,7 @@ CONTESTANTS = (
     ),
     Contestant("micro-batch", "squares", "job", (*SQUARES_JOB, "micro-batch"), 10, packages=("spark",)),
     Contestant(
-        "report design", "squares", "report", ("squares",), 15, packages=("spark",),
+        "report design", "squares", "report", ("squares",), 40, packages=("spark",),
         note="DStream of one second on a socket, which a program of its own fills from the topic",
     ),
     Contestant("kafka-python", "squares", "python", ("kafka_python_loop.py",), 3, packages=("kafka-python",)),
@@ -73,7 +73,7 @@ CONTESTANTS = (
         "in rounds with the cloud; CPU and memory are of nodes and cloud, latency and errors of the first node",
     ),
     Contestant(
-        "report design", "weights", "report", ("weights",), 15, packages=("spark",),
+        "report design", "weights", "report", ("weights",), 40, packages=("spark",),
         note="starts at the newest reading, so a restart leaves out what came meanwhile",
     ),
     Contestant(
@@ -135,7 +135,7 @@ class Plan:
 
 PLANS = {
     "quick": Plan(
-        name="quick", repetitions=1, rates=(1000, 10_000), load_seconds=4, dropped_seconds=1, warm_up_seconds=2,
+        name="quick", repetitions=1, rates=(1000,), load_seconds=4, dropped_seconds=1, warm_up_seconds=2,
         long_warm_up_seconds=2, backlog=(("squares", 600_000), ("weights", 600_000), ("alerts", 300_000)),
         catch_up_seconds=5, drain_seconds=15, with_share=False, with_interval=False, most_rate=100_000,
         limit_seconds=900,
