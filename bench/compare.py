@@ -157,6 +157,8 @@ def run_all(
     done = {(entry["repetition"], entry["contestant"]) for entry in results["runs"]}
     order_of_all = remaining(turns(contestants, plan.repetitions), done)
     left = [contestant for order in order_of_all for contestant in order]
+    if not left:
+        return
     task = progress.add_task(f"{workload}: back-log", total=2 * len(left))
     left += later
     prepare_backlog(bench, workload)
@@ -220,6 +222,18 @@ def main(
     # A whole run of one workload leaves the others' results in place.
     measured: report.Measured = json.loads(file.read_text()) if (is_whole or resume) and file.exists() else {}
 
+    def begun(own: list[Contestant]) -> dict[str, Any]:
+        about = {"plan": plan.name, "runner": RUNNER, "machine": machine(), "versions": versions(own)}
+        about["started"] = datetime.now(UTC).isoformat(timespec="seconds")
+        try:
+            return begin_or_resume(measured.get(own[0].workload) if resume else None, about)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+
+    groups = [own for name in WORKLOADS if (own := [each for each in contestants if each.workload == name])]
+    for own in groups:  # a run of another kind is told before anything is started
+        begun(own)
+
     def save() -> None:
         file.write_text(json.dumps(measured, indent=1) + "\n")
 
@@ -239,15 +253,8 @@ def main(
             topics.use_broker_time(MODEL_WEIGHTS)
             topics.use_broker_time(ALERTS)
             bench = Bench(plan, topics, progress.console.print)
-            groups = [own for name in WORKLOADS if (own := [each for each in contestants if each.workload == name])]
             for number, own in enumerate(groups):
-                about = {"plan": plan.name, "runner": RUNNER, "machine": machine(), "versions": versions(own)}
-                about["started"] = datetime.now(UTC).isoformat(timespec="seconds")
-                try:
-                    about = begin_or_resume(measured.get(own[0].workload) if resume else None, about)
-                except ValueError as error:
-                    raise click.UsageError(str(error)) from error
-                measured[own[0].workload] = about
+                about = measured[own[0].workload] = begun(own)
                 later = [each for group in groups[number + 1 :] for each in group] * plan.repetitions
                 run_all(bench, own, later, about, save, progress, limit)
     finally:
