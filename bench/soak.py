@@ -154,7 +154,10 @@ def judge(minutes: list[float], samples: list[dict[str, dict[str, float | None]]
 
 
 def checked(bench: Bench, run: Run, starts: list[int], state: str) -> dict[str, Any]:
-    """Return what was lost, doubled or wrong of a job's results, with the 95 % bound, and the latencies of all."""
+    """Return what was lost, doubled or wrong of a job's results, with the 95 % bound, and the latencies of the load.
+
+    The first message came before the load, and waited for the job's start: that is told apart.
+    """
     sent_ms, matched = contest.read_back(bench, run, starts)
     lost = matched.lost + matched.late  # what is not there after the drain is lost
     bad = lost + matched.wrong
@@ -165,7 +168,8 @@ def checked(bench: Bench, run: Run, starts: list[int], state: str) -> dict[str, 
         "duplicated": matched.duplicated,
         "wrong": matched.wrong,
         "error_bound": measures.upper_bound(bad, len(sent_ms)),
-        **measures.percentiles(matched.latency_ms),
+        "start": measures.percentiles(matched.latency_ms[:1])["max"],
+        **measures.percentiles(matched.latency_ms[1:]),
     }
 
 
@@ -209,7 +213,7 @@ def soak(bench: Bench, minutes: float, rate: float, progress: Progress) -> dict[
 
 def tables(found: dict[str, Any]) -> list[Table]:
     """Return what is shown of a soak."""
-    counted, timed = ("sent", "lost", "duplicated", "wrong"), ("p50", "p95", "p99", "max")
+    counted, timed = ("sent", "lost", "duplicated", "wrong"), ("start", "p50", "p95", "p99", "max")
     results = Table("messages", *counted, "error rate (95 %)", *(f"{name} (ms)" for name in timed))
     for workload, row in found["results"].items():
         counts = (f"{row[name]:,}" for name in counted)
