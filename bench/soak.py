@@ -252,8 +252,9 @@ def main(minutes: float, rate: float) -> None:
     finally:
         make("clean")
     (folder / "soak.json").write_text(json.dumps(about | found, indent=1) + "\n")
+    wide = Console(width=max(console.width, 120))
     for each in tables(found):
-        console.print(each)
+        wide.print(each)
     bad = [f"{workload}: {row['lost']} lost, {row['wrong']} wrong" for workload, row in found["results"].items()
            if row["lost"] or row["wrong"]]  # fmt: skip
     bad += [f"{name} grows" for name, row in found["verdicts"].items() if row.get("grows")]

@@ -103,8 +103,7 @@ def measure(bench: Bench, interval: float, rate: float, seconds: float, first: i
         "versions": len(took),
         "repeats": int(in_calm.sum()) - len(np.unique(place[in_calm])),
         "repeats_after_kill": int((~in_calm).sum()) - len(np.unique(place[~in_calm])),
-        **measures.percentiles(matched.latency_ms[part]),
-        **measures.boundary(sent_ms[part], matched.latency_ms[part], interval),
+        **measures.latencies(sent_ms[part], matched.latency_ms[part], 0, interval),
     }, first + len(took) + 1
 
 
@@ -115,7 +114,7 @@ def measure(bench: Bench, interval: float, rate: float, seconds: float, first: i
 def main(intervals: tuple[float, ...], rate: float, seconds: float) -> None:
     """Measure each interval and print a table."""
     console, version = Console(), 1
-    table = Table("interval (s)", "take-over, p50 (s)", "max", "p50 (ms)", "p95", "p99", "max", "max between intervals")
+    table = Table("interval (s)", "take-over, p50 (s)", "max", "p50 (ms)", "p95", "p99", "max", "interval's end, max")
     for name in ("repeats", "repeats after a kill"):
         table.add_column(name)
     try:
@@ -129,7 +128,7 @@ def main(intervals: tuple[float, ...], rate: float, seconds: float) -> None:
                 found, version = measure(bench, interval, rate, seconds, version)
                 console.print(found)
                 row = [f"{interval:g}", *(f"{value:.1f}" for value in found["take_over_s"])]
-                row += [f"{found[name]:,.0f}" for name in ("p50", "p95", "p99", "max", "between_max")]
+                row += [f"{found[name]:,.0f}" for name in ("p50", "p95", "p99", "max", "end_max")]
                 table.add_row(*row, f"{found['repeats']:,}", f"{found['repeats_after_kill']:,}")
     finally:
         make("clean")
