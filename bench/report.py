@@ -9,6 +9,7 @@ from measures import median_and_spread, upper_bound
 from plan import CONTESTANTS, REFERENCE_RATE, SHARE_OF_MAXIMUM, WARM_UP_RATE, Contestant
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.table import Table
 
 PRINTED = {  # Table 4.1 of the course report: another machine, method not told
     "mean micro-batch (s)": "0.45",
@@ -216,6 +217,11 @@ def markdown(measured: Measured) -> str:
 def show(measured: Measured, console: Console) -> None:
     """Print the tables."""
     console.print(Markdown(markdown(measured)))
+
+
+def show_wide(console: Console, *tables: Table) -> None:
+    """Print tables with room for all their columns, also where the console is narrow or its width is not known."""
+    Console(width=max(console.width, 120)).print(*tables)
 
 
 def headline(run: dict[str, Any]) -> str:

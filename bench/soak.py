@@ -26,6 +26,7 @@ import click
 import contest
 import measures
 import psutil
+import report
 from compare import machine, versions
 from contest import Bench
 from load import Generator
@@ -252,9 +253,7 @@ def main(minutes: float, rate: float) -> None:
     finally:
         make("clean")
     (folder / "soak.json").write_text(json.dumps(about | found, indent=1) + "\n")
-    wide = Console(width=max(console.width, 120))
-    for each in tables(found):
-        wide.print(each)
+    report.show_wide(console, *tables(found))
     bad = [f"{workload}: {row['lost']} lost, {row['wrong']} wrong" for workload, row in found["results"].items()
            if row["lost"] or row["wrong"]]  # fmt: skip
     bad += [f"{name} grows" for name, row in found["verdicts"].items() if row.get("grows")]

@@ -23,6 +23,7 @@ import click
 import contest
 import measures
 import numpy as np
+import report
 from compare import SETTINGS, serve_model
 from contest import Bench
 from load import Generator
@@ -132,7 +133,7 @@ def main(intervals: tuple[float, ...], rate: float, seconds: float) -> None:
                 table.add_row(*row, f"{found['repeats']:,}", f"{found['repeats_after_kill']:,}")
     finally:
         make("clean")
-    Console(width=max(console.width, 120)).print(table)
+    report.show_wide(console, table)
 
 
 if __name__ == "__main__":
