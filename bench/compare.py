@@ -222,7 +222,7 @@ def main(
     # A whole run of one workload leaves the others' results in place.
     measured: report.Measured = json.loads(file.read_text()) if (is_whole or resume) and file.exists() else {}
 
-    def begun(own: list[Contestant]) -> dict[str, Any]:
+    def begin_workload(own: list[Contestant]) -> dict[str, Any]:
         about = {"plan": plan.name, "runner": RUNNER, "machine": machine(), "versions": versions(own)}
         about["started"] = datetime.now(UTC).isoformat(timespec="seconds")
         try:
@@ -231,8 +231,7 @@ def main(
             raise click.UsageError(str(error)) from error
 
     groups = [own for name in WORKLOADS if (own := [each for each in contestants if each.workload == name])]
-    for own in groups:  # a run of another kind is told before anything is started
-        begun(own)
+    begun = [begin_workload(own) for own in groups]  # a run of another kind is told before anything is started
 
     def save() -> None:
         file.write_text(json.dumps(measured, indent=1) + "\n")
@@ -254,9 +253,9 @@ def main(
             topics.use_broker_time(ALERTS)
             bench = Bench(plan, topics, progress.console.print)
             for number, own in enumerate(groups):
-                about = measured[own[0].workload] = begun(own)
+                results = measured[own[0].workload] = begun[number]
                 later = [each for group in groups[number + 1 :] for each in group] * plan.repetitions
-                run_all(bench, own, later, about, save, progress, limit)
+                run_all(bench, own, later, results, save, progress, limit)
     finally:
         make("clean")
     (folder / "performance-table.md").write_text(report.markdown(measured))

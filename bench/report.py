@@ -152,7 +152,7 @@ def interval_end(interval_seconds: float, edges: list[dict[str, Any]]) -> str:
         return f"{every}; no load here lasts that long, so that none has to meet an interval's end"
     return (
         f"{every}. What this holds up stands apart at {REFERENCE} msg/s, the worst message of an interval and those of "
-        f"twice its wait behind it: {share} % of the load, of which one waits for {most} ms; p99 with them {p99} ms"
+        f"twice its wait behind it: {share} % of the load, the longest wait {most} ms; p99 with them {p99} ms"
     )
 
 

@@ -110,7 +110,7 @@ def test_what_an_intervals_end_costs_is_told(report):
     ends = {"end_share": 0.04, "end_max": 1200.0, "p99_with_end": 900.0}
     text = "\n".join(report.remarks(results(run("real-time", 1, 5.0, load(1000, 3.0, **ends))), "squares"))
     assert "offsets are committed every 30 s" in text
-    assert "4.0 % of the load, of which one waits for 1,200 ms; p99 with them 900 ms." in text
+    assert "4.0 % of the load, the longest wait 1,200 ms; p99 with them 900 ms." in text
 
 
 def test_a_load_without_an_intervals_end_says_so(report):
