@@ -118,6 +118,15 @@ def test_a_load_without_an_intervals_end_says_so(report):
     assert "no load here lasts that long" in text
 
 
+@pytest.mark.parametrize(("looks", "is_told"), [([900, 950, 960, 1000], False), ([900, 950, 960, 1000, 1000], True)])
+def test_memory_of_a_long_back_log_is_told(report, looks, is_told):
+    entry = run("micro-batch", 1, 5.0, load(1000, 3.0))
+    entry["catch_up"]["memory_looks_mb"] = looks
+    text = "\n".join(report.remarks(results(entry), "squares"))
+    told = "micro-batch: memory while catching up, looked at every 3 s: 900, 950, 960, 1,000, 1,000 MB."
+    assert (told in text) == is_told
+
+
 def test_a_resumed_run_names_all_its_beginnings(report):
     told = report.conditions(results() | {"resumed": ["tomorrow", "later"]})
     assert "local runner, today, resumed tomorrow, resumed later: 2 cores" in told
