@@ -10,6 +10,7 @@ Examples:
     make bench BENCH=full STACK=docker
     make bench ARGS="--only real-time --only Flink --workload squares --warm-up 60"
     make bench BENCH=full ARGS="--workload squares --resume"
+    make bench ARGS="--workload weights --only 'fog node' --backlog 20000000"
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ from fedstream.messages import ALERT_MODEL, ALERTS, GLOBAL_MODEL, MODEL_WEIGHTS
 from fedstream.protocol import RoundModel
 from fedstream.settings import Settings, StackError, command_help
 
+LEAST_RATE = 100_000.0  # messages a second, at which a back-log of any size is caught up on in the time given
 SETTINGS = Settings(kafka_bootstrap_servers=BOOTSTRAP)
 
 
@@ -191,6 +193,7 @@ def run_all(
 @click.option(
     "--warm-up", "warm_up_seconds", type=click.FloatRange(1), help="Seconds before the loads; else the plan's."
 )
+@click.option("--backlog", type=click.IntRange(1), help="Messages to catch up on, with time for all; else the plan's.")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the results.")
 @click.option("--resume", is_flag=True, help="Go on with a run that was broken off: its turns are kept.")
 def main(
@@ -198,6 +201,7 @@ def main(
     only: tuple[str, ...],
     workload: str | None,
     warm_up_seconds: float | None,
+    backlog: int | None,
     output: Path | None,
     resume: bool,
 ) -> None:
@@ -205,6 +209,9 @@ def main(
     plan, console = PLANS[size], Console()
     if warm_up_seconds:
         plan = replace(plan, warm_up_seconds=warm_up_seconds, long_warm_up_seconds=warm_up_seconds)
+    if backlog:
+        sizes = tuple((name, backlog) for name in WORKLOADS)
+        plan = replace(plan, backlog=sizes, catch_up_seconds=backlog / LEAST_RATE, limit_seconds=5 * 3600)
     try:
         contestants = chosen(only, [workload] if workload else WORKLOADS)
     except ValueError as error:
@@ -222,7 +229,7 @@ def main(
     # A whole run of one workload leaves the others' results in place.
     measured: report.Measured = json.loads(file.read_text()) if (is_whole or resume) and file.exists() else {}
 
-    def begun(own: list[Contestant]) -> dict[str, Any]:
+    def begin_workload(own: list[Contestant]) -> dict[str, Any]:
         about = {"plan": plan.name, "runner": RUNNER, "machine": machine(), "versions": versions(own)}
         about["started"] = datetime.now(UTC).isoformat(timespec="seconds")
         try:
@@ -231,8 +238,7 @@ def main(
             raise click.UsageError(str(error)) from error
 
     groups = [own for name in WORKLOADS if (own := [each for each in contestants if each.workload == name])]
-    for own in groups:  # a run of another kind is told before anything is started
-        begun(own)
+    begun = [begin_workload(own) for own in groups]  # a run of another kind is told before anything is started
 
     def save() -> None:
         file.write_text(json.dumps(measured, indent=1) + "\n")
@@ -254,9 +260,9 @@ def main(
             topics.use_broker_time(ALERTS)
             bench = Bench(plan, topics, progress.console.print)
             for number, own in enumerate(groups):
-                about = measured[own[0].workload] = begun(own)
+                results = measured[own[0].workload] = begun[number]
                 later = [each for group in groups[number + 1 :] for each in group] * plan.repetitions
-                run_all(bench, own, later, about, save, progress, limit)
+                run_all(bench, own, later, results, save, progress, limit)
     finally:
         make("clean")
     (folder / "performance-table.md").write_text(report.markdown(measured))

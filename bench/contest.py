@@ -154,6 +154,7 @@ def catch_up(bench: Bench, contestant: Contestant) -> dict[str, Any]:
     if more < LEAST_SHARE * backlog:  # too little was left after the first result to tell
         found["cpu_seconds_per_million"] = None
     found["memory_mb"] = max(before["memory_mb"], after["memory_mb"])
+    found["memory_looks_mb"] = after["memory_looks_mb"]
     batches = before["batches_ms"] + after["batches_ms"]
     progress = np.maximum.accumulate(columns[0]) if workload == "weights" else np.arange(1, len(at_ms) + 1)
     rate = measures.catch_up_rate(progress, np.sort(at_ms))

@@ -110,7 +110,8 @@ class Sampler:
         """
         self._roots, self._page, self._every = roots, page, every_seconds
         self._seconds: dict[Key, float] = {}
-        self._peak_mb, self._kind = 0.0, "PSS"
+        self._looks_mb: list[float] = []
+        self._kind = "PSS"
         self._batches: list[float] = []
         self._lock, self._closing = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -123,7 +124,8 @@ class Sampler:
         batch = last_batch_ms(page) if page else None
         with self._lock:
             self._seconds |= seconds  # of a process that has ended the last look counts
-            self._peak_mb, self._kind = max(self._peak_mb, megabytes), kind
+            self._looks_mb.append(round(megabytes))
+            self._kind = kind
             self._batches += [batch] if batch else []
 
     def _run(self) -> None:
@@ -131,16 +133,17 @@ class Sampler:
             self._look()
 
     def take(self) -> dict[str, Any]:
-        """Look once more; return the CPU seconds of each process so far, and peak and batches since the last take."""
+        """Look once more; return the CPU seconds of each process so far, and memory and batches since the last take."""
         self._look()
         with self._lock:
             taken = {
                 "cpu": dict(self._seconds),
-                "memory_mb": round(self._peak_mb),
+                "memory_mb": max(self._looks_mb),
+                "memory_looks_mb": self._looks_mb,
                 "memory_kind": self._kind,
                 "batches_ms": self._batches,
             }
-            self._peak_mb, self._batches = 0.0, []
+            self._looks_mb, self._batches = [], []
         return taken
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ PRINTED = {  # Table 4.1 of the course report: another machine, method not told
     "error rate": "0.02 %",
 }
 NO_VALUE = "-"
+LEAST_LOOKS = 5  # at the memory, to tell whether it grows
 SHARE = f"{SHARE_OF_MAXIMUM:.0%} of maximum"
 Runs = list[dict[str, Any]]
 Measured = dict[str, dict[str, Any]]  # the results of each workload
@@ -152,7 +153,7 @@ def interval_end(interval_seconds: float, edges: list[dict[str, Any]]) -> str:
         return f"{every}; no load here lasts that long, so that none has to meet an interval's end"
     return (
         f"{every}. What this holds up stands apart at {REFERENCE} msg/s, the worst message of an interval and those of "
-        f"twice its wait behind it: {share} % of the load, of which one waits for {most} ms; p99 with them {p99} ms"
+        f"twice its wait behind it: {share} % of the load, the longest wait {most} ms; p99 with them {p99} ms"
     )
 
 
@@ -179,6 +180,10 @@ def remarks(results: dict[str, Any], workload: str) -> list[str]:
             lines.append(f"- {name}: no throughput, since all results came at one time.")
         if first["catch_up"]["cpu_seconds_per_million"] is None:
             lines.append(f"- {name}: no CPU time of catching up, since most was done at the first look.")
+        looks = first["catch_up"].get("memory_looks_mb", [])
+        if contestant.kind == "job" and len(looks) >= LEAST_LOOKS:
+            shown = ", ".join(f"{megabytes:,.0f}" for megabytes in looks)
+            lines.append(f"- {name}: memory while catching up, looked at every 3 s: {shown} MB.")
         if not first["catch_up"]["complete"]:
             lines.append(f"- {name}: did not end the back-log in the time given; the rate is that of what it did.")
     return [*lines, ""]

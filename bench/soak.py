@@ -3,8 +3,8 @@
 Numbers through the squares over Kafka and readings through a fog node, on a stack of its own. Each result is checked.
 Once a minute (oftener in a short run) live heap, threads, open files, memory and checkpoint folder of both jobs are
 looked at; a full garbage collection goes before, so that the heap shows what is alive, at the cost of a pause. The exit
-code is not 0 if a result is lost or wrong, or if something grows. Real-time mode's sink is at-least-once: duplicates
-are counted, and are no failure.
+code is not 0 if a result is lost or wrong, or if something grows; growth is judged from ten minutes on. Real-time
+mode's sink is at-least-once: duplicates are counted, and are no failure.
 
 Examples:
     make soak MINUTES=60
@@ -45,6 +45,7 @@ from fedstream.settings import StackError, command_help
 JOBS = (("real-time", "squares"), ("fog node", "weights"))
 LOOKS = 5
 HEAD_SHARE = 0.2  # of the samples: caches and heaps still fill
+LEAST_MINUTES = 10.0  # to judge growth: until then pools of threads still fill
 # What a whole run may add, in the measure's own unit, and as a share of its median.
 LIMITS = {
     "driver heap (MB)": (10.0, 0.1),
@@ -142,7 +143,10 @@ def open_files(processes: list[psutil.Process]) -> float | None:
 
 
 def judge(minutes: list[float], samples: list[dict[str, dict[str, float | None]]]) -> dict[str, dict[str, Any]]:
-    """Return for each job's measure how it went on, and whether it grew; without figures why there are none."""
+    """Return for each job's measure how it went on, and whether it grew (None: too soon to tell).
+
+    Without figures it says why there are none.
+    """
     head = int(HEAD_SHARE * len(samples))
     verdicts = {}
     for job, measure in itertools.product(samples[0], LIMITS):
@@ -150,7 +154,8 @@ def judge(minutes: list[float], samples: list[dict[str, dict[str, float | None]]
         if None in values:
             verdicts[f"{job}: {measure}"] = {"missing": f"cannot be read on the {RUNNER} runner by this user"}
         else:
-            verdicts[f"{job}: {measure}"] = measures.growth(minutes[head:], values, *LIMITS[measure])
+            verdict = measures.growth(minutes[head:], values, *LIMITS[measure])
+            verdicts[f"{job}: {measure}"] = verdict if minutes[-1] >= LEAST_MINUTES else verdict | {"grows": None}
     return verdicts
 
 
@@ -227,7 +232,7 @@ def tables(found: dict[str, Any]) -> list[Table]:
             continue
         interval = f"{row['slope_low']:+.3g} to {row['slope_high']:+.3g}"
         shown = (f"{row['first']:g}", f"{row['last']:g}", f"{row['slope_per_minute']:+.3g}", interval)
-        growth.add_row(name, *shown, "yes" if row["grows"] else "no")
+        growth.add_row(name, *shown, {True: "yes", False: "no", None: "too soon to tell"}[row["grows"]])
     return [results, growth]
 
 

@@ -110,12 +110,21 @@ def test_what_an_intervals_end_costs_is_told(report):
     ends = {"end_share": 0.04, "end_max": 1200.0, "p99_with_end": 900.0}
     text = "\n".join(report.remarks(results(run("real-time", 1, 5.0, load(1000, 3.0, **ends))), "squares"))
     assert "offsets are committed every 30 s" in text
-    assert "4.0 % of the load, of which one waits for 1,200 ms; p99 with them 900 ms." in text
+    assert "4.0 % of the load, the longest wait 1,200 ms; p99 with them 900 ms." in text
 
 
 def test_a_load_without_an_intervals_end_says_so(report):
     text = "\n".join(report.remarks(results(run("real-time", 1, 5.0, load(1000, 3.0))), "squares"))
     assert "no load here lasts that long" in text
+
+
+@pytest.mark.parametrize(("looks", "is_told"), [([900, 950, 960, 1000], False), ([900, 950, 960, 1000, 1000], True)])
+def test_memory_of_a_long_back_log_is_told(report, looks, is_told):
+    entry = run("micro-batch", 1, 5.0, load(1000, 3.0))
+    entry["catch_up"]["memory_looks_mb"] = looks
+    text = "\n".join(report.remarks(results(entry), "squares"))
+    told = "micro-batch: memory while catching up, looked at every 3 s: 900, 950, 960, 1,000, 1,000 MB."
+    assert (told in text) == is_told
 
 
 def test_a_resumed_run_names_all_its_beginnings(report):
