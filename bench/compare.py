@@ -211,7 +211,8 @@ def main(
         plan = replace(plan, warm_up_seconds=warm_up_seconds, long_warm_up_seconds=warm_up_seconds)
     if backlog:
         sizes = tuple((name, backlog) for name in WORKLOADS)
-        plan = replace(plan, backlog=sizes, catch_up_seconds=backlog / LEAST_RATE, limit_seconds=5 * 3600)
+        limit_seconds = PLANS["full"].limit_seconds
+        plan = replace(plan, backlog=sizes, catch_up_seconds=backlog / LEAST_RATE, limit_seconds=limit_seconds)
     try:
         contestants = chosen(only, [workload] if workload else WORKLOADS)
     except ValueError as error:
