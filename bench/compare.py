@@ -174,8 +174,8 @@ def run_all(
             left.pop(0)
             name = f"{repetition}: {contestant.workload} by {contestant.name}"
             progress.update(task, description=f"{name}, catching up")
-            entry = {"workload": contestant.workload, "contestant": contestant.name, "repetition": repetition}
-            entry["load_seconds"] = round(bench.plan.load_seconds, 1)
+            entry: dict[str, Any] = {"workload": contestant.workload, "contestant": contestant.name}
+            entry |= {"repetition": repetition, "load_seconds": round(bench.plan.load_seconds, 1)}
             entry["catch_up"] = contest.catch_up(bench, contestant)
             progress.update(task, description=f"{name}, steady loads", advance=1)
             entry |= contest.steady_loads(bench, contestant, entry["catch_up"]["per_second"])

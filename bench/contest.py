@@ -199,7 +199,7 @@ def steady_loads(bench: Bench, contestant: Contestant, maximum: float | None) ->
             before, first = sampler.take(), generator.sent
             reached = generator.send(rate, messages)
             state = drain(bench, running, starts, generator.sent)
-            section = {"first": first, "is_share": is_share, "state": state}
+            section: dict[str, Any] = {"first": first, "is_share": is_share, "state": state}
             sections.append(section | reached | used(before, sampler.take(), messages))
     sent_ms, matched = read_back(bench, run, starts)
     clear(bench, run)
@@ -231,9 +231,12 @@ def read_back(bench: Bench, run: Run, starts: list[int]) -> tuple[Ints, Matched]
     at_ms, columns = results(bench, run, starts)
     if run.contestant.workload == "squares":
         sent_ms, _ = bench.topics.columns(run.source, [0])
-        return sent_ms, measures.match_squares(sent_ms, *columns, at_ms)
-    sent_ms, readings = bench.topics.columns(run.source, [0], "temperature", "vibration")
+        n, square = columns
+        return sent_ms, measures.match_squares(sent_ms, n, square, at_ms)
+    done, result = columns
+    sent_ms, (temperature, vibration) = bench.topics.columns(run.source, [0], "temperature", "vibration")
     if run.contestant.workload == "alerts":
-        expected = measures.probabilities(*readings, bench.model)
-        return sent_ms, measures.match_alerts(sent_ms, expected, *columns, at_ms)
-    return sent_ms, measures.match_weights(sent_ms, measures.running_weights(*readings), *columns, at_ms)
+        expected = measures.probabilities(temperature, vibration, bench.model)
+        return sent_ms, measures.match_alerts(sent_ms, expected, done, result, at_ms)
+    expected = measures.running_weights(temperature, vibration)
+    return sent_ms, measures.match_weights(sent_ms, expected, done, result, at_ms)

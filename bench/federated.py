@@ -50,8 +50,8 @@ DOCS = Path(__file__).parents[1] / "docs"
 SEEDS = (11, 12, 13)  # other settings than those below were tried with the seeds 1 to 5, which give other splits
 DATA = ("breast_cancer", "digits")
 # Pinned, so that a changed default does not change a figure.
-LOGISTIC = {"model": "logistic", "local_epochs": 5, "learning_rate": 0.01, "train_batch_size": 64}
-MLP = {"model": "mlp", "local_epochs": 5, "learning_rate": 0.01, "train_batch_size": 64}
+LOGISTIC: dict[str, Any] = {"model": "logistic", "local_epochs": 5, "learning_rate": 0.01, "train_batch_size": 64}
+MLP: dict[str, Any] = {"model": "mlp", "local_epochs": 5, "learning_rate": 0.01, "train_batch_size": 64}
 MODELS = {"logistic": LOGISTIC, "mlp": MLP}
 DESCENT = MLP | {"model_options": "solver=sgd", "learning_rate": 0.1, "train_batch_size": 16}
 # Rounds for unlike nodes: many short ones, so that no node walks far from the others before it hears of them.
@@ -166,7 +166,7 @@ def scaling() -> dict[str, Any]:
 
 def attacks() -> dict[str, Any]:
     """Three of ten nodes send their step reversed and four times as long."""
-    scenario = {"data": "breast_cancer", "nodes": 10, "rounds": 30, "attackers": 3}
+    scenario: dict[str, Any] = {"data": "breast_cancer", "nodes": 10, "rounds": 30, "attackers": 3}
     entries = {}
     for name, options in HOSTILE.items():
         settings = LOGISTIC | {"strategy": name, "strategy_options": options}
@@ -198,8 +198,9 @@ def flower_alone(name: str, options: dict[str, Any]) -> Callable[[RoundModel, li
         replies = []
         for i, update in enumerate(updates, start=1):
             arrays = {a["name"]: Array(np.array(a["values"]).reshape(a["shape"])) for a in update["arrays"]}
-            content = {"arrays": ArrayRecord(arrays), "metrics": MetricRecord({"num-examples": update["num_examples"]})}
-            replies.append(Message(RecordDict(content), reply_to=Message(RecordDict(), i, "train")))
+            metrics = MetricRecord({"num-examples": update["num_examples"]})
+            content = RecordDict({"arrays": ArrayRecord(arrays), "metrics": metrics})
+            replies.append(Message(content, reply_to=Message(RecordDict(), i, "train")))
         merged, _ = strategy.aggregate_train(opened.round, replies)
         return {key: array.numpy() for key, array in merged.items()}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -192,7 +192,7 @@ def _merging(section: Mapping[str, Any]) -> str:
     )
 
 
-SECTIONS = {
+SECTIONS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     **{f"streamed {runner}": partial(streamed.table, runner=runner) for runner in ("local", "docker")},
     "skew": _skew,
     "long_rounds": _long_rounds,

@@ -12,6 +12,7 @@ import numpy as np
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import NullLocator
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def picture(results: Mapping[str, Any], path: Path) -> None:
         below.set(xlabel=title, ylabel="ms")
         for panel in (above, below):
             panel.set_xticks(x, [f"{value:,}" for value in x])
-            panel.xaxis.set_minor_locator(plt.NullLocator())
+            panel.xaxis.set_minor_locator(NullLocator())
             panel.grid(visible=True, alpha=0.3)
     panels[0][0].legend(fontsize="small", loc="upper left")
     panels[1][0].legend(fontsize="small")

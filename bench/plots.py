@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from report import Measured, label_of, taking_part
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
 LEAST_MS = 0.5  # what the clock tells as 0 ms, on an axis that has no 0
 
@@ -26,15 +28,14 @@ def draw(measured: Measured, folder: Path) -> None:
         plt.close(figure)
 
 
-def latency(axis: plt.Axes, results: dict[str, Any], workload: str) -> None:
+def latency(axis: Axes, results: dict[str, Any], workload: str) -> None:
     """Draw a line for each contestant: p95 over the load reached, medians of the repetitions."""
     for contestant, runs in taking_part(results, workload):
         points: dict[str, list[tuple[float, float]]] = {}
         for load in (load for run in runs for load in run["loads"] if load["p95"] is not None):
             pair = load["reached_per_second"], max(load["p95"], LEAST_MS)
             points.setdefault(label_of(load), []).append(pair)
-        medians = [[median_and_spread(column) for column in zip(*pairs, strict=True)] for pairs in points.values()]
-        line = sorted((reached["median"], p95["median"]) for reached, p95 in medians)
+        line = sorted([statistics.median(column) for column in zip(*pairs, strict=True)] for pairs in points.values())
         if line:
             axis.loglog(*zip(*line, strict=True), marker="o", label=contestant.name)
     axis.set(title=workload, xlabel="messages a second", ylabel="p95 latency (ms)")
@@ -42,7 +43,7 @@ def latency(axis: plt.Axes, results: dict[str, Any], workload: str) -> None:
     axis.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3)  # beneath, not on the lines
 
 
-def throughput(axis: plt.Axes, results: dict[str, Any], workload: str) -> None:
+def throughput(axis: Axes, results: dict[str, Any], workload: str) -> None:
     """Draw a bar for each contestant, with least and greatest of the repetitions."""
     for contestant, runs in taking_part(results, workload):
         if rate := median_and_spread([run["catch_up"]["per_second"] for run in runs]):

@@ -44,7 +44,7 @@ def drivers(script: str, master_port: int) -> list[psutil.Process]:
 
 def with_descendants(roots: Iterable[psutil.Process]) -> list[psutil.Process]:
     """Return these processes and all below them that still run."""
-    found = {}
+    found: dict[int, psutil.Process] = {}
     for root in roots:
         try:
             found |= {process.pid: process for process in (root, *root.children(recursive=True))}

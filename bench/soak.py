@@ -137,7 +137,7 @@ def look(jobs: list[Running]) -> dict[str, dict[str, float | None]]:
 def open_files(processes: list[psutil.Process]) -> float | None:
     """Return how many files and sockets they have open; None where the kernel keeps that from us."""
     try:
-        return sum(process.num_fds() for process in processes)
+        return float(sum(process.num_fds() for process in processes))
     except psutil.AccessDenied:
         return None
 
@@ -150,8 +150,8 @@ def judge(minutes: list[float], samples: list[dict[str, dict[str, float | None]]
     head = int(HEAD_SHARE * len(samples))
     verdicts = {}
     for job, measure in itertools.product(samples[0], LIMITS):
-        values = [sample[job][measure] for sample in samples[head:]]
-        if None in values:
+        values = [value for sample in samples[head:] if (value := sample[job][measure]) is not None]
+        if len(values) < len(samples) - head:
             verdicts[f"{job}: {measure}"] = {"missing": f"cannot be read on the {RUNNER} runner by this user"}
         else:
             verdict = measures.growth(minutes[head:], values, *LIMITS[measure])

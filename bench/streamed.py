@@ -62,7 +62,7 @@ def send(count: int, *more: str, rate: float = 0) -> None:
 
 def rounds() -> list[dict[str, Any]]:
     """Return the models that opened a round, in order, each with the time `at` (ms) of its record."""
-    found = {}
+    found: dict[int, dict[str, Any]] = {}
     for record in kafka.follow_topic(SETTINGS, GLOBAL_MODEL)(0):
         message = json.loads(record.value)
         if "round" in message:

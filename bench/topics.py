@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
+from load import FETCH_ON
 from measures import Floats, Ints
 
 from fedstream.settings import StackError
@@ -36,6 +37,7 @@ class Topics:
                 "enable.partition.eof": True,
             }
             | quiet
+            | FETCH_ON
         )
 
     def close(self) -> None:

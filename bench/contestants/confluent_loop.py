@@ -52,7 +52,8 @@ def main(**given: Any) -> None:
     def send(message: dict[str, Any]) -> None:
         while True:
             try:
-                return producer.produce(task.target, orjson.dumps(message))
+                producer.produce(task.target, orjson.dumps(message))
+                return
             except BufferError:  # 100,000 wait already
                 producer.poll(0.01)
 
