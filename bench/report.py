@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from measures import median_and_spread, upper_bound
-from plan import CONTESTANTS, REFERENCE_RATE, SHARE_OF_MAXIMUM, WARM_UP_RATE, Contestant
+from plan import CONTESTANTS, PLANS, REFERENCE_RATE, SHARE_OF_MAXIMUM, WARM_UP_RATE, Contestant
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
@@ -194,7 +194,8 @@ ABOUT = (
     "time in queues included; the load's schedule is open. The mean batch is processing time, by Spark's own account. "
     "CPU and memory (PSS) are those of all processes of a contestant, executors and Python workers included, without "
     "broker and load generator. Loads on 1 partition, catching up on 2. Cells with a range are median (least–greatest) "
-    "of the repetitions. Error rate: lost and wrong results, with the 95 % upper bound."
+    f"of the repetitions. A load of {SHARE} is at most {PLANS['full'].most_rate:,.0f} a second: its generator shares "
+    "the cores. Error rate: lost and wrong results, with the 95 % upper bound."
 )
 
 
