@@ -168,7 +168,8 @@ def run_all(
         if not order:
             continue
         progress.update(task, description=f"{repetition}: ceiling of {workload}")
-        results["ceiling"].append(ceiling(bench, workload))
+        if len(results["ceiling"]) < repetition:
+            results["ceiling"].append(ceiling(bench, workload))
         for contestant in order:
             bench.plan = fitted(plan, left, limit - time.monotonic())
             left.pop(0)
@@ -272,7 +273,10 @@ def main(
     plots.draw(measured, folder)
     report.show(measured, console)
     seconds = time.monotonic() - begin
-    console.print(f"{seconds / 60:.1f} minutes; results: {file}, performance-table.md, -latency.png, -throughput.png")
+    console.print(
+        f"{seconds / 60:.1f} minutes; results: {file}; all loads, spread and remarks: performance-table.md beside it; "
+        "plots: performance-latency.png, -throughput.png"
+    )
     if seconds > plan.limit_seconds:
         raise StackError(f"the bench took {seconds:.0f} s; expected at most {plan.limit_seconds:g} s")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -18,6 +18,7 @@ import psutil
 
 Key = tuple[int, float]  # process id and start time: ids are used again
 BATCH_GAUGES = (".latency", ".lastCompletedBatch_processingDelay")  # Structured Streaming, DStreams
+BESIDE = ".training.latency"  # of a fog node's second query, on which no weight waits
 
 
 def executors(master_port: int) -> list[psutil.Process]:
@@ -88,11 +89,15 @@ def last_batch_ms(page: str) -> float | None:
     """Return how long the last micro-batch took, from the metrics of a driver's page; None if it tells of none."""
     try:
         with urllib.request.urlopen(f"{page}/metrics/json/", timeout=2) as answer:
-            gauges = json.load(answer)["gauges"]
+            return batch_ms(json.load(answer)["gauges"])
     except (OSError, ValueError):
         return None
-    values = [gauge["value"] for name, gauge in gauges.items() if name.endswith(BATCH_GAUGES)]
-    return float(max(values)) if values and max(values) > 0 else None
+
+
+def batch_ms(gauges: Mapping[str, Mapping[str, Any]]) -> float | None:
+    """Return the time of the last micro-batch of the query whose results are measured, by a driver's gauges."""
+    names = [name for name in gauges if name.endswith(BATCH_GAUGES) and not name.endswith(BESIDE)]
+    return max((float(gauges[name]["value"]) for name in names), default=0) or None
 
 
 class Sampler:

@@ -7,8 +7,8 @@ from typing import Any
 
 from measures import median_and_spread, upper_bound
 from plan import CONTESTANTS, PLANS, REFERENCE_RATE, SHARE_OF_MAXIMUM, WARM_UP_RATE, Contestant
+from rich.box import SIMPLE
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.table import Table
 
 PRINTED = {  # Table 4.1 of the course report: another machine, method not told
@@ -18,6 +18,7 @@ PRINTED = {  # Table 4.1 of the course report: another machine, method not told
     "error rate": "0.02 %",
 }
 NO_VALUE = "-"
+BASE = {"broker", "Python"}  # what all contestants have in common; the versions of the others stand beside their names
 LEAST_LOOKS = 5  # at the memory, to tell whether it grows
 SHARE = f"{SHARE_OF_MAXIMUM:.0%} of maximum"
 Runs = list[dict[str, Any]]
@@ -95,16 +96,28 @@ ROWS: list[tuple[str, Callable[[dict[str, Any]], float | None], str, float]] = [
     ("peak memory (MB)", catching_up("memory_mb"), ",.0f", 1),
     ("start to first result (s)", lambda run: run["start_seconds"], ".1f", 1),
 ]
+SHORT = {  # those that a terminal has room for
+    "mean micro-batch (s)": "batch (s)",
+    "p95 latency (ms)": "p95 (ms)",
+    "maximum throughput (msg/s)": "most msg/s",
+    "error rate": "errors",
+    "p50 latency (ms)": "p50 (ms)",
+    "p99 latency (ms)": "p99",
+    "max latency (ms)": "max",
+    "CPU s per million, catching up": "CPU s/M",
+    "peak memory (MB)": "MB",
+    "duplicates": "doubled",
+}
 
 
-def table(header: list[str], rows: list[list[str]]) -> list[str]:
+def table(header: list[str], *rows: list[str]) -> list[str]:
     """Return a Markdown table; all columns but the first are aligned to the right."""
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     return [f"| {' | '.join(line)} |" for line in lines] + [""]
 
 
-def report_table(results: dict[str, Any], workload: str) -> list[str]:
-    """Return the report's Table 4.1 and what belongs to it, a column for each contestant."""
+def report_cells(results: dict[str, Any], workload: str) -> list[list[str]]:
+    """Return the report's Table 4.1 and what belongs to it, its header first, a column for each contestant."""
     columns = list(taking_part(results, workload))
     with_printed = workload == "squares"
     rows = [[title, *(cell([figure(run) for run in runs], form, scale) for _, runs in columns)]
@@ -117,7 +130,12 @@ def report_table(results: dict[str, Any], workload: str) -> list[str]:
     if with_printed:
         header.insert(1, "report, as printed")
         rows = [[row[0], PRINTED.get(row[0], "-"), *row[1:]] for row in rows]
-    return table(header, rows)
+    return [header, *rows]
+
+
+def report_table(results: dict[str, Any], workload: str) -> list[str]:
+    """Return `report_cells` as Markdown."""
+    return table(*report_cells(results, workload))
 
 
 def load_table(results: dict[str, Any], workload: str) -> list[str]:
@@ -139,7 +157,7 @@ def load_table(results: dict[str, Any], workload: str) -> list[str]:
                 "yes" if states == {"done"} else " and ".join(sorted(states - {"done"})),
             ])  # fmt: skip
     header = ["contestant", "load (msg/s)", "reached", "p50 (ms)", "p95", "p99", "max", "CPU s/million"]
-    return table([*header, "memory (MB)", "mean batch (s)", "kept up"], rows)
+    return table([*header, "memory (MB)", "mean batch (s)", "kept up"], *rows)
 
 
 def interval_end(interval_seconds: float, edges: list[dict[str, Any]]) -> str:
@@ -201,8 +219,8 @@ ABOUT = (
 
 def conditions(results: dict[str, Any]) -> str:
     """Return in one line when, how and on what the results of a workload were measured."""
-    machine, given = results["machine"], set(results["versions"]) & {"broker", "Python"}
-    base = ", ".join(f"{name} {results['versions'][name]}" for name in sorted(given))
+    machine = results["machine"]
+    base = ", ".join(f"{name} {results['versions'][name]}" for name in sorted(set(results["versions"]) & BASE))
     begun = ", resumed ".join([results["started"], *results.get("resumed", [])])
     return (
         f"Plan {results['plan']}, {results['runner']} runner, {begun}: {machine['cores']} cores of "
@@ -220,9 +238,26 @@ def markdown(measured: Measured) -> str:
     return "\n".join(lines)
 
 
+def short_table(results: dict[str, Any], workload: str) -> Table:
+    """Return the report's table for a terminal: a line for each contestant, with medians and rates alone."""
+    header, *rows = report_cells(results, workload)
+    title = f"{workload.capitalize()} {header[0]}; most msg/s, CPU and memory (MB) while catching up"
+    shown = Table(title=title, title_justify="left", box=SIMPLE)
+    shown.add_column("")
+    for short in SHORT.values():
+        shown.add_column(short, justify="right", no_wrap=True)
+    cells = {title: [text.partition(" (")[0] for text in texts] for title, *texts in rows}
+    for name, *line in zip(header[1:], *(cells[title] for title in SHORT), strict=True):
+        shown.add_row(name, *line)
+    return shown
+
+
 def show(measured: Measured, console: Console) -> None:
-    """Print the tables."""
-    console.print(Markdown(markdown(measured)))
+    """Print each workload's table in short, and with which versions it was made."""
+    for workload, results in measured.items():
+        show_wide(console, short_table(results, workload))
+        packages = ", ".join(f"{name} {results['versions'][name]}" for name in sorted(set(results["versions"]) - BASE))
+        console.print(f"{conditions(results)} {packages}.", highlight=False, soft_wrap=True)
 
 
 def show_wide(console: Console, *tables: Table) -> None:

@@ -137,3 +137,14 @@ def test_the_whole_text_names_clock_machine_and_runner(report):
     for words in ("LogAppendTime", "event time", "2 cores of X", "local runner", "broker 3.9.2", "### Squares"):
         assert words in text
     assert "### Weights" not in text
+
+
+def test_the_terminal_shows_medians_alone_a_line_for_each_contestant(report, capsys):
+    runs = [run("confluent", number, 1e5 * number, load(1000, 4.0 * number)) for number in (1, 2, 3)]
+    report.show({"squares": results(*runs)}, report.Console(width=80))
+    shown = capsys.readouterr().out
+    (line,) = [line.split() for line in shown.splitlines() if line.strip().startswith("confluent")]
+    assert line == ["confluent", "-", "8", "200,000", "0", "%", "1", "30", "40", "9.0", "800", "0"]
+    assert "2 cores of X" in shown
+    assert "confluent-kafka 2.12, orjson 3.13" in shown
+    assert "…" not in shown
