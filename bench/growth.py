@@ -37,6 +37,7 @@ from fedstream.messages import MODEL_WEIGHTS, sensor_topic
 from fedstream.settings import command_help
 
 LATE_SHARE = 0.01
+AFTER_SECONDS = 10.0  # that a load goes on behind the measured time, so that its last readings get their weight, too
 COLD_SECONDS = 40.0  # at the base's rate, before the first load: until Java's compilers have seen the jobs
 
 
@@ -78,10 +79,10 @@ def used(seconds: float) -> tuple[dict[str, float], float]:
     return cores, round(memory_mb(jobs)[0])
 
 
-def waits(topics: Topics, point: Point, since_ms: int) -> dict[str, float | None]:
-    """Return percentiles (ms) of the time from a reading of node 1 to the first weight that counts it.
+def waits(topics: Topics, point: Point, since_ms: int, until_ms: int) -> dict[str, float | None]:
+    """Return percentiles (ms) of the time from a reading of node 1, sent in that time, to the first weight with it.
 
-    `behind` are the readings that no weight counts yet, unless they are the last few.
+    `behind` are the readings that no weight counts yet, seconds later, unless they are a few.
     """
     sent_ms, _ = topics.columns(sensor_topic(1), [0] * point.partitions)
     starts = [0] * len(topics.ends(MODEL_WEIGHTS))  # a node's messages are in one of its partitions
@@ -89,7 +90,7 @@ def waits(topics: Topics, point: Point, since_ms: int) -> dict[str, float | None
     # Of several partitions the readings are taken in the order of their times, as the node does within a micro-batch.
     sent_ms = np.sort(sent_ms, kind="stable")
     latency = measures.counted_after(sent_ms, samples.astype(np.int64), at_ms)
-    measured = latency[sent_ms >= since_ms]
+    measured = latency[(since_ms <= sent_ms) & (sent_ms <= until_ms)]
     missing = int(np.isnan(measured).sum())
     return measures.percentiles(measured) | {"behind": missing if missing > LATE_SHARE * len(measured) else 0}
 
@@ -114,7 +115,7 @@ def measure(point: Point, rates: list[int], seconds: float) -> list[dict[str, An
                 each = rate / point.nodes
                 generator.send(each, round(each * seconds / 2))
                 opened, since_ms = len(streamed.rounds()), round(1000 * time.time())
-                generator.begin(each, round(each * (seconds + 5)))
+                generator.begin(each, round(each * (seconds + AFTER_SECONDS)))
                 cores, memory = used(seconds)
                 until_ms = round(1000 * time.time())
                 load = generator.finish()
@@ -124,7 +125,7 @@ def measure(point: Point, rates: list[int], seconds: float) -> list[dict[str, An
                     asdict(replace(point, rate=rate))
                     | {"cores": cores, "memory_mb": memory, "rounds": len(times), "late_ms": load["latest_ms"]}
                     | {"round_seconds": round(statistics.median(gaps), 3) if gaps else None}
-                    | {"weight_ms": waits(topics, point, since_ms)}
+                    | {"weight_ms": waits(topics, point, since_ms, until_ms)}
                 )
     return found
 

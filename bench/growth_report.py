@@ -102,7 +102,9 @@ def picture(results: Mapping[str, Any], path: Path) -> None:
             panel.set_xticks(x, [f"{value:,}" for value in x])
             panel.xaxis.set_minor_locator(NullLocator())
             panel.grid(visible=True, alpha=0.3)
-    panels[0][0].legend(fontsize="small", loc="upper left")
-    panels[1][0].legend(fontsize="small")
+        drawn = {"upper": (above, right), "lower": (below,)}  # the same in each column
+    for where, axes in drawn.items():
+        handles = [handle for panel in axes for handle in panel.get_legend_handles_labels()[0]]
+        figure.legend(handles=handles, loc=f"outside {where} center", ncols=len(handles))
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -51,14 +51,20 @@ class KafkaUnavailableError(StackError):
 
 
 def source_options(settings: Settings, topics: str, max_records: int | None) -> dict[str, str]:
-    """Return the options with which Spark reads topics (`a,b`, or a pattern with `*`), from their first records on."""
-    bound = {} if max_records is None else {"maxOffsetsPerTrigger": str(max_records)}
-    return bound | {
+    """Return the options with which Spark reads topics (`a,b`, or a pattern with `*`), from their first records on.
+
+    Args:
+        settings: broker and waits.
+        topics: names or pattern.
+        max_records: of a micro-batch; None in real-time mode.
+    """
+    is_micro_batch = max_records is not None
+    return ({"maxOffsetsPerTrigger": str(max_records)} if is_micro_batch else {}) | {
         "kafka.bootstrap.servers": settings.kafka_bootstrap_servers,
         "subscribePattern" if "*" in topics else "subscribe": topics,
         "startingOffsets": "earliest",
-        # With the default of 500 a micro-batch of single records waits for more of them: 0.4 s of latency.
-        "kafka.fetch.max.wait.ms": str(settings.fetch_max_wait_ms),
+        # What a micro-batch fetches is there; what the client fetches ahead holds up all that it asks next.
+        "kafka.fetch.max.wait.ms": "0" if is_micro_batch else str(settings.fetch_max_wait_ms),
         "kafka.max.poll.records": str(_poll_records(topics)),
         # A topic that was deleted or expired under a checkpoint is an error, never a silent gap.
         "failOnDataLoss": "true",

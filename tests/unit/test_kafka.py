@@ -14,15 +14,12 @@ from fedstream.settings import Settings
 
 
 def test_a_source_reads_its_topic_from_the_first_record_and_never_skips_any():
-    options = kafka.source_options(
-        Settings(kafka_bootstrap_servers="kafka:29092", fetch_max_wait_ms=25), "sensor-data-node-1", 5000
-    )
+    options = kafka.source_options(Settings(kafka_bootstrap_servers="kafka:29092"), "sensor-data-node-1", 5000)
     assert options["kafka.bootstrap.servers"] == "kafka:29092"
     assert options["subscribe"] == "sensor-data-node-1"
     assert options["startingOffsets"] == "earliest"
     assert options["failOnDataLoss"] == "true"
     assert options["maxOffsetsPerTrigger"] == "5000"
-    assert options["kafka.fetch.max.wait.ms"] == "25"
 
 
 def test_a_pattern_and_a_list_of_topics_are_told_apart():
@@ -46,8 +43,11 @@ def test_readings_are_gathered_for_all_nodes_of_a_driver_but_not_for_ever():
     assert kafka.gathering_options(settings, 4) == {"minOffsetsPerTrigger": "120", "maxTriggerDelay": "2500ms"}
 
 
-def test_a_source_waits_for_more_records_far_shorter_than_the_half_second_of_kafkas_default():
-    assert int(kafka.source_options(Settings(), "numbers", 1)["kafka.fetch.max.wait.ms"]) <= 50
+def test_a_micro_batch_waits_for_no_further_records_and_real_time_mode_for_a_moment():
+    settings = Settings(fetch_max_wait_ms=25)
+    assert kafka.source_options(settings, "numbers", 1)["kafka.fetch.max.wait.ms"] == "0"
+    assert kafka.source_options(settings, "numbers", None)["kafka.fetch.max.wait.ms"] == "25"
+    assert Settings().fetch_max_wait_ms <= 50  # the client's default of 500 ms is half a second of latency
 
 
 def test_options_are_text_as_spark_wants_them():
