@@ -102,9 +102,8 @@ def picture(results: Mapping[str, Any], path: Path) -> None:
             panel.set_xticks(x, [f"{value:,}" for value in x])
             panel.xaxis.set_minor_locator(NullLocator())
             panel.grid(visible=True, alpha=0.3)
-        drawn = {"upper": (above, right), "lower": (below,)}  # the same in each column
-    for where, axes in drawn.items():
-        handles = [handle for panel in axes for handle in panel.get_legend_handles_labels()[0]]
-        figure.legend(handles=handles, loc=f"outside {where} center", ncols=len(handles))
+        handles = [panel.get_legend_handles_labels()[0] for panel in (above, right, below)]  # the same in each column
+    figure.legend(handles=[*handles[0], *handles[1]], loc="outside upper center", ncols=5)
+    figure.legend(handles=handles[2], loc="outside lower center", ncols=3)
     figure.savefig(path, dpi=110)
     plt.close(figure)
