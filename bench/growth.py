@@ -131,7 +131,13 @@ def measure(point: Point, rates: list[int], seconds: float) -> list[dict[str, An
 
 
 @click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--axis", "axes", multiple=True, type=click.Choice(list(AXES)), help="Only this one; else all.")
+@click.option(
+    "--axis",
+    "axes",
+    multiple=True,
+    type=click.Choice(list(AXES)),
+    help="Only this one, the others' results stay; else all.",
+)
 @click.option("--seconds", type=click.FloatRange(5), default=20, show_default=True, help="Of each load, measured.")
 def main(axes: tuple[str, ...], seconds: float) -> None:
     """Measure, and write docs/growth.json, .md and .png."""
@@ -141,6 +147,7 @@ def main(axes: tuple[str, ...], seconds: float) -> None:
         starts.setdefault(replace(point, rate=0), set()).add(point.rate)
     results: dict[str, Any] = {"machine": machine(), "versions": versions(chosen(["fog node"], ["weights"]))}
     results |= {"runner": RUNNER, "seconds": seconds, "points": []}
+    earlier = json.loads(path.read_text()) if axes and path.exists() else results
     for number, (point, rates) in enumerate(starts.items(), start=1):
         console.print(f"{number} of {len(starts)}: {point}, rates {sorted(rates)}")
         try:
@@ -153,9 +160,10 @@ def main(axes: tuple[str, ...], seconds: float) -> None:
                 f"  {row['rate']}/s: {row['cores']}, {row['memory_mb']} MB, {row['weight_ms']}, "
                 f"{row['round_seconds']} s a round"
             )
-        path.write_text(json.dumps(results, indent=1) + "\n")
-        (path.parent / "growth.md").write_text(report.markdown(results))
-        report.picture(results, path.with_suffix(".png"))
+        written = report.added(earlier, results)
+        path.write_text(json.dumps(written, indent=1) + "\n")
+        (path.parent / "growth.md").write_text(report.markdown(written))
+        report.picture(written, path.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -39,11 +39,22 @@ def points(axis: str) -> list[Point]:
     return [replace(BASE, **{axis: value}) for value in AXES[axis][1]]
 
 
+def added(earlier: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return results with the points of an earlier run beside them that they lack, if both were made alike."""
+    alike = all(earlier[name] == results[name] for name in ("machine", "versions", "runner", "seconds"))
+    new = [_key(row) for row in results["points"]]
+    kept = [row for row in earlier["points"] if alike and _key(row) not in new]
+    return dict(results) | {"points": [*kept, *results["points"]]}
+
+
+def _key(row: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(row[name] for name in asdict(BASE))
+
+
 def rows_of(results: Mapping[str, Any], axis: str) -> list[dict[str, Any]]:
     """Return the measured points of an axis, in ascending order."""
     wanted = {tuple(asdict(point).values()) for point in points(axis)}
-    keys = list(asdict(BASE))
-    rows = [row for row in results["points"] if tuple(row[key] for key in keys) in wanted]
+    rows = [row for row in results["points"] if _key(row) in wanted]
     return sorted(rows, key=lambda row: int(row[axis]))
 
 
