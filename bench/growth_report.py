@@ -41,9 +41,13 @@ def points(axis: str) -> list[Point]:
 
 def added(earlier: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
     """Return results with the points of an earlier run beside them that they lack, if both were made alike."""
-    alike = all(earlier[name] == results[name] for name in ("machine", "versions", "runner", "seconds"))
+    before, now = (
+        {"processor": run["machine"]["processor"], "cores": run["machine"]["cores"]}
+        | {name: run[name] for name in ("versions", "runner", "seconds")}
+        for run in (earlier, results)
+    )
     new = [_key(row) for row in results["points"]]
-    kept = [row for row in earlier["points"] if alike and _key(row) not in new]
+    kept = [row for row in earlier["points"] if before == now and _key(row) not in new]
     return dict(results) | {"points": [*kept, *results["points"]]}
 
 

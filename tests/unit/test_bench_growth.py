@@ -42,9 +42,10 @@ def test_the_table_shows_each_point_on_its_axis_only(report):
 
 @pytest.mark.parametrize(("seconds", "expected"), [(20, [(4, 1000), (2, 5000), (2, 1000)]), (30, [(2, 1000)])])
 def test_a_run_of_one_axis_leaves_the_others_points_if_it_was_made_alike(report, seconds, expected):
-    about = {"machine": {"cores": 2}, "versions": {}, "runner": "local"}
+    about = {"machine": {"cores": 2, "processor": "X", "load_before": 0.1}, "versions": {}, "runner": "local"}
+    later = about | {"machine": {"cores": 2, "processor": "X", "load_before": 0.3}}
     old = [row(report, {}, 1, nodes=4), row(report, {}, 1), row(report, {}, 1, rate=5000)]
     new = [row(report, {}, 2)]
-    written = report.added(about | {"seconds": 20, "points": old}, about | {"seconds": seconds, "points": new})
+    written = report.added(about | {"seconds": 20, "points": old}, later | {"seconds": seconds, "points": new})
     assert [(point["nodes"], point["rate"]) for point in written["points"]] == expected
     assert [point["memory_mb"] for point in written["points"] if point["nodes"] == 2 and point["rate"] == 1000] == [2]
