@@ -56,7 +56,7 @@ def source_options(settings: Settings, topics: str, max_records: int | None) -> 
     Args:
         settings: broker and waits.
         topics: names or pattern.
-        max_records: of a micro-batch; None in real-time mode.
+        max_records: of a micro-batch; None for a table and in real-time mode, which know no such bound.
     """
     is_micro_batch = max_records is not None
     return ({"maxOffsetsPerTrigger": str(max_records)} if is_micro_batch else {}) | {
