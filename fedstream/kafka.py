@@ -45,6 +45,10 @@ HISTORY = {
     "fetch_max_bytes": 8 * 2**20,
 }
 
+# Of a query in real-time mode: what a poll took is in memory until it is done, and each garbage collection copies it.
+# With fetches of 1 MiB, the client's default, that takes a tenth of the cores (docs/performance.md).
+REAL_TIME = {"kafka.max.partition.fetch.bytes": str(2**18)}
+
 
 class KafkaUnavailableError(StackError):
     """No broker answered in time; the text names the brokers, the time and what to check."""

@@ -48,8 +48,9 @@ def read_topics(
     spark: SparkSession, settings: Settings, topics: str, mode: str, start: Position | None = None
 ) -> DataFrame:
     """Return the stream of topics' records as `streams.read_topic` does; real-time mode takes no bound on a batch."""
-    bound = None if mode == "real-time" else settings.max_offsets_per_trigger
-    return streams.read_topic(spark, settings, topics, bound, start)
+    if mode == "real-time":
+        return streams.read_topic(spark, settings, topics, None, start, **kafka.REAL_TIME)
+    return streams.read_topic(spark, settings, topics, settings.max_offsets_per_trigger, start)
 
 
 def build_query(messages: DataFrame, name: str, folder: Path, settings: Settings, mode: str) -> DataStreamWriter:

@@ -110,6 +110,14 @@ def test_without_a_slot_for_each_partition_there_is_no_real_time_mode(capsys, sl
     assert realtime.usable_mode("micro-batch", slots, partitions) == "micro-batch"
 
 
+def test_real_time_mode_has_no_bound_but_small_fetches_and_a_micro_batch_is_bounded(monkeypatch):
+    asked: list[tuple[int | None, dict[str, str]]] = []
+    monkeypatch.setattr(realtime.streams, "read_topic", lambda *words, **more: asked.append((words[3], more)))
+    for mode in realtime.MODES:
+        realtime.read_topics(None, Settings(max_offsets_per_trigger=7000), "numbers", mode)
+    assert asked == [(None, {"kafka.max.partition.fetch.bytes": "262144"}), (7000, {})]
+
+
 # --- alerts
 
 ARCHITECTURES = {
