@@ -45,16 +45,12 @@ HISTORY = {
     "fetch_max_bytes": 8 * 2**20,
 }
 
-# Of a query in real-time mode: what a poll took is in memory until it is done, and each garbage collection copies it.
-# With fetches of 1 MiB, the client's default, that takes a tenth of the cores (docs/performance.md).
-REAL_TIME = {"kafka.max.partition.fetch.bytes": str(2**18)}
-
 
 class KafkaUnavailableError(StackError):
     """No broker answered in time; the text names the brokers, the time and what to check."""
 
 
-def source_options(settings: Settings, topics: str, max_records: int | None) -> dict[str, str]:
+def source_options(settings: Settings, topics: str, max_records: int | None = None) -> dict[str, str]:
     """Return the options with which Spark reads topics (`a,b`, or a pattern with `*`), from their first records on.
 
     Args:
@@ -62,13 +58,12 @@ def source_options(settings: Settings, topics: str, max_records: int | None) -> 
         topics: names or pattern.
         max_records: of a micro-batch; None for a table and in real-time mode, which know no such bound.
     """
-    is_micro_batch = max_records is not None
-    return ({"maxOffsetsPerTrigger": str(max_records)} if is_micro_batch else {}) | {
+    return ({} if max_records is None else {"maxOffsetsPerTrigger": str(max_records)}) | {
         "kafka.bootstrap.servers": settings.kafka_bootstrap_servers,
         "subscribePattern" if "*" in topics else "subscribe": topics,
         "startingOffsets": "earliest",
-        # What a micro-batch fetches is there; what the client fetches ahead holds up all that it asks next.
-        "kafka.fetch.max.wait.ms": "0" if is_micro_batch else str(settings.fetch_max_wait_ms),
+        # What a micro-batch or a table fetches is there; what the client fetches ahead holds up all that it asks next.
+        "kafka.fetch.max.wait.ms": "0",
         "kafka.max.poll.records": str(_poll_records(topics)),
         # A topic that was deleted or expired under a checkpoint is an error, never a silent gap.
         "failOnDataLoss": "true",
@@ -83,6 +78,16 @@ def _poll_records(topics: str) -> int:
     not stays in the executor's memory, for each partition: so fewer of many topics, or of a pattern.
     """
     return 500 if "*" in topics else max(500, 50_000 // len(topics.split(",")))
+
+
+def real_time_options(settings: Settings) -> dict[str, str]:
+    """Return the options in which a source in real-time mode differs: it waits for records that are to come."""
+    return {
+        "kafka.fetch.max.wait.ms": str(settings.fetch_max_wait_ms),
+        # What a poll took is in memory until it is done, and each garbage collection copies it: with fetches of 1 MiB,
+        # the client's default, that takes a tenth of the cores (docs/performance.md).
+        "kafka.max.partition.fetch.bytes": str(2**18),
+    }
 
 
 def gathering_options(settings: Settings, nodes: int) -> dict[str, str]:

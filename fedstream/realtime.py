@@ -49,7 +49,7 @@ def read_topics(
 ) -> DataFrame:
     """Return the stream of topics' records as `streams.read_topic` does; real-time mode takes no bound on a batch."""
     if mode == "real-time":
-        return streams.read_topic(spark, settings, topics, None, start, **kafka.REAL_TIME)
+        return streams.read_topic(spark, settings, topics, None, start, **kafka.real_time_options(settings))
     return streams.read_topic(spark, settings, topics, settings.max_offsets_per_trigger, start)
 
 

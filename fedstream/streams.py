@@ -73,8 +73,7 @@ def read_topic(
 
 def read_history(spark: SparkSession, settings: Settings, topic: str) -> DataFrame:
     """Return the records of a topic as a table: what there is, each time that Spark runs a query on it."""
-    options = kafka.source_options(settings, topic, None)
-    return spark.read.format("kafka").options(**options).load()
+    return spark.read.format("kafka").options(**kafka.source_options(settings, topic)).load()
 
 
 def parse_readings(records: DataFrame, settings: Settings) -> DataFrame:

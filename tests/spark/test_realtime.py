@@ -40,6 +40,7 @@ SQUARES = {
     b' {"n" : 12 } ': 144,
     b'{"n":5,"more":"x"}': 25,
     b'{"more":{"n":1},"n":6}': 36,
+    '{"n":8,"unit":"é"}'.encode(): 64,
     b'{"n":3037000499}': 9_223_372_030_926_249_001,
     b'{"n":-3037000499}': 9_223_372_030_926_249_001,
 }
@@ -53,6 +54,8 @@ NO_SQUARES = {
     b'{"n":"59"}': "whole number",
     b'{"n":true}': "whole number",
     b'{"n":null}': "whole number",
+    '{"n":5é}'.encode(): "whole number",
+    '{"n":٥}'.encode(): "whole number",  # a digit five, but not one of JSON
     b'{"n":}': "whole number",
     b'{"m":59}': "whole number",
     b'[{"n":59}]': "whole number",
@@ -100,6 +103,11 @@ def test_what_has_no_square_is_kept_with_the_reason(squared, value):
     assert abs(letter["time"] / 1000 - time.time()) < 600
 
 
+def test_spark_makes_one_row_of_a_number_before_it_is_sent(script, spark):
+    squares = script("realtime/squares.py").square_numbers(spark.createDataFrame([], RECORDS_DDL), "out", 100)
+    assert squares._jdf.queryExecution().optimizedPlan().toString().count("Project") == 1
+
+
 # --- the mode
 
 
@@ -114,8 +122,9 @@ def test_real_time_mode_has_no_bound_but_small_fetches_and_a_micro_batch_is_boun
     asked: list[tuple[int | None, dict[str, str]]] = []
     monkeypatch.setattr(realtime.streams, "read_topic", lambda *words, **more: asked.append((words[3], more)))
     for mode in realtime.MODES:
-        realtime.read_topics(None, Settings(max_offsets_per_trigger=7000), "numbers", mode)
-    assert asked == [(None, {"kafka.max.partition.fetch.bytes": "262144"}), (7000, {})]
+        realtime.read_topics(None, Settings(max_offsets_per_trigger=7000, fetch_max_wait_ms=25), "numbers", mode)
+    real_time = {"kafka.max.partition.fetch.bytes": "262144", "kafka.fetch.max.wait.ms": "25"}
+    assert asked == [(None, real_time), (7000, {})]
 
 
 # --- alerts
