@@ -41,17 +41,16 @@ def number_of(text: Column) -> Column:
 def square_numbers(records: DataFrame, output: str, max_value_bytes: int) -> DataFrame:
     """Turn Kafka records into (topic, key, value): the squares for `output`, the bad ones for `dead-letter`."""
     text = F.when(F.length("value") <= max_value_bytes, F.col("value").cast("STRING"))
-    # No columns n and square of a frame between: Spark would make a row more of each record for either.
-    n = number_of(text)
-    square = F.try_multiply(n, n)
+    numbers = records.withColumn("n", number_of(text))
+    square = F.try_multiply("n", "n")  # no column: Spark would make one more row of each record
     reason = (
         F.when(F.length("value") > max_value_bytes, f"longer than MAX_VALUE_BYTES={max_value_bytes}")
-        .when(n.isNull(), 'expected {"n":59} with a whole number of 64 bits')
+        .when(F.col("n").isNull(), 'expected {"n":59} with a whole number of 64 bits')
         .otherwise("the square does not fit 64 bits; expected n from -3037000499 to 3037000499")
     )
     is_good = square.isNotNull()
-    pair = F.concat(F.lit('{"n":'), n.cast("STRING"), F.lit(',"square":'), square.cast("STRING"), F.lit("}"))
-    return records.withColumn("reason", reason).select(
+    pair = F.concat(F.lit('{"n":'), F.col("n").cast("STRING"), F.lit(',"square":'), square.cast("STRING"), F.lit("}"))
+    return numbers.withColumn("reason", reason).select(
         F.when(is_good, F.lit(output)).otherwise(F.lit(DEAD_LETTER)).alias("topic"),
         F.when(is_good, F.col("key")).alias("key"),
         F.when(is_good, pair).otherwise(streams.dead_letter(realtime.now_ms())).alias("value"),
