@@ -7,6 +7,7 @@ import json
 import time
 from types import ModuleType
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -118,13 +119,18 @@ def test_without_a_slot_for_each_partition_there_is_no_real_time_mode(capsys, sl
     assert realtime.usable_mode("micro-batch", slots, partitions) == "micro-batch"
 
 
-def test_real_time_mode_has_no_bound_but_small_fetches_and_a_micro_batch_is_bounded(monkeypatch):
-    asked: list[tuple[int | None, dict[str, str]]] = []
-    monkeypatch.setattr(realtime.streams, "read_topic", lambda *words, **more: asked.append((words[3], more)))
+def test_real_time_mode_has_no_bound_but_small_fetches_that_wait_and_a_micro_batch_is_bounded():
+    given = {}
     for mode in realtime.MODES:
-        realtime.read_topics(None, Settings(max_offsets_per_trigger=7000, fetch_max_wait_ms=25), "numbers", mode)
-    real_time = {"kafka.max.partition.fetch.bytes": "262144", "kafka.fetch.max.wait.ms": "25"}
-    assert asked == [(None, real_time), (7000, {})]
+        spark = Mock()
+        realtime.read_topics(spark, Settings(max_offsets_per_trigger=7000, fetch_max_wait_ms=25), "numbers", mode)
+        given[mode] = spark.readStream.format.return_value.options.call_args.kwargs
+    real_time, micro_batch = given["real-time"], given["micro-batch"]
+    assert "maxOffsetsPerTrigger" not in real_time
+    assert micro_batch["maxOffsetsPerTrigger"] == "7000"
+    assert (real_time["kafka.fetch.max.wait.ms"], micro_batch["kafka.fetch.max.wait.ms"]) == ("25", "0")
+    assert real_time["kafka.max.partition.fetch.bytes"] == "262144"
+    assert "kafka.max.partition.fetch.bytes" not in micro_batch
 
 
 # --- alerts
