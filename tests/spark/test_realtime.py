@@ -125,12 +125,10 @@ def test_real_time_mode_has_no_bound_but_small_fetches_that_wait_and_a_micro_bat
         spark = Mock()
         realtime.read_topics(spark, Settings(max_offsets_per_trigger=7000, fetch_max_wait_ms=25), "numbers", mode)
         given[mode] = spark.readStream.format.return_value.options.call_args.kwargs
-    real_time, micro_batch = given["real-time"], given["micro-batch"]
-    assert "maxOffsetsPerTrigger" not in real_time
-    assert micro_batch["maxOffsetsPerTrigger"] == "7000"
-    assert (real_time["kafka.fetch.max.wait.ms"], micro_batch["kafka.fetch.max.wait.ms"]) == ("25", "0")
-    assert real_time["kafka.max.partition.fetch.bytes"] == "262144"
-    assert "kafka.max.partition.fetch.bytes" not in micro_batch
+    real_time, micro_batch = (given[mode].items() for mode in ("real-time", "micro-batch"))
+    waiting = {"kafka.max.partition.fetch.bytes": "262144", "kafka.fetch.max.wait.ms": "25"}
+    assert dict(real_time - micro_batch) == waiting
+    assert dict(micro_batch - real_time) == {"maxOffsetsPerTrigger": "7000", "kafka.fetch.max.wait.ms": "0"}
 
 
 # --- alerts
