@@ -56,7 +56,7 @@ from stack import BOOTSTRAP, BOOTSTRAP_INSIDE, LOGS, ROOT, RUNNER, kafka_tool, m
 from topics import Topics
 
 from fedstream import kafka
-from fedstream.messages import ALERT_MODEL, ALERTS, GLOBAL_MODEL, MODEL_WEIGHTS
+from fedstream.messages import ALERTS, GLOBAL_MODEL, MODEL_WEIGHTS
 from fedstream.protocol import RoundModel
 from fedstream.settings import Settings, StackError, command_help
 
@@ -257,7 +257,7 @@ def main(
         for contestant in contestants:  # what is missing is told before an hour has passed
             rivals.command(rivals.Run(contestant, 0, ("source",), "target", 1, "latency", (0,)))
         with closing(Topics(BOOTSTRAP)) as topics, Progress(*columns, console=console) as progress:
-            kafka.ensure_topics(SETTINGS, [ALERTS, ALERT_MODEL])
+            kafka.ensure_topics(SETTINGS, [ALERTS])
             topics.use_broker_time(MODEL_WEIGHTS)
             topics.use_broker_time(ALERTS)
             bench = Bench(plan, topics, progress.console.print)

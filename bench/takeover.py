@@ -35,7 +35,7 @@ from stack import BOOTSTRAP, PREFIX, RUNNER, make
 from topics import PLACE, Topics
 
 from fedstream import kafka
-from fedstream.messages import ALERT_MODEL, ALERTS
+from fedstream.messages import ALERTS
 from fedstream.settings import StackError, command_help
 
 WARM_UP_SECONDS = 30.0
@@ -122,7 +122,7 @@ def main(intervals: tuple[float, ...], rate: float, seconds: float) -> None:
         make("clean")
         make("up")
         with closing(Topics(BOOTSTRAP)) as topics:
-            kafka.ensure_topics(SETTINGS, [ALERTS, ALERT_MODEL])
+            kafka.ensure_topics(SETTINGS, [ALERTS])
             topics.use_broker_time(ALERTS)
             bench = Bench(PLANS["full"], topics, console.print)
             for interval in intervals or (5.0, 10.0, 30.0):

@@ -14,7 +14,6 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
 
 from fedstream.messages import (
-    ALERT_MODEL,
     DEAD_LETTER,
     EVENTS,
     GLOBAL_MODEL,
@@ -56,13 +55,13 @@ def source_options(settings: Settings, topics: str, max_records: int | None = No
     Args:
         settings: broker and waits.
         topics: names or pattern.
-        max_records: of a micro-batch; None for a table and in real-time mode, which know no such bound.
+        max_records: of a micro-batch; None in real-time mode, which knows no such bound.
     """
     return ({} if max_records is None else {"maxOffsetsPerTrigger": str(max_records)}) | {
         "kafka.bootstrap.servers": settings.kafka_bootstrap_servers,
         "subscribePattern" if "*" in topics else "subscribe": topics,
         "startingOffsets": "earliest",
-        # What a micro-batch or a table fetches is there; what the client fetches ahead holds up all that it asks next.
+        # What a micro-batch fetches is there; what the client fetches ahead holds up all that it asks next.
         "kafka.fetch.max.wait.ms": "0",
         "kafka.max.poll.records": str(_poll_records(topics)),
         # A topic that was deleted or expired under a checkpoint is an error, never a silent gap.
@@ -239,11 +238,9 @@ def ensure_topics(settings: Settings, names: Iterable[str]) -> list[str]:
     with connect_admin(settings) as admin:
         missing = sorted(set(names) - set(admin.list_topics()))
         for name in missing:
-            topic = {"num_partitions": settings.topic_partitions, "replication_factor": CLUSTER_DEFAULT} | _own(
-                name, settings
-            )
+            topic = {"num_partitions": settings.topic_partitions, "replication_factor": CLUSTER_DEFAULT}
             try:
-                admin.create_topics({name: topic})
+                admin.create_topics({name: topic | {"configs": _topic_configs(name, settings)}})
             except TopicAlreadyExistsError:
                 continue  # another job was quicker
         try:
@@ -254,18 +251,15 @@ def ensure_topics(settings: Settings, names: Iterable[str]) -> list[str]:
     return missing
 
 
-def _own(name: str, settings: Settings) -> dict[str, Any]:
+def _topic_configs(name: str, settings: Settings) -> dict[str, str]:
     """Return what is not as usual about a topic."""
     configs = {"max.message.bytes": str(settings.max_update_bytes + RECORD_OVERHEAD_BYTES)}
     if name == DEAD_LETTER:
-        return {"configs": {"max.message.bytes": str(DEAD_LETTER_MAX_BYTES)}}
+        return {"max.message.bytes": str(DEAD_LETTER_MAX_BYTES)}
     if name in (MODEL_WEIGHTS, GLOBAL_MODEL, ROUND_CONTROL):
-        return {"configs": configs}
+        return configs
     if name == MODEL_VERSIONS:
-        return {"configs": configs | {"cleanup.policy": "compact"}}
-    if name == ALERT_MODEL:  # kept short, as it is read whole at each interval
-        short = {"cleanup.policy": "compact", "segment.ms": "60000", "min.cleanable.dirty.ratio": "0.01"}
-        return {"num_partitions": 1, "configs": configs | short}
+        return configs | {"cleanup.policy": "compact"}
     return {}
 
 

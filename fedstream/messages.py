@@ -19,7 +19,6 @@ EVENTS = "events"  # drift, quarantine, failed aggregations
 NUMBERS = "numbers"
 SQUARES = "squares"
 ALERTS = "alerts"  # each reading with the probability of trouble
-ALERT_MODEL = "alert-model"  # compacted: the one version of the global model that readings are scored with
 
 GLOBAL_MODEL_KEY = "weight"  # the running global weight; a round's model has its name as key
 

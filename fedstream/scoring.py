@@ -21,7 +21,7 @@ LARGEST_MODEL = 2000  # weights: Java's limit of a method's length comes soon af
 
 
 def scoring_message(model: RoundModel) -> dict[str, Any]:
-    """Return what scoring needs of a model, as it goes onto `alert-model`: names and plain lists of numbers."""
+    """Return what scoring needs of a model: names and plain lists of numbers."""
     features = next(iter(model.arrays.values())).shape
     size = features[1] if model.model == "logistic" else features[0]
     mean, std = (model.scaler.mean, model.scaler.std) if model.scaler else ((0.0,) * size, (1.0,) * size)
@@ -58,7 +58,7 @@ _PARTS = ("coefs", "intercepts")
 
 
 def scoring_ddl(layout: Layout) -> str:
-    """Return the schema of the messages of `alert-model` for one layout."""
+    """Return the schema of scoring messages for one layout."""
     arrays = ", ".join(f"{name}: ARRAY<DOUBLE>" for name in layout)
     return (
         f"run_id STRING, version BIGINT, model STRING, mean ARRAY<DOUBLE>, std ARRAY<DOUBLE>, arrays STRUCT<{arrays}>"

@@ -47,7 +47,7 @@ class Settings:
     max_value_bytes: int = _setting(65_536, "a longer record value is rejected", low=1, high=2**20)
     max_offsets_per_trigger: int = _setting(500_000, "most records of one micro-batch: bounds memory", low=1)
     max_updates_per_trigger: int = _setting(1_000, "most node updates of one micro-batch of the cloud", low=1)
-    fetch_max_wait_ms: int = _setting(10, "longest a fetch waits; 0 for micro-batches and tables", low=0, high=60_000)
+    fetch_max_wait_ms: int = _setting(10, "longest a fetch waits; 0 for micro-batches", low=0, high=60_000)
     trigger_interval_ms: int = _setting(0, "time between a fog node's micro-batches; 0 = at once", low=0)
     cloud_interval_ms: int = _setting(1000, "time between the cloud's micro-batches; 0 = at once", low=0)
     topic_partitions: int = _setting(1, "partitions of a topic made by the stack", low=1, high=1000)

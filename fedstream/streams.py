@@ -71,11 +71,6 @@ def read_topic(
     return spark.readStream.format("kafka").options(**source).load()
 
 
-def read_history(spark: SparkSession, settings: Settings, topic: str) -> DataFrame:
-    """Return the records of a topic as a table: what there is, each time that Spark runs a query on it."""
-    return spark.read.format("kafka").options(**kafka.source_options(settings, topic)).load()
-
-
 def parse_readings(records: DataFrame, settings: Settings) -> DataFrame:
     """Add to Kafka records the columns of a reading and `reason`: null for a good reading, else why it is bad.
 

@@ -3,8 +3,8 @@
     sensor-data-node-* --> [parse, probability of trouble] --> alerts (key: where the reading stands)
                                 ^-- global-model           --> dead-letter
 
-A new global model takes over at the end of an interval (REALTIME_INTERVAL_SECONDS), when Spark reads it anew: nothing
-is stopped, lost or scored twice for it.
+A new global model takes over at the end of an interval (REALTIME_INTERVAL_SECONDS), when Spark plans the query anew:
+nothing is stopped, lost or scored twice for it.
 
 Examples:
     spark-submit realtime/alerts.py
@@ -26,19 +26,31 @@ from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from fedstream import kafka, realtime, registry, streams
-from fedstream.messages import ALERT_MODEL, ALERTS, DEAD_LETTER, FEATURES, GLOBAL_MODEL, SENSOR_DATA
+from fedstream.messages import ALERTS, DEAD_LETTER, FEATURES, GLOBAL_MODEL, SENSOR_DATA, to_json
 from fedstream.position import Position, start_option
 from fedstream.protocol import RoundModel
 from fedstream.scoring import Layout, scoring_ddl, scoring_layout, scoring_message, with_probability
 from fedstream.settings import Settings, command_help
 
 POLL_SECONDS = 0.5
+SERVED = "fedstream.alerts.served"  # property of the driver's JVM
 
 
-def newest_model(versions: DataFrame, layout: Layout) -> DataFrame:
-    """Return the newest message of `alert-model` (value, offset) as one row of one struct, null for another layout."""
-    newest = versions.agg(F.max_by("value", "offset").cast("STRING").alias("value"))
-    return newest.select(F.from_json("value", scoring_ddl(layout)).alias("served"))
+def serve(spark: SparkSession, model: RoundModel) -> None:
+    """Have readings scored by this version from the next plan on: at the end of an interval, or of a micro-batch."""
+    assert spark._jvm is not None
+    spark._jvm.java.lang.System.setProperty(SERVED, to_json(scoring_message(model)).decode())
+
+
+def served_model(spark: SparkSession, layout: Layout) -> DataFrame:
+    """Return the version in service as one row of one struct, as it is whenever Spark plans a query with it.
+
+    On a table of constants the optimizer itself calls Java's method, in the driver and for each plan: there is no job
+    and nothing to read, so that the next interval begins sooner.
+    """
+    one_row = spark.sql("VALUES (0)")
+    served = F.java_method(F.lit("java.lang.System"), F.lit("getProperty"), F.lit(SERVED))
+    return one_row.select(F.from_json(served, scoring_ddl(layout)).alias("served"))
 
 
 def score_readings(readings: DataFrame, served: DataFrame, layout: Layout, threshold: float) -> DataFrame:
@@ -88,18 +100,17 @@ def build_query(
 ) -> DataStreamWriter:
     """Return the unstarted query, from the sensors' topics to `alerts`, for models of one layout."""
     readings = streams.parse_readings(realtime.read_topics(spark, settings, topics, mode, start), settings)
-    served = newest_model(streams.read_history(spark, settings, ALERT_MODEL), layout)
-    scores = score_readings(readings, served, layout, settings.decision_threshold)
+    scores = score_readings(readings, served_model(spark, layout), layout, settings.decision_threshold)
     return realtime.build_query(scores, "alerts", folder, settings, mode)
 
 
 def follow_models(
+    spark: SparkSession,
     query: StreamingQuery,
     model: RoundModel,
     newest: Callable[[float], RoundModel | None],
-    publish: Callable[[RoundModel], None],
 ) -> RoundModel:
-    """Publish each new version for the running query; return the first one that this query cannot take over.
+    """Serve each new version to the running query; return the first one that this query cannot take over.
 
     Raises:
         pyspark.errors.StreamingQueryException: the query failed.
@@ -112,7 +123,7 @@ def follow_models(
             if scoring_layout(model) != layout:
                 print(f"Alertes -> la version {model.version} a une autre forme : nouvelle requête", flush=True)
                 break
-            publish(model)
+            serve(spark, model)
             print(f"Alertes -> version {model.version} : en service à la fin de l'intervalle", flush=True)
     return model
 
@@ -125,8 +136,7 @@ def main(topics: str, mode: str, start: Position | None) -> None:
     """Score readings until it is stopped."""
     settings = Settings.from_env(os.environ)
     wanted = [] if "*" in topics else topics.split(",")
-    kafka.ensure_topics(settings, [*wanted, GLOBAL_MODEL, ALERT_MODEL, ALERTS, DEAD_LETTER])
-    send = kafka.connect_publisher(settings)
+    kafka.ensure_topics(settings, [*wanted, GLOBAL_MODEL, ALERTS, DEAD_LETTER])
     spark = streams.start_session("Alerts", settings)
     mode = realtime.usable_mode(mode, realtime.count_slots(spark), kafka.count_partitions(settings, topics))
     newest = registry.follow_models(settings)
@@ -134,15 +144,12 @@ def main(topics: str, mode: str, start: Position | None) -> None:
     folder = settings.checkpoint_dir / "alerts" / topics.replace("*", "_")[:100]
     folder /= f"from-{start}" if start else "start"
 
-    def publish(model: RoundModel) -> None:
-        send((ALERT_MODEL, "alerts", scoring_message(model)))
-
     while True:
         layout = scoring_layout(model)
-        publish(model)
+        serve(spark, model)
         query = build_query(spark, settings, topics, mode, start, folder, layout).start()
         print(f"Alertes prêtes ({mode}) : {topics} -> {ALERTS}, version {model.version}", flush=True)
-        model = follow_models(query, model, newest, publish)
+        model = follow_models(spark, query, model, newest)
         query.stop()
 
 

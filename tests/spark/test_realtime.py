@@ -17,7 +17,7 @@ from fedstream import realtime
 from fedstream.messages import label_of, to_json
 from fedstream.models import make_model
 from fedstream.protocol import RoundModel
-from fedstream.scoring import LARGEST_MODEL, scoring_layout, scoring_message
+from fedstream.scoring import LARGEST_MODEL, scoring_layout
 from fedstream.settings import SettingError, Settings
 from fedstream.streams import parse_readings
 from fedstream.training import Scaler
@@ -151,16 +151,15 @@ def served_model(name: str, scaler: Scaler | None = None, version: int = 4) -> R
 
 
 def score(script, spark: SparkSession, model: RoundModel, versions: list[RoundModel], values: list[bytes]) -> list[Row]:
-    """Return what the job makes of readings, after these versions have come onto `alert-model`."""
+    """Return what the job makes of readings, after these versions have been put in service."""
     alerts = script("realtime/alerts.py")
     layout = scoring_layout(model)
-    history = spark.createDataFrame(
-        [(bytearray(to_json(scoring_message(each))), i) for i, each in enumerate(versions)],
-        "value BINARY, offset BIGINT",
-    )
+    served = alerts.served_model(spark, layout)
+    for version in versions:
+        alerts.serve(spark, version)
     records = [(None, bytearray(v), "sensor-data-node-3", 1, i, None) for i, v in enumerate(values)]
     readings = parse_readings(spark.createDataFrame(records, RECORDS_DDL), Settings())
-    return alerts.score_readings(readings, alerts.newest_model(history, layout), layout, 0.5).collect()
+    return alerts.score_readings(readings, served, layout, 0.5).collect()
 
 
 def readings(number: int) -> list[dict[str, Any]]:
@@ -232,13 +231,15 @@ def test_a_model_that_is_no_column_expression_is_refused(kind, shapes):
         scoring_layout(model)
 
 
-def test_every_weight_is_asked_for_once_however_many_readings_there_are(script, spark):
-    """The plan reads the model once, not once for each of its weights."""
+def test_the_driver_reads_the_model_once_for_each_plan_and_no_task_does(script, spark):
+    """Executors do not have the driver's property; and a job for the model would hold up the next interval."""
     alerts: ModuleType = script("realtime/alerts.py")
     model = served_model("two layers", SCALER)
     layout = scoring_layout(model)
-    history = spark.createDataFrame([(bytearray(to_json(scoring_message(model))), 0)], "value BINARY, offset BIGINT")
+    alerts.serve(spark, model)
     frame = spark.createDataFrame([(None, bytearray(b"{}"), "t", 0, 0, None)], RECORDS_DDL)
-    scores = alerts.score_readings(parse_readings(frame, Settings()), alerts.newest_model(history, layout), layout, 0.5)
+    served = alerts.served_model(spark, layout)
+    scores = alerts.score_readings(parse_readings(frame, Settings()), served, layout, 0.5)
     plan = scores._jdf.queryExecution().executedPlan().toString()
-    assert plan.count("max_by(value") in (1, 2)  # once, or in two steps: never for each weight
+    assert plan.count("LocalTableScan") == 1  # never for each weight
+    assert "getProperty" not in plan
