@@ -49,5 +49,6 @@ def throughput(axis: Axes, results: dict[str, Any], workload: str) -> None:
         if rate := median_and_spread([run["catch_up"]["per_second"] for run in runs]):
             below, above = rate["median"] - rate["min"], rate["max"] - rate["median"]
             axis.barh(contestant.name, rate["median"] / 1000, xerr=[[below / 1000], [above / 1000]])
-    axis.invert_yaxis()
+    _, last = axis.get_ylim()
+    axis.set_ylim(max(last, 3.5), -0.5)  # the first one on top, and a bar alone no wider than others
     axis.set(title=f"{workload}, catching up", xlabel="thousand messages a second")
