@@ -49,7 +49,7 @@ class KafkaUnavailableError(StackError):
     """No broker answered in time; the text names the brokers, the time and what to check."""
 
 
-def source_options(settings: Settings, topics: str, max_records: int | None = None) -> dict[str, str]:
+def source_options(settings: Settings, topics: str, max_records: int | None) -> dict[str, str]:
     """Return the options with which Spark reads topics (`a,b`, or a pattern with `*`), from their first records on.
 
     Args:

@@ -43,12 +43,12 @@ def test_readings_are_gathered_for_all_nodes_of_a_driver_but_not_for_ever():
     assert kafka.gathering_options(settings, 4) == {"minOffsetsPerTrigger": "120", "maxTriggerDelay": "2500ms"}
 
 
-def test_a_micro_batch_and_a_table_wait_for_no_further_records_and_real_time_mode_for_a_moment():
+def test_a_micro_batch_waits_for_no_further_records_and_real_time_mode_for_a_moment():
     settings = Settings(fetch_max_wait_ms=25)
-    table = kafka.source_options(settings, "numbers")
-    for options in (table, kafka.source_options(settings, "numbers", 1)):
+    unbounded = kafka.source_options(settings, "numbers", None)
+    for options in (unbounded, kafka.source_options(settings, "numbers", 1)):
         assert options["kafka.fetch.max.wait.ms"] == "0"
-    assert (table | kafka.real_time_options(settings))["kafka.fetch.max.wait.ms"] == "25"
+    assert (unbounded | kafka.real_time_options(settings))["kafka.fetch.max.wait.ms"] == "25"
     assert Settings().fetch_max_wait_ms <= 50  # the client's default of 500 ms is half a second of latency
 
 
