@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 SENSOR_DATA = "sensor-data"  # readings not yet assigned to a node
+NODE_OF_TOPIC = r"(\d+)$"  # in the name of a topic that carries the readings of one node
 MODEL_WEIGHTS = "model-weights"
 GLOBAL_MODEL = "global-model"
 DEAD_LETTER = "dead-letter"
@@ -55,6 +57,12 @@ class BadMessage(ValueError):
 def sensor_topic(node: int) -> str:
     """Return the topic that carries the readings of one fog node."""
     return f"{SENSOR_DATA}-node-{node}"
+
+
+def node_of_topic(topic: str) -> int | None:
+    """Return the node whose readings a topic carries: the number at its end (NODE_OF_TOPIC), or None without one."""
+    found = re.search(NODE_OF_TOPIC, topic)
+    return int(found[1]) if found and int(found[1]) < 2**31 else None
 
 
 def label_of(temperature: float, vibration: float) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import socket
 import time
+from collections.abc import Iterable
 
 from pyspark import SparkConf, SparkContext
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
@@ -69,6 +70,11 @@ def read_topic(
     """
     source = kafka.source_options(settings, topics, max_records) | start_options(settings, topics, start) | options
     return spark.readStream.format("kafka").options(**source).load()
+
+
+def read_again(spark: SparkSession, settings: Settings, ranges: Iterable[Row]) -> DataFrame:
+    """Return records that a stream has read before, as it does; each range is (topic, partition, first, last)."""
+    return spark.read.format("kafka").options(**kafka.range_options(settings, ranges)).load()
 
 
 def parse_readings(records: DataFrame, settings: Settings) -> DataFrame:

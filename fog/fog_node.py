@@ -30,7 +30,7 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 from fedstream import kafka, messages, realtime, registry, streams, trainer
 from fedstream.messages import NodeUpdate
 from fedstream.model import Totals
-from fedstream.plain import RECORD, SCHEMA, Plain
+from fedstream.plain import LONGEST, RECORD, SCHEMA, Plain
 from fedstream.position import Position, now_ms, start_option
 from fedstream.protocol import RoundModel
 from fedstream.settings import SettingError, Settings, StackError, command_help
@@ -42,7 +42,7 @@ FEW_TOPICS = 8  # of a driver that trains their nodes in one task
 def node_of_topic(records: DataFrame) -> DataFrame:
     """Add `node`: the number at the end of a record's topic; topics without one (sensor-data) are nobody's."""
     quick = F.substring_index("topic", "-", -1).try_cast("int")  # cheaper than the expression below
-    node = F.coalesce(quick, F.regexp_extract("topic", r"(\d+)$", 1).try_cast("int"))
+    node = F.coalesce(quick, F.regexp_extract("topic", messages.NODE_OF_TOPIC, 1).try_cast("int"))
     return records.withColumn("node", node).dropna(subset="node")
 
 
@@ -57,20 +57,25 @@ def node_of_sensor(readings: DataFrame, sensors: Mapping[str, int]) -> DataFrame
     return readings.withColumn("node", node).where("node IS NOT NULL")
 
 
-def assign_nodes(records: DataFrame, sensors: Mapping[str, int] | None) -> DataFrame:
-    """Add `node`: told by the topic, or null where only the reading's sensor will tell."""
-    return node_of_topic(records) if sensors is None else records.withColumn("node", F.lit(None).cast("int"))
-
-
 def parse(records: DataFrame, settings: Settings, sensors: Mapping[str, int] | None) -> DataFrame:
-    """Return the readings of these records, each with its node; the bad ones with a reason."""
+    """Return the readings of these records, each with its node (told by the topic, or by the sensors of a shared one).
+
+    Those of nobody are left out; the bad ones have a reason.
+    """
     readings = streams.parse_readings(records, settings)
-    return readings if sensors is None else node_of_sensor(readings, sensors)
+    return node_of_topic(readings) if sensors is None else node_of_sensor(readings, sensors)
+
+
+@functools.cache
+def is_withheld() -> Column:
+    """Tell the records without a value for Python: it is null, or too long."""
+    return F.coalesce(F.length("value") > LONGEST, F.lit(True))
 
 
 def summarise_plain(records: DataFrame, plain: Plain) -> DataFrame:
-    """Reduce the plain readings of a micro-batch to a few sums; the odd records stay as they are."""
-    return records.select(*RECORD).mapInArrow(plain.sum_up, from_arrow_schema(SCHEMA))
+    """Reduce the plain readings of a micro-batch to a few sums; the odd records stay, without a value if withheld."""
+    value = F.when(F.length("value") <= LONGEST, F.col("value"))  # costs each record less than is_withheld()
+    return records.withColumn("value", value).select(*RECORD).mapInArrow(plain.sum_up, from_arrow_schema(SCHEMA))
 
 
 @functools.cache
@@ -126,15 +131,23 @@ def build_query(
     state: BatchState,
     publish: Callable[..., None],
     dead_letters: Callable[[DataFrame], None],
+    read_again: Callable[[list[Row]], DataFrame],
 ) -> DataStreamWriter:
-    """Return the unstarted query: records with their node in, weights to `publish`, the bad to `dead_letters`.
+    """Return the unstarted query: records in, weights to `publish`, the bad to `dead_letters`.
 
+    `read_again` returns the records of partitions, each (topic, partition, first, last offset).
     `state` keeps {"totals": {node: totals}, "changed": [node]}. A micro-batch that Spark repeats after a crash is not
     counted again: `BatchState` gives back its first result.
     """
 
-    def take_odd(batch: DataFrame) -> list[Row]:
+    def with_values(odd: DataFrame) -> DataFrame:
+        ends = F.min("offset").alias("first"), F.max("offset").alias("last")
+        ranges = odd.where(is_withheld()).groupBy("topic", "partition").agg(*ends).collect()
+        return odd.where(~is_withheld()).union(read_again(ranges).where(is_withheld()).select(*RECORD))
+
+    def take_odd(batch: DataFrame, are_withheld: bool) -> list[Row]:
         odd = batch.where(~is_sum()).select(*RECORD)
+        odd = with_values(odd) if are_withheld else odd
         readings = parse(odd, plain.settings, plain.sensors).persist()
         summaries = summarise(readings).collect()
         rejected = [summary for summary in summaries if summary.rejected]
@@ -149,7 +162,7 @@ def build_query(
         def compute(value: dict[str, Any]) -> dict[str, Any]:
             summaries = batch.where(is_sum()).collect()
             if any(summary.odd for summary in summaries):
-                summaries += take_odd(batch)
+                summaries += take_odd(batch, any(summary.withheld for summary in summaries))
             totals, changed = dict(value["totals"]), set()
             for summary in summaries:
                 if summary.node is not None:
@@ -282,13 +295,13 @@ def main(nodes: list[int], topic: str | None, sensors: str | None, start: Positi
         send(*((messages.MODEL_WEIGHTS, node_id, update | about) for node_id, update in updates))
 
     def read(max_records: int, tasks: int, **options: str) -> DataFrame:
-        records = streams.read_topic(spark, settings, topics, max_records, start, **options)
-        return assign_nodes(records.coalesce(tasks), node_of)
+        return streams.read_topic(spark, settings, topics, max_records, start, **options).coalesce(tasks)
 
     state = BatchState(folder, initial={"totals": {}, "changed": []})
     reject = functools.partial(streams.write_dead_letters, settings=settings)
     records = read(settings.max_offsets_per_trigger, weight_tasks)
-    queries = [build_query(records, name, Plain(settings, node_of), state, publish, reject)]
+    again = functools.partial(streams.read_again, spark, settings)
+    queries = [build_query(records, name, Plain(settings, node_of), state, publish, reject, again)]
     if is_trained:
         gathering = kafka.gathering_options(settings, max(1, len(nodes)))
         queries.append(

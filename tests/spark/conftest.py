@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import fcntl
+import functools
 import json
+import operator
 import os
 import sys
 import threading
@@ -17,6 +19,7 @@ from typing import Any
 import pytest
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
@@ -87,6 +90,15 @@ class Topic:
     def read(self, spark: SparkSession, ddl: str = RECORD_DDL) -> DataFrame:
         """Return the stream of the topic's records."""
         return spark.readStream.schema(ddl).option("maxFilesPerTrigger", 1).json(str(self.folder))
+
+    def read_again(self, ranges: Iterable[Row]) -> DataFrame:
+        """Return the records of these ranges, each (topic, partition, first, last), both offsets included."""
+        records = SparkSession.active().read.schema(RECORD_DDL).json(str(self.folder))
+        within = [
+            (F.col("topic") == topic) & (F.col("partition") == partition) & F.col("offset").between(first, last)
+            for topic, partition, first, last in ranges
+        ]
+        return records.where(functools.reduce(operator.or_, within))
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from fedstream.protocol import RoundModel
 from fedstream.settings import SettingError, Settings, StackError
 from fedstream.state import BatchState, StateError
 from fedstream.streams import parse_readings
-from tests.spark.conftest import RECORD_DDL, Recorder
+from tests.spark.conftest import RECORD_DDL, Recorder, Topic
 
 READINGS_DDL = "node INT, sensor_id STRING, temperature DOUBLE, vibration DOUBLE, reason STRING"
 INITIAL = {"totals": {}, "changed": []}
@@ -42,7 +42,7 @@ class Driver:
     def __init__(
         self,
         fog: ModuleType,
-        records: DataFrame,
+        topic: Topic,
         sensors: dict[str, int] | None,
         folder: Path,
         recorder: Recorder,
@@ -50,7 +50,7 @@ class Driver:
     ) -> None:
         """Prepare a driver that has not run yet."""
         self.fog = fog
-        self.records = fog.assign_nodes(records, sensors)
+        self.topic = topic
         self.sensors = sensors
         self.folder = folder
         self.recorder = recorder
@@ -69,7 +69,13 @@ class Driver:
         """Return the query that a new driver starts."""
         state, plain = BatchState(self.folder, INITIAL), Plain(Settings(**settings), self.sensors)
         return self.fog.build_query(
-            self.records, "fog-1", plain, state, self.recorder.publish, self.recorder.dead_letters
+            self.topic.read(SparkSession.active()),
+            "fog-1",
+            plain,
+            state,
+            self.recorder.publish,
+            self.recorder.dead_letters,
+            self.topic.read_again,
         )
 
     def run(self) -> StreamingQuery:
@@ -82,7 +88,7 @@ def make_driver(fog, spark, topic, tmp_path, recorder, run_driver) -> Callable[[
     """Return a function that prepares a driver, from whose the sensors are (None: the topics tell the nodes)."""
 
     def make(sensors: dict[str, int] | None) -> Driver:
-        return Driver(fog, topic.read(spark), sensors, tmp_path / "fog-1", recorder, run_driver)
+        return Driver(fog, topic, sensors, tmp_path / "fog-1", recorder, run_driver)
 
     return make
 
@@ -344,6 +350,41 @@ def test_good_readings_in_a_batch_are_kept_and_the_bad_ones_are_rejected_with_re
         assert row.reason.startswith(reason)
         assert (row.topic, row.partition) == ("some-topic", 0)
     assert "Fog-1 -> 3 message(s) rejeté(s) vers dead-letter" in capsys.readouterr().out
+
+
+def padded(value: bytes, size: int) -> bytes:
+    """Return a reading with spaces before its end, so that it is so long."""
+    return value[:-1].ljust(size - 1) + b"}"
+
+
+def test_records_too_long_for_python_are_read_again_and_each_is_counted_once(several, topic):
+    mine, other = "sensor-data-node-1", "sensor-data-node-2"
+    long, longest = padded(reading(80, 0.07), 1025), padded(reading(90, 0.1), 65_536)
+    bad = padded(reading(1000.1, 0.05), 2000)
+    topic.append_records([(mine, 0, reading(70, 0.05)), (mine, 0, long), (mine, 1, reading(60, 0.03))])
+    topic.append_records([(mine, 0, bad), (mine, 0, reading(70, 0.05)), (mine, 1, longest), (other, 0, None)])
+    topic.append_records([(mine, 0, reading(70, 0.05)), (mine, 0, b"x" * 70_000), (other, 0, long), (mine, 0, b"x")])
+    several.run()
+    assert several.published == [
+        update(37.5, 3),  # (210 / 3 + 100 * 0.15 / 3) / 2 = (70 + 5) / 2
+        update(40.0, 5, rejected=1),  # (370 / 5 + 100 * 0.3 / 5) / 2 = (74 + 6) / 2
+        update(39.5833, 6, rejected=3),  # (440 / 6 + 100 * 0.35 / 6) / 2 = (73.3333 + 5.8333) / 2
+        update(43.5, 1, rejected=1, node=2),  # (80 + 7) / 2
+    ]
+    assert [(row.topic, row.partition, row.offset, row.value) for row in several.recorder.rejected] == [
+        (mine, 0, 2, bad),
+        (other, 0, 0, None),
+        (mine, 0, 5, b"x" * 70_000),
+        (mine, 0, 6, b"x"),
+    ]
+
+
+@pytest.mark.parametrize(("size", "is_read_again"), [(1024, False), (1025, True)])
+def test_only_a_value_of_more_than_1_kib_is_read_again(node, topic, count_jobs, size, is_read_again):
+    topic.append(padded(reading(70, 0.05), size))
+    jobs = count_jobs(node.run())
+    assert node.published == [update(37.5, 1)]
+    assert jobs == 2 + is_read_again  # sums, odd records; before these, where the long ones are
 
 
 def test_a_batch_of_bad_records_only_publishes_nothing_before_the_first_reading(node, topic):

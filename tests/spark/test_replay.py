@@ -80,10 +80,6 @@ class Results:
         self.fog, self.spark, self.folder, self.run_driver = fog, spark, folder, run_driver
         self.numbers = itertools.count()
 
-    def records(self, topic: Topic) -> DataFrame:
-        """Return the stream of a topic's records, whose nodes the sensors tell."""
-        return self.fog.assign_nodes(topic.read(self.spark), SENSORS)
-
     def of(self, log: Iterable[SimpleNamespace], per_batch: int) -> tuple[dict, ModelUpdate, int]:
         """Return the node's last weight, its update of a round and its number of micro-batches."""
         folder = self.folder / str(next(self.numbers))
@@ -96,12 +92,20 @@ class Results:
         weights, updates = Recorder(), Recorder()
         state = BatchState(folder / "state", {"totals": {}, "changed": []})
         plain = Plain(Settings(), SENSORS)
-        query = self.fog.build_query(self.records(parts), "fog-1", plain, state, weights.publish, weights.dead_letters)
+        query = self.fog.build_query(
+            parts.read(self.spark),
+            "fog-1",
+            plain,
+            state,
+            weights.publish,
+            weights.dead_letters,
+            parts.read_again,
+        )
         self.run_driver(query, folder / "state")
         model = make_model("mlp", {})
         opened = RoundModel("run-1", 1, 0, "mlp", "sync", model.initial_arrays(1), Scaler((75.0, 0.06), (9.0, 0.02)))
         training = build_training_query(
-            self.fog.parse(self.records(whole), Settings(), SENSORS),
+            self.fog.parse(whole.read(self.spark), Settings(), SENSORS),
             folder / "training",
             Settings(),
             lambda is_next: opened,

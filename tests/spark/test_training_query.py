@@ -270,7 +270,7 @@ def fog(script) -> ModuleType:
 @pytest.fixture
 def trainer(fog, spark, topic, tmp_path, recorder, run_driver) -> Trainer:
     """Return a driver that has not run yet; its nodes are fog-1, fog-2 and fog-3."""
-    readings = fog.parse(fog.assign_nodes(topic.read(spark), None), SETTINGS, None)
+    readings = fog.parse(topic.read(spark), SETTINGS, None)
     return Trainer(readings, tmp_path / "training", recorder, run_driver)
 
 

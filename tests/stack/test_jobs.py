@@ -182,7 +182,8 @@ def test_every_bad_reading_goes_to_dead_letter_and_good_ones_of_the_batch_are_ke
     first_bad = stack.end_offset("sensor-data-node-1") + 1
     bad = bad_readings()
     good = b'{"sensor_id":"node-1","temperature":%d,"vibration":0.07,"label":0,"unknown":[1]}'
-    stack.send("sensor-data-node-1", good % 70, *(value for value, _ in bad), good % 80)
+    long = good.replace(b"[1]", b'"%s"' % (b"x" * 2000))  # a fog node reads it again, as it does the longest bad one
+    stack.send("sensor-data-node-1", good % 70, *(value for value, _ in bad), long % 80)
     eventually("good readings", lambda: stack.samples(1), lambda seen: seen == before + 2)
     eventually("dead letters", lambda: stack.end_offset("dead-letter"), lambda seen: seen >= letters + len(bad))
     by_offset = {letter["offset"]: letter for letter in stack.messages("dead-letter", letters)}

@@ -11,6 +11,7 @@ from fedstream.messages import (
     GlobalModel,
     NodeUpdate,
     label_of,
+    node_of_topic,
     read_json_object,
     sensor_topic,
     to_json,
@@ -81,6 +82,23 @@ def test_the_label_is_1_above_85_celsius_or_above_0_08_g(temperature, vibration,
 
 def test_a_node_has_a_topic_of_its_own():
     assert [sensor_topic(1), sensor_topic(12)] == ["sensor-data-node-1", "sensor-data-node-12"]
+
+
+@pytest.mark.parametrize(
+    ("topic", "node"),
+    [
+        ("sensor-data-node-12", 12),
+        ("plant2-node-7", 7),
+        ("plant.7", 7),
+        ("node-007", 7),
+        ("sensor-data", None),
+        ("plant2-node", None),
+        ("node-2147483647", 2147483647),
+        ("node-2147483648", None),  # Spark's int ends before
+    ],
+)
+def test_a_topics_last_number_is_its_node(topic, node):
+    assert node_of_topic(topic) == node
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from fedstream.messages import SENSOR_DATA, sensor_topic
 from fedstream.plain import Plain, take_apart
 from fedstream.settings import Settings
 
@@ -25,11 +26,12 @@ def reading(temperature: str = "70.5", vibration: str = "0.5", sensor_id: str = 
 
 
 def batch(*records: tuple[int | None, bytes | None]) -> pa.RecordBatch:
-    """Return records, each (node, value), as Spark hands them over: one after the other of a partition."""
+    """Return records, each (node or None, value), as Spark hands them over: one after the other of a partition."""
     nodes, values = zip(*records, strict=True)
-    columns = {"value": pa.array(values, pa.binary()), "topic": ["t"] * len(records)}
+    topics = [SENSOR_DATA if node is None else sensor_topic(node) for node in nodes]
+    columns = {"value": pa.array(values, pa.binary()), "topic": topics}
     columns |= {"partition": pa.array([3] * len(records), pa.int32()), "offset": list(range(len(records)))}
-    return pa.RecordBatch.from_pydict(columns | {"node": pa.array(nodes, pa.int32())})
+    return pa.RecordBatch.from_pydict(columns)
 
 
 def sums(plain: Plain, batches: Iterable[pa.RecordBatch]) -> dict[int | None, tuple[Any, ...]]:
@@ -40,6 +42,12 @@ def sums(plain: Plain, batches: Iterable[pa.RecordBatch]) -> dict[int | None, tu
     summed = {row["node"]: tuple(row[name] for name in names) for row in rows if row["node"] is not None}
     (odd,) = (row["odd"] for row in rows if row["node"] is None)
     return summed | {None: odd}
+
+
+def withheld(plain: Plain, batches: Iterable[pa.RecordBatch]) -> list[int]:
+    """Return how many odd records have no value, as each row that tells it does."""
+    rows = [row for found in plain.sum_up(batches) for row in found.to_pylist()]
+    return [row["withheld"] for row in rows if row["withheld"] is not None]
 
 
 @pytest.mark.parametrize(
@@ -134,6 +142,8 @@ def test_each_node_is_summed_up_over_all_batches_and_the_odd_records_are_counted
         2: (1, -0.75, 0.0, 0.5625, 0.0),
         None: 2,
     }
+    assert withheld(Plain(SETTINGS), [first, second, second]) == [2]
+    assert withheld(Plain(SETTINGS), [first]) == [0]
     assert sums(Plain(SETTINGS), []) == {None: 0}
     assert sums(Plain(SETTINGS), [batch((1, b""))]) == {None: 1}
 
@@ -144,12 +154,21 @@ def test_on_a_shared_topic_the_sensor_tells_the_node_and_strangers_are_left_out(
     assert sums(plain, [records]) == {1: (2, 141.0, 1.0, 9940.5, 0.5), 2: (1, 70.5, 0.5, 4970.25, 0.25), None: 0}
 
 
+def test_readings_of_a_topic_without_a_number_are_nobodys():
+    records = batch((2, reading()), (None, reading()), (12, reading("80.25", "0.125")))
+    assert sums(Plain(SETTINGS), [records]) == {
+        2: (1, 70.5, 0.5, 4970.25, 0.25),
+        12: (1, 80.25, 0.125, 6440.0625, 0.015625),
+        None: 0,
+    }
+
+
 def test_what_is_summed_up_and_what_is_passed_on_are_all_records_and_none_twice():
     values = [GOOD, b"hello", reading("100.01"), reading("99"), None, reading(vibration="3")]
     records = batch(*((1, value) for value in values))
     rows = [row for found in Plain(SETTINGS).sum_up([records, records]) for row in found.to_pylist()]
-    odd = [(row["value"], row["topic"], row["partition"], row["offset"], row["node"]) for row in rows if row["topic"]]
-    left = [(values[offset], "t", 3, offset, 1) for offset in (1, 2, 4, 5)]
+    odd = [(row["value"], row["topic"], row["partition"], row["offset"]) for row in rows if row["topic"]]
+    left = [(values[offset], sensor_topic(1), 3, offset) for offset in (1, 2, 4, 5)]
     assert odd == left * 2
     assert all(row["count"] is None and row["sum_temperature"] is None for row in rows if row["topic"])
     assert sums(Plain(SETTINGS), [records, records])[None] == 8
