@@ -65,6 +65,8 @@ def source_options(settings: Settings, topics: str, max_records: int | None) -> 
         "startingOffsets": "earliest",
         # What a micro-batch fetches is there; what the client fetches ahead holds up all that it asks next.
         "kafka.fetch.max.wait.ms": "0",
+        # As the system sizes it: with the client's 64 KiB a fetch trickles in, and what is asked next waits behind it.
+        "kafka.receive.buffer.bytes": "-1",
         "kafka.max.poll.records": str(_poll_records(topics)),
         # A topic that was deleted or expired under a checkpoint is an error, never a silent gap.
         "failOnDataLoss": "true",

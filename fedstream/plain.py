@@ -82,7 +82,7 @@ def _cut(lines: pa.Buffer, commas: int, schema: pa.Schema) -> pa.Table:
     )
 
     def value(name: str) -> pa.ChunkedArray:
-        text = pc.utf8_slice_codeunits(table.column(name), len(_HEADS[name]))
+        text = pc.binary_replace_slice(table.column(name), 0, len(_HEADS[name]), "")
         # A comma in the name leaves a quote in the next column, and a space a blank: neither is a number then.
         return text.cast(pa.float64()) if name in FEATURES else pc.utf8_slice_codeunits(text, 0, -1)
 
