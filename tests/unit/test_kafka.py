@@ -52,6 +52,11 @@ def test_a_micro_batch_waits_for_no_further_records_and_real_time_mode_for_a_mom
     assert Settings().fetch_max_wait_ms <= 50  # the client's default of 500 ms is half a second of latency
 
 
+def test_how_much_of_a_fetch_is_under_way_is_left_to_the_system():
+    # With the client's 64 KiB a fetch of 1 MiB comes in pieces, and what a micro-batch asks next waits behind it.
+    assert kafka.source_options(Settings(), "numbers", 1)["kafka.receive.buffer.bytes"] == "-1"
+
+
 def test_options_are_text_as_spark_wants_them():
     options = kafka.source_options(Settings(), "numbers", 1) | kafka.sink_options(Settings(), "squares")
     assert all(isinstance(value, str) for value in options.values())
