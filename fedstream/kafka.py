@@ -59,14 +59,17 @@ def source_options(settings: Settings, topics: str, max_records: int | None) -> 
         topics: names or pattern.
         max_records: of a micro-batch; None in real-time mode, which knows no such bound.
     """
-    return ({} if max_records is None else {"maxOffsetsPerTrigger": str(max_records)}) | {
-        "kafka.bootstrap.servers": settings.kafka_bootstrap_servers,
-        "subscribePattern" if "*" in topics else "subscribe": topics,
-        "startingOffsets": "earliest",
+    micro_batch = {
+        "maxOffsetsPerTrigger": str(max_records),
         # What a micro-batch fetches is there; what the client fetches ahead holds up all that it asks next.
         "kafka.fetch.max.wait.ms": "0",
         # As the system sizes it: with the client's 64 KiB a fetch trickles in, and what is asked next waits behind it.
         "kafka.receive.buffer.bytes": "-1",
+    }
+    return (micro_batch if max_records is not None else {}) | {
+        "kafka.bootstrap.servers": settings.kafka_bootstrap_servers,
+        "subscribePattern" if "*" in topics else "subscribe": topics,
+        "startingOffsets": "earliest",
         "kafka.max.poll.records": str(_poll_records(topics)),
         # A topic that was deleted or expired under a checkpoint is an error, never a silent gap.
         "failOnDataLoss": "true",

@@ -128,7 +128,8 @@ def test_real_time_mode_has_no_bound_but_small_fetches_that_wait_and_a_micro_bat
     real_time, micro_batch = (given[mode].items() for mode in ("real-time", "micro-batch"))
     waiting = {"kafka.max.partition.fetch.bytes": "262144", "kafka.fetch.max.wait.ms": "25"}
     assert dict(real_time - micro_batch) == waiting
-    assert dict(micro_batch - real_time) == {"maxOffsetsPerTrigger": "7000", "kafka.fetch.max.wait.ms": "0"}
+    bounded = {"maxOffsetsPerTrigger": "7000", "kafka.fetch.max.wait.ms": "0", "kafka.receive.buffer.bytes": "-1"}
+    assert dict(micro_batch - real_time) == bounded
 
 
 # --- alerts

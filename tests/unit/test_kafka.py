@@ -45,16 +45,17 @@ def test_readings_are_gathered_for_all_nodes_of_a_driver_but_not_for_ever():
 
 def test_a_micro_batch_waits_for_no_further_records_and_real_time_mode_for_a_moment():
     settings = Settings(fetch_max_wait_ms=25)
+    assert kafka.source_options(settings, "numbers", 1)["kafka.fetch.max.wait.ms"] == "0"
     unbounded = kafka.source_options(settings, "numbers", None)
-    for options in (unbounded, kafka.source_options(settings, "numbers", 1)):
-        assert options["kafka.fetch.max.wait.ms"] == "0"
     assert (unbounded | kafka.real_time_options(settings))["kafka.fetch.max.wait.ms"] == "25"
     assert Settings().fetch_max_wait_ms <= 50  # the client's default of 500 ms is half a second of latency
 
 
-def test_how_much_of_a_fetch_is_under_way_is_left_to_the_system():
+def test_how_much_of_a_micro_batches_fetch_is_under_way_is_left_to_the_system():
     # With the client's 64 KiB a fetch of 1 MiB comes in pieces, and what a micro-batch asks next waits behind it.
     assert kafka.source_options(Settings(), "numbers", 1)["kafka.receive.buffer.bytes"] == "-1"
+    # Real-time mode asks nothing between its fetches, which are of 256 KiB.
+    assert "kafka.receive.buffer.bytes" not in kafka.source_options(Settings(), "numbers", None)
 
 
 def test_options_are_text_as_spark_wants_them():
