@@ -52,7 +52,7 @@ from plan import (
 )
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from stack import BOOTSTRAP, BOOTSTRAP_INSIDE, LOGS, ROOT, RUNNER, kafka_tool, make
+from stack import BOOTSTRAP, BOOTSTRAP_INSIDE, LOGS, ROOT, RUNNER, kafka_tool, standing
 from topics import Topics
 
 from fedstream import kafka
@@ -251,9 +251,7 @@ def main(
         TextColumn("{task.completed}/{task.total}"),
         TimeElapsedColumn(),
     )
-    try:
-        make("clean")
-        make("up")
+    with standing():
         for contestant in contestants:  # what is missing is told before an hour has passed
             rivals.command(rivals.Run(contestant, 0, ("source",), "target", 1, "latency", (0,)))
         with closing(Topics(BOOTSTRAP)) as topics, Progress(*columns, console=console) as progress:
@@ -265,8 +263,6 @@ def main(
                 results = measured[own[0].workload] = begun[number]
                 later = [each for group in groups[number + 1 :] for each in group] * plan.repetitions
                 run_all(bench, own, later, results, save, progress, limit)
-    finally:
-        make("clean")
     measured = {name: measured[name] for name in WORKLOADS if name in measured}  # in this order, whatever was run last
     save()
     (folder / "performance-table.md").write_text(report.markdown(measured))

@@ -1,11 +1,12 @@
 """What more nodes, partitions, readings and parameters cost: CPU, memory, and the time to a weight and to a round.
 
 Two fog nodes in one driver train the default model with the cloud, under 1,000 readings a second in all; then one of
-the four is changed at a time. Writes docs/growth.json, .md and .png; docs/scaling.md tells what follows from them.
+the four is changed at a time. Writes growth.json, .md and .png to docs/; docs/scaling.md tells what follows from them.
 
 Examples:
     make growth                              (about 20 minutes, on the chosen runner)
     make growth ARGS="--axis nodes --seconds 60"
+    make growth STACK=docker ARGS="--output /tmp/growth"
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import statistics
 import time
 from contextlib import closing
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -139,9 +141,13 @@ def measure(point: Point, rates: list[int], seconds: float) -> list[dict[str, An
     help="Only this one, the others' results stay; else all.",
 )
 @click.option("--seconds", type=click.FloatRange(5), default=20, show_default=True, help="Of each load, measured.")
-def main(axes: tuple[str, ...], seconds: float) -> None:
-    """Measure, and write docs/growth.json, .md and .png."""
-    console, path = Console(), ROOT / "docs" / "growth.json"
+@click.option(
+    "--output", default=ROOT / "docs", type=click.Path(path_type=Path), help="Folder of the results.  [default: docs]"
+)
+def main(axes: tuple[str, ...], seconds: float, output: Path) -> None:
+    """Measure, and write growth.json, .md and .png."""
+    console, path = Console(), output / "growth.json"
+    output.mkdir(parents=True, exist_ok=True)
     starts: dict[Point, set[int]] = {}  # loads by what they need a start for
     for point in (point for axis in axes or AXES for point in points(axis)):
         starts.setdefault(replace(point, rate=0), set()).add(point.rate)

@@ -9,6 +9,7 @@ mode's sink is at-least-once: duplicates are counted, and are no failure.
 Examples:
     make soak MINUTES=60
     make soak MINUTES=5 ARGS="--rate 200"
+    make soak MINUTES=60 STACK=docker ARGS="--output /tmp/soak"
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import subprocess
 import time
 from contextlib import closing, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
@@ -36,7 +38,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from rivals import Run, Running, start, stop
-from stack import BOOTSTRAP, DATA, LOGS, PORTS, ROOT, RUNNER, environment, inside, make
+from stack import BOOTSTRAP, DATA, LOGS, PORTS, ROOT, RUNNER, environment, inside, standing
 from topics import Topics
 
 from fedstream.messages import MODEL_WEIGHTS
@@ -239,24 +241,20 @@ def tables(found: dict[str, Any]) -> list[Table]:
 @click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--minutes", type=click.FloatRange(1), default=60, show_default=True, envvar="MINUTES")
 @click.option("--rate", type=click.FloatRange(1), default=1000, show_default=True, help="Messages a second, of each.")
-def main(minutes: float, rate: float) -> None:
+@click.option("--output", type=click.Path(path_type=Path), help="Folder of the results; else docs, of a whole hour.")
+def main(minutes: float, rate: float, output: Path | None) -> None:
     """Run the soak; the exit code tells whether it was clean."""
     console = Console()
     contestants = [each for name, workload in JOBS for each in chosen([name], [workload])]
     about = {"machine": machine(), "versions": versions(contestants), "runner": RUNNER, "rate": rate}
     about |= {"planned_minutes": minutes, "started": datetime.now(UTC).isoformat(timespec="seconds")}
-    folder = ROOT / "docs" if minutes >= 60 else LOGS
-    folder.mkdir(exist_ok=True)
+    folder = output or (ROOT / "docs" if minutes >= 60 else LOGS)
+    folder.mkdir(parents=True, exist_ok=True)
     console.print(f"soak of {minutes:g} minutes at {rate:g} messages a second through each job, {RUNNER} runner")
-    try:
-        make("clean")
-        make("up")
-        with closing(Topics(BOOTSTRAP)) as topics, Progress(console=console) as progress:
-            topics.use_broker_time(MODEL_WEIGHTS)
-            bench = Bench(PLANS["full"], topics, progress.console.print)
-            found = soak(bench, minutes, rate, progress)
-    finally:
-        make("clean")
+    with standing(), closing(Topics(BOOTSTRAP)) as topics, Progress(console=console) as progress:
+        topics.use_broker_time(MODEL_WEIGHTS)
+        bench = Bench(PLANS["full"], topics, progress.console.print)
+        found = soak(bench, minutes, rate, progress)
     (folder / "soak.json").write_text(json.dumps(about | found, indent=1) + "\n")
     report.show_wide(console, *tables(found))
     bad = [f"{workload}: {row['lost']} lost, {row['wrong']} wrong" for workload, row in found["results"].items()

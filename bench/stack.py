@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +70,21 @@ def make(*words: str, timeout_seconds: float = 900) -> None:
     if done.returncode:
         msg = f"make {' '.join(words)} (runner {RUNNER}, ports from {BASE}) failed:\n{done.stdout}{done.stderr}"
         raise StackError(msg)
+
+
+@contextmanager
+def standing() -> Iterator[None]:
+    """Have the bench's stack up, and nothing in it at first; afterwards, however it ends, take it down.
+
+    A contestant runs in a process group of its own, which only `finally` ends: so SIGTERM raises SystemExit here.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM; what ran for it is being stopped"))
+    try:
+        make("clean")
+        make("up")
+        yield
+    finally:
+        make("clean")
 
 
 def inside(*command: str, name: str | None = None, **variables: str) -> list[str]:

@@ -27,7 +27,7 @@ from load import Generator
 from measures import median_and_spread
 from processes import with_descendants
 from rivals import end_group, launch
-from stack import BOOTSTRAP, LOGS, PORTS, ROOT, RUN_DIR, RUNNER, inside, make
+from stack import BOOTSTRAP, LOGS, PORTS, ROOT, RUN_DIR, RUNNER, inside, make, standing
 from topics import Topics
 
 from fedstream.messages import MODEL_WEIGHTS, sensor_topic
@@ -112,9 +112,7 @@ def main(runs: int, only: str | None) -> None:
         raise StackError(f"STACK is {RUNNER!r}; expected local, where each process can be told from the others")
     LOGS.mkdir(exist_ok=True)
     found: dict[str, list[dict[str, float]]] = {}
-    try:
-        make("clean")
-        make("up")
+    with standing():
         with closing(Generator("weights", BOOTSTRAP, [sensor_topic(node) for node in NODES], 1)) as generator:
             generator.send(0, 200)
         with closing(Topics(BOOTSTRAP)) as topics:
@@ -126,8 +124,6 @@ def main(runs: int, only: str | None) -> None:
                 print(
                     json.dumps({"measure": name} | {key: round(value, 2) for key, value in figures.items()}), flush=True
                 )
-    finally:
-        make("clean")
     print(f"\narchive of classes: {os.environ.get('CLASS_ARCHIVE', 'as the stack has it') or 'none'}\n")
     print("| start | figure | median | smallest | largest |\n| --- | --- | ---: | ---: | ---: |")
     for name, starts in found.items():

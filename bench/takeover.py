@@ -31,7 +31,7 @@ from plan import PLANS, chosen
 from rich.console import Console
 from rich.table import Table
 from rivals import Running, start, stop
-from stack import BOOTSTRAP, PREFIX, RUNNER, make
+from stack import BOOTSTRAP, PREFIX, RUNNER, standing
 from topics import PLACE, Topics
 
 from fedstream import kafka
@@ -118,21 +118,16 @@ def main(intervals: tuple[float, ...], rate: float, seconds: float) -> None:
     table = Table("interval (s)", "take-over, p50 (s)", "max", "p50 (ms)", "p95", "p99", "max", "interval's end, max")
     for name in ("repeats", "repeats after a kill"):
         table.add_column(name)
-    try:
-        make("clean")
-        make("up")
-        with closing(Topics(BOOTSTRAP)) as topics:
-            kafka.ensure_topics(SETTINGS, [ALERTS])
-            topics.use_broker_time(ALERTS)
-            bench = Bench(PLANS["full"], topics, console.print)
-            for interval in intervals or (5.0, 10.0, 30.0):
-                found, version = measure(bench, interval, rate, seconds, version)
-                console.print(found)
-                row = [f"{interval:g}", *(f"{value:.1f}" for value in found["take_over_s"])]
-                row += [f"{found[name]:,.0f}" for name in ("p50", "p95", "p99", "max", "end_max")]
-                table.add_row(*row, f"{found['repeats']:,}", f"{found['repeats_after_kill']:,}")
-    finally:
-        make("clean")
+    with standing(), closing(Topics(BOOTSTRAP)) as topics:
+        kafka.ensure_topics(SETTINGS, [ALERTS])
+        topics.use_broker_time(ALERTS)
+        bench = Bench(PLANS["full"], topics, console.print)
+        for interval in intervals or (5.0, 10.0, 30.0):
+            found, version = measure(bench, interval, rate, seconds, version)
+            console.print(found)
+            row = [f"{interval:g}", *(f"{value:.1f}" for value in found["take_over_s"])]
+            row += [f"{found[name]:,.0f}" for name in ("p50", "p95", "p99", "max", "end_max")]
+            table.add_row(*row, f"{found['repeats']:,}", f"{found['repeats_after_kill']:,}")
     report.show_wide(console, table)
 
 

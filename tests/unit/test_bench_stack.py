@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import signal
+from contextlib import nullcontext
 
 import pytest
 
@@ -38,3 +42,28 @@ def test_a_make_around_the_bench_hands_nothing_on(stack, monkeypatch):
     environment = stack.environment()
     assert "MAKEFLAGS" not in environment
     assert environment["KAFKA_PORT"] == str(stack.PORTS["KAFKA_PORT"])
+
+
+ENDS = {
+    "by itself": (lambda: None, nullcontext()),
+    "an error": (lambda: json.loads("no JSON"), pytest.raises(json.JSONDecodeError)),
+    "SIGTERM": (lambda: os.kill(os.getpid(), signal.SIGTERM), pytest.raises(SystemExit, match="SIGTERM")),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_however_a_bench_ends_its_contestants_are_ended_and_then_its_stack(stack, monkeypatch, end):
+    done = []
+    monkeypatch.setattr(stack, "make", done.append)
+    before = signal.getsignal(signal.SIGTERM)
+    how, expected = ENDS[end]
+    try:
+        with expected, stack.standing():
+            done.append("contestant")
+            try:
+                how()
+            finally:
+                done.append("its end")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert done == ["clean", "up", "contestant", "its end", "clean"]
