@@ -65,7 +65,6 @@ def prepare(bench: Bench, contestant: Contestant, mode: str, nodes: Sequence[int
     number = bench.starts
     if contestant.workload == "squares":
         sources, target = [f"numbers-{number}"], f"squares-{number}"
-        bench.topics.create(1, target)
     elif contestant.workload == "alerts":
         sources, target = [f"readings-{number}"], ALERTS
     else:
@@ -75,6 +74,8 @@ def prepare(bench: Bench, contestant: Contestant, mode: str, nodes: Sequence[int
         sources, partitions = [BACKLOG_TOPICS[contestant.workload]], BACKLOG_PARTITIONS
     else:
         bench.topics.create(1, *sources)
+    if target not in SHARED_TOPICS:
+        bench.topics.create(partitions, target)
     run = Run(contestant, number, tuple(sources), target, partitions, mode, tuple(nodes))
     beside = []
     for command in contestant.beside if mode == "latency" else ():

@@ -54,7 +54,7 @@ def read_topics(
 
 
 def build_query(messages: DataFrame, name: str, folder: Path, settings: Settings, mode: str) -> DataStreamWriter:
-    """Return the unstarted query: messages (topic, key, value) to the topic that each names."""
+    """Return the unstarted query: messages (topic, key, value, perhaps partition) to the topic that each names."""
     writer = (
         messages.writeStream.queryName(name)
         .format("kafka")

@@ -38,8 +38,12 @@ def number_of(text: Column) -> Column:
     return F.when(is_plain, quick).when(is_object & parsed.malformed.isNull(), parsed.n)
 
 
-def square_numbers(records: DataFrame, output: str, max_value_bytes: int) -> DataFrame:
-    """Turn Kafka records into (topic, key, value): the squares for `output`, the bad ones for `dead-letter`."""
+def square_numbers(records: DataFrame, output: str, partitions: int, max_value_bytes: int) -> DataFrame:
+    """Turn Kafka records into (topic, key, partition, value): squares for `output`, bad ones for `dead-letter`.
+
+    A square goes to its number's partition, modulo the `partitions` that the output has: squares keep their numbers'
+    order, and no task waits for another one that fills the same partition (docs/performance.md).
+    """
     text = F.when(F.length("value") <= max_value_bytes, F.col("value").cast("STRING"))
     numbers = records.withColumn("n", number_of(text))
     square = F.try_multiply("n", "n")  # no column: Spark would make one more row of each record
@@ -53,6 +57,7 @@ def square_numbers(records: DataFrame, output: str, max_value_bytes: int) -> Dat
     return numbers.withColumn("reason", reason).select(
         F.when(is_good, F.lit(output)).otherwise(F.lit(DEAD_LETTER)).alias("topic"),
         F.when(is_good, F.col("key")).alias("key"),
+        F.when(is_good, F.col("partition") % partitions).alias("partition"),
         F.when(is_good, pair).otherwise(streams.dead_letter(realtime.now_ms())).alias("value"),
     )
 
@@ -69,7 +74,7 @@ def main(source: str, output: str, mode: str, start: Position | None) -> None:
     spark = streams.start_session("SquaresOverKafka", settings)
     mode = realtime.usable_mode(mode, realtime.count_slots(spark), kafka.count_partitions(settings, source))
     records = realtime.read_topics(spark, settings, source, mode, start)
-    squares = square_numbers(records, output, settings.max_value_bytes)
+    squares = square_numbers(records, output, kafka.count_partitions(settings, output), settings.max_value_bytes)
     folder = settings.checkpoint_dir / "squares-kafka" / source / (f"from-{start}" if start else "start")
     query = realtime.build_query(squares, "squares-kafka", folder, settings, mode)
     streams.run_query(query, ready=f"Carrés prêts ({mode}) : {source} -> {output}")

@@ -77,9 +77,10 @@ def squared(script, spark) -> dict[bytes | None, Row]:
     squares = script("realtime/squares.py")
     values = [*SQUARES, *NO_SQUARES]
     records = [
-        (bytearray(b"k%d" % i), v if v is None else bytearray(v), "numbers", 0, i, None) for i, v in enumerate(values)
+        (bytearray(b"k%d" % i), v if v is None else bytearray(v), "numbers", i % 5, i, None)
+        for i, v in enumerate(values)
     ]
-    frame = squares.square_numbers(spark.createDataFrame(records, RECORDS_DDL), "out", max_value_bytes=100)
+    frame = squares.square_numbers(spark.createDataFrame(records, RECORDS_DDL), "out", 3, max_value_bytes=100)
     return dict(zip(values, frame.collect(), strict=True))
 
 
@@ -92,20 +93,24 @@ def test_a_number_comes_out_with_its_square_and_its_key(squared, value):
     assert bytes(row.key) == b"k%d" % list(SQUARES).index(value)
 
 
+def test_a_square_goes_to_its_numbers_partition_or_around_where_the_output_has_fewer(squared):
+    assert [squared[value].partition for value in SQUARES] == [0, 1, 2, 0, 1] * 2  # of 0 to 4, into three
+
+
 @pytest.mark.parametrize("value", NO_SQUARES, ids=lambda value: str(value)[:30])
 def test_what_has_no_square_is_kept_with_the_reason(squared, value):
     row = squared[value]
-    assert (row.topic, row.key) == ("dead-letter", None)
+    assert (row.topic, row.key, row.partition) == ("dead-letter", None, None)
     letter = json.loads(row.value)
     assert NO_SQUARES[value] in letter["reason"]
-    assert (letter["topic"], letter["partition"]) == ("numbers", 0)
-    assert letter["offset"] == len(SQUARES) + list(NO_SQUARES).index(value)
+    offset = len(SQUARES) + list(NO_SQUARES).index(value)
+    assert (letter["topic"], letter["partition"], letter["offset"]) == ("numbers", offset % 5, offset)
     assert letter["value"] == (None if value is None else base64.b64encode(value).decode())
     assert abs(letter["time"] / 1000 - time.time()) < 600
 
 
 def test_spark_makes_a_row_with_the_number_and_one_that_is_sent_and_none_between(script, spark):
-    squares = script("realtime/squares.py").square_numbers(spark.createDataFrame([], RECORDS_DDL), "out", 100)
+    squares = script("realtime/squares.py").square_numbers(spark.createDataFrame([], RECORDS_DDL), "out", 1, 100)
     assert squares._jdf.queryExecution().optimizedPlan().toString().count("Project") == 2
 
 
