@@ -130,10 +130,10 @@ class Stack:
         line = f"source local/env.sh; supervisorctl -c local/supervisord.conf pid {self._name(job)}"
         return int(subprocess.check_output(["bash", "-c", line], cwd=ROOT, env=os.environ | ENV, text=True))
 
-    def records(self, topic: str, start: int = 0) -> list[Any]:
-        """Return the records now on a topic's only partition, from an offset on."""
+    def records(self, topic: str, start: int = 0, number: int = 0) -> list[Any]:
+        """Return the records now on a topic's partition of this number, from an offset on."""
         with KafkaConsumer(bootstrap_servers=self.bootstrap, enable_auto_commit=False) as consumer:
-            partition = TopicPartition(topic, 0)
+            partition = TopicPartition(topic, number)
             consumer.assign([partition])
             end = consumer.end_offsets([partition])[partition]
             consumer.seek(partition, start)

@@ -7,6 +7,7 @@ import json
 from collections import Counter, defaultdict
 
 import numpy as np
+from kafka import KafkaProducer
 
 from fedstream.models import make_model
 from fedstream.protocol import RoundModel
@@ -45,6 +46,22 @@ def test_the_bridge_passes_the_sockets_numbers_on(stack: Stack) -> None:
     numbers = [message["n"] for message in stack.messages("numbers", before)]
     assert all(1 <= n <= 100 for n in numbers)
     eventually("their squares", lambda: squares(stack), lambda seen: set(numbers) <= set(seen))
+    stack.make("stop-jobs")
+
+
+def test_squares_keep_their_numbers_partition_and_order(stack: Stack) -> None:
+    stack.make("run-squares-kafka", "ARGS=--input pairs --output pair-squares", TOPIC_PARTITIONS="2")
+    eventually("real-time mode", lambda: stack.log("squares-kafka"), lambda seen: "(real-time) : pairs" in seen)
+    with KafkaProducer(bootstrap_servers=stack.bootstrap) as producer:
+        for n in range(NUMBERS):
+            producer.send("pairs", value=b'{"n":%d}' % n, partition=n % 2)
+
+    def numbers() -> list[list[int]]:
+        records = (stack.records("pair-squares", number=number) for number in (0, 1))
+        return [[json.loads(record.value)["n"] for record in each] for each in records]
+
+    expected = [list(range(0, NUMBERS, 2)), list(range(1, NUMBERS, 2))]
+    eventually("even and odd ones apart, in order", numbers, lambda seen: seen == expected)
     stack.make("stop-jobs")
 
 
