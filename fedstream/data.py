@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +11,12 @@ import numpy as np
 from fedstream.arrays import Matrix
 from fedstream.messages import label_of
 from fedstream.models import Labels
+from fedstream.rows import BadRow, read_number, read_rows
 from fedstream.settings import SettingError
 
 BUNDLED = ("breast_cancer", "digits", "wine", "iris")
 SENSOR_ROWS = 4000
+NO_LABEL = ("", "na", "n/a", "#n/a", "nan", "null", "none", "?", "-")  # as programs write a value that is missing
 
 
 @dataclass(frozen=True)
@@ -75,24 +76,29 @@ def readings(x: Matrix) -> DataSet:
 def _read_csv(path: Path, label: str | None) -> DataSet:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            header = [name.strip() for name in next(reader, [])]
-            lines = [(reader.line_num, [value.strip() for value in row]) for row in reader if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+            header, lines = read_rows(file)
+            if label not in header or len(header) < 2:
+                columns = f"column of {path}, which has: {', '.join(header)}"
+                raise SettingError(f"label is {label!r}; expected a {columns}, and a feature beside it at least")
+            table = list(lines)
+    except BadRow as error:
+        raise SettingError(f"{path}, {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
         expected = f"sensors, {', '.join(BUNDLED)} or the path of a CSV file"
         raise SettingError(f"data is {str(path)!r}, which cannot be read ({error}); expected {expected}") from error
-    if label not in header or len(set(header)) < max(len(header), 2):
-        columns = f"column of {path}, which has: {', '.join(header) or 'no header'}"
-        raise SettingError(f"label is {label!r}; expected a {columns}, all of different names, one a feature at least")
     rows, texts = [], []
-    for line, row in lines:
-        if len(row) != len(header):
-            raise SettingError(f"{path}, line {line}: {len(row)} values; expected {len(header)} as in the header")
-        values = dict(zip(header, row, strict=True))
-        texts.append(values.pop(label))
-        if texts[-1].lower() in ("", "nan"):
-            raise SettingError(f"{path}, line {line}, column {label}: {texts[-1]!r}; expected a label")
-        rows.append([_number(value, f"{path}, line {line}, column {name}") for name, value in values.items()])
+    first: dict[float | str, tuple[int, str]] = {}  # line and spelling
+    for line, values in table:
+        where, text = f"{path}, line {line}, column ", values.pop(label)
+        if text.lower() in NO_LABEL:
+            raise SettingError(f"{where}{label}: {text!r}; expected a label: fill in or leave out this row")
+        number, _ = _numbers_first(text)
+        first_line, spelling = first.setdefault(number if number < math.inf else text.lower(), (line, text))
+        if text != spelling:
+            got = f"{text!r}, but {spelling!r} in line {first_line}"
+            raise SettingError(f"{where}{label}: {got}; expected one spelling of a label: write both alike")
+        texts.append(text)
+        rows.append([_number(value, where + name) for name, value in values.items()])
     labels = sorted(set(texts), key=_numbers_first)
     if len(labels) < 2:
         raise SettingError(f"column {label} of {path} has the labels {labels}; expected at least two")
@@ -103,7 +109,7 @@ def _read_csv(path: Path, label: str | None) -> DataSet:
 
 def _number(text: str, where: str) -> float:
     try:
-        value = float(text)
+        value = read_number(text, float)
     except ValueError:
         value = math.nan
     if not abs(value) < 1e100:  # refuses NaN, too; beyond this the square of a sum is not finite

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -102,7 +103,8 @@ def merge_statistics(parts: Iterable[Statistics]) -> Statistics:
 def scaler_of(statistics: Statistics) -> Scaler:
     """Return the scaler with the mean and the population variance E[x²] - E[x]², as StandardScaler.
 
-    A variance within the rounding of E[x²] is none: such a feature is constant, and its std 1.
+    A variance within the rounding of the sums is none: such a feature counts as constant, and its std is 1, or as much
+    as that rounding may hide if this is more. So a time stamp in ms never gives numbers of thousands.
 
     Raises:
         ZeroDivisionError: there is no reading yet, so there is no mean.
@@ -110,7 +112,13 @@ def scaler_of(statistics: Statistics) -> Scaler:
     mean = [total / statistics.count for total in statistics.sums]
     square = [total / statistics.count for total in statistics.squares]
     variance = [e - m * m for e, m in zip(square, mean, strict=True)]
-    std = [math.sqrt(v) if v > 1e-12 * e else 1.0 for v, e in zip(variance, square, strict=True)]
+    # Of E[x²]: each addition rounds by at most half an epsilon, and a few more operations follow (Chan, Golub, LeVeque
+    # 1983). It stops at 1e-12: many readings are added up in parts, and no narrow feature may turn constant in the end.
+    rounding = min((statistics.count + 8) * sys.float_info.epsilon / 2, 1e-12)
+    std = [
+        math.sqrt(v) if v > rounding * e else max(1.0, math.sqrt(rounding * e))
+        for v, e in zip(variance, square, strict=True)
+    ]
     return Scaler(tuple(mean), tuple(std))
 
 

@@ -11,7 +11,6 @@ Examples:
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
 import os
@@ -28,6 +27,7 @@ from kafka import KafkaProducer
 
 from fedstream import kafka, messages
 from fedstream.messages import READING_FIELDS
+from fedstream.rows import read_number, read_rows
 from fedstream.settings import Settings, command_help
 
 TEMPERATURE_CELSIUS = (60.0, 90.0)
@@ -54,7 +54,7 @@ def simulate_readings(nodes: int, seed: int | None, shifts: Shifts | None = None
         yield node, {"sensor_id": f"node-{node}", "temperature": temperature, "vibration": vibration, "label": label}
 
 
-def csv_readings(rows: csv.DictReader[str], columns: dict[str, str], nodes: int) -> Iterator[tuple[int, Reading]]:
+def csv_readings(lines: Iterable[str], columns: dict[str, str], nodes: int) -> Iterator[tuple[int, Reading]]:
     """Yield (node, reading) for each row of a CSV file.
 
     `columns` maps a field to its column. Without a column for `sensor_id` the rows are dealt out to the nodes in turn;
@@ -62,41 +62,43 @@ def csv_readings(rows: csv.DictReader[str], columns: dict[str, str], nodes: int)
     label follows `messages.label_of`.
 
     Raises:
-        ValueError: a column is missing or a value is no finite number; the text names line, column and value.
+        ValueError: a column is missing, or a line cannot be read (`read_rows`), has no sensor, or a value that is no
+            finite number; the text names line, column and value.
     """
-    header = list(rows.fieldnames or [])
-    column_of = {field: columns.get(field, field) for field in READING_FIELDS}
+    header, rows = read_rows(lines)
+    column_of = {field: columns.get(field, field).strip() for field in READING_FIELDS}
     for field, column in column_of.items():
         if column not in header and (field in columns or field in ("temperature", "vibration")):
             msg = f"no column {column!r} for {field}; the file has {', '.join(header)}. Map it: --columns {field}=NAME"
             raise ValueError(msg)
 
-    def number(row: dict[str, str], field: str, kind: type) -> Any:
+    def number(line: int, row: dict[str, str], field: str, kind: type[int] | type[float]) -> Any:
         text = row[column_of[field]]
         try:
-            value = kind(text)
-            if math.isfinite(value):
-                return value
-        except (TypeError, ValueError, OverflowError):
-            pass
-        expected = "whole number" if kind is int else "number"
-        msg = f"line {rows.line_num}: {column_of[field]} is {text!r}; expected a {expected}"
-        raise ValueError(msg)
+            return read_number(text, kind)
+        except ValueError as error:
+            expected = f"expected a {'whole ' if kind is int else ''}number: correct it, or leave out this row"
+            msg = f"line {line}: {column_of[field]} is {text!r:.100}; {expected}"
+            raise ValueError(msg) from error
 
     node_of: dict[str, int] = {}
-    for index, row in enumerate(rows):
+    for index, (line, row) in enumerate(rows):
         if column_of["sensor_id"] in header:
             sensor_id = row[column_of["sensor_id"]]
+            if not sensor_id:
+                remedy = "fill it in, or leave out this row or the whole column"
+                msg = f"line {line}: {column_of['sensor_id']} is ''; expected the name of a sensor: {remedy}"
+                raise ValueError(msg)
             node = node_of.setdefault(sensor_id, len(node_of) % nodes + 1)
         else:
             node = index % nodes + 1
             sensor_id = f"node-{node}"
-        temperature, vibration = number(row, "temperature", float), number(row, "vibration", float)
+        temperature, vibration = number(line, row, "temperature", float), number(line, row, "vibration", float)
         reading = {"sensor_id": sensor_id, "temperature": temperature, "vibration": vibration}
         has_label = column_of["label"] in header
-        reading["label"] = number(row, "label", int) if has_label else messages.label_of(temperature, vibration)
+        reading["label"] = number(line, row, "label", int) if has_label else messages.label_of(temperature, vibration)
         if column_of["event_time"] in header:
-            reading["event_time"] = number(row, "event_time", int)
+            reading["event_time"] = number(line, row, "event_time", int)
         yield node, reading
 
 
@@ -221,9 +223,7 @@ def main(
     kafka.ensure_topics(settings, sorted(set(topics.values())))
     producer = kafka.connect_producer(settings, linger_ms=5 if quiet else 0)
     with producer, open(csv_file or os.devnull, newline="", encoding="utf-8-sig") as file:
-        readings = (
-            csv_readings(csv.DictReader(file), column_of, nodes) if csv_file else simulate_readings(nodes, seed, shifts)
-        )
+        readings = csv_readings(file, column_of, nodes) if csv_file else simulate_readings(nodes, seed, shifts)
         try:
             sent = publish_readings(
                 producer, paced(itertools.islice(readings, count), per_second, stopping), topics, quiet

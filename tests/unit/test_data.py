@@ -71,21 +71,59 @@ def test_labels_that_are_numbers_are_sorted_as_numbers(csv_file):
     [
         (GOOD, "speeed", r"label is 'speeed'; expected a column of .*: speed, failure, heat"),
         (GOOD, None, "label is None; expected a column"),
-        ("", "failure", "no header"),
-        ("a,a,b\n1,2,x\n", "b", "different names"),
-        ("failure\nno\nyes\n", "failure", "one a feature at least"),
+        ("", "failure", r"machines\.csv, line 1: the file is empty; expected a header"),
+        ("a,a,b\n1,2,x\n", "b", r"machines\.csv, line 1: column a is there twice"),
+        ("a, b,b\n1,2,x\n", "b", r"line 1: column b is there twice"),
+        ("failure\nno\nyes\n", "failure", "a feature beside it at least"),
         (GOOD + "1,no\n", "failure", r"machines\.csv, line 5: 2 values; expected 3"),
+        (GOOD + "1,5,no,40\n", "failure", r"machines\.csv, line 5: 4 values; expected 3 .*decimal comma"),
+        (GOOD + '1,"no,40\n2,yes",50\n', "failure", r"machines\.csv, line 5: .*expected a quote at both ends"),
+        (GOOD + '1,"no,40\n2,yes,50\n', "failure", r"machines\.csv, line 5: .*expected a quote at both ends"),
+        (GOOD + '1,no,"40"1\n', "failure", r"machines\.csv, line 5: .*expected a quote at both ends"),
         (GOOD + ",no,1\n", "failure", r"line 5, column speed: ''; expected a finite number"),
         (GOOD + "1,no,NaN\n", "failure", r"line 5, column heat: 'NaN'"),
         (GOOD + "1,no,inf\n", "failure", r"line 5, column heat: 'inf'"),
         (GOOD + "1,no,warm\n", "failure", r"line 5, column heat: 'warm'"),
-        (GOOD + "1,,5\n", "failure", r"line 5, column failure: ''; expected a label"),
+        (GOOD + "1,no,1_000\n", "failure", r"line 5, column heat: '1_000'"),
         ("a,b\n1,x\n2,x\n", "b", "expected at least two"),
     ],
 )
 def test_a_csv_file_that_cannot_be_used_is_refused_with_line_and_column(csv_file, text, label, words):
     with pytest.raises(SettingError, match=words):
         load(csv_file(text), label)
+
+
+MISSING = ("", "NA", "na", "N/A", "#N/A", "null", "NULL", "None", "?", "-", "nan", "NaN")
+
+
+@pytest.mark.parametrize("missing", [*MISSING, " NA ", '" ? "'])
+def test_a_missing_label_is_refused_however_it_is_written(csv_file, missing):
+    with pytest.raises(SettingError) as caught:
+        load(csv_file(f"{GOOD}3,{missing},50\n4,NA,60\n"), "failure")
+    told = missing.strip('" ')
+    assert str(caught.value).endswith(
+        f"machines.csv, line 5, column failure: {told!r}; expected a label: fill in or leave out this row"
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("0", "0.0"), ("1.0", "1"), ("False", "FALSE"), ("yes", "Yes"), ("é", "É"), ("-0", "0"), ("1e1", "10")],
+)
+def test_one_label_in_two_spellings_is_refused_where_the_second_begins(csv_file, first, second):
+    with pytest.raises(SettingError) as caught:
+        load(csv_file(f"a,b\n1,{first}\n2,x\n3,{first}\n4,{second}\n5,{second}\n"), "b")
+    assert str(caught.value).endswith(
+        f"machines.csv, line 5, column b: {second!r}, but {first!r} in line 2; "
+        "expected one spelling of a label: write both alike"
+    )
+
+
+def test_labels_that_differ_in_more_than_their_spelling_are_classes(csv_file):
+    # Text before letters of lower case, as text is sorted; a class of the name "no failure" is none that is missing.
+    data = load(csv_file("a,b\n1,no failure\n2,1\n3,10\n4,True\n5,--\n6,no failure\n"), "b")
+    assert data.labels == ("1", "10", "--", "True", "no failure")
+    assert data.y.tolist() == [4, 0, 1, 3, 2, 4]
 
 
 @pytest.mark.parametrize(

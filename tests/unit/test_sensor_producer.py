@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import itertools
 import json
@@ -100,9 +99,12 @@ def test_a_shift_moves_one_nodes_readings_and_their_labels_follow(producer):
 # --- readings from a CSV file
 
 
+MACHINE = {"sensor_id": "machine"}
+
+
 def replayed(producer, text: str, columns: dict[str, str] | None = None, nodes: int = 2) -> list[tuple[int, dict]]:
     """Return the readings of a CSV file with this text."""
-    return list(producer.csv_readings(csv.DictReader(io.StringIO(text)), columns or {}, nodes))
+    return list(producer.csv_readings(io.StringIO(text, newline=""), columns or {}, nodes))
 
 
 def test_a_csv_file_with_the_fields_as_columns_needs_no_mapping(producer):
@@ -184,12 +186,16 @@ def test_a_missing_column_is_named_even_if_the_row_has_more_cells_than_the_heade
             "line 2: vibration is ''; expected a number",
         ),
         (
-            "temperature,vibration\n70\n",  # the row is too short
-            "line 2: vibration is None; expected a number",
+            'temperature,vibration\n"81,7","0,081"\n',
+            "line 2: temperature is '81,7'; expected a number",
         ),
         (
-            "temperature,vibration\n70,0,05\n71,1O\n",
-            "line 3: vibration is '1O'; expected a number",
+            "temperature,vibration\n1_000,0.05\n",
+            "line 2: temperature is '1_000'; expected a number",
+        ),
+        (
+            "temperature,vibration\n70,\u0660\n",
+            "line 2: vibration is '\u0660'; expected a number",
         ),
         (
             "temperature,vibration,label\n70,0.05,1.0\n",
@@ -204,7 +210,7 @@ def test_a_missing_column_is_named_even_if_the_row_has_more_cells_than_the_heade
 def test_a_value_that_is_no_number_is_named_with_line_and_column(producer, text, finding):
     with pytest.raises(ValueError, match="expected a") as caught:
         replayed(producer, text)
-    assert str(caught.value) == finding
+    assert str(caught.value) == f"{finding}: correct it, or leave out this row"
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-Infinity", "1e999"])
@@ -213,13 +219,74 @@ def test_a_value_that_json_does_not_have_is_named_with_line_and_column(producer,
         replayed(producer, f"temperature,vibration\n{value},0.05\n")
 
 
+@pytest.mark.parametrize("end", ["71,5,0,06\n", "71.5\n", "71.5,0.06,\n"])
+def test_a_row_of_another_length_than_the_header_ends_the_readings(producer, end):
+    readings = producer.csv_readings(io.StringIO("temperature,vibration\n70.5,0.05\n" + end + "72,0.07\n"), {}, 1)
+    assert next(readings)[1]["temperature"] == 70.5
+    with pytest.raises(ValueError, match=r"^line 3: \d values; expected 2 as in the header"):
+        next(readings)
+
+
+def test_a_row_short_of_a_value_is_not_read_one_column_to_the_left(producer):
+    text = "ms,temperature,vibration,rssi,samples\n0,66.48,0.029,42,4000\n12000,0.053,5,4012\n"
+    with pytest.raises(ValueError, match="line 3: 4 values; expected 5"):
+        replayed(producer, text)
+
+
+@pytest.mark.parametrize("end", ["", '80,0.05,inch"\n81,0.05,\n'])
+def test_a_stray_quote_is_named_with_the_line_it_opens_on(producer, end):
+    text = 'temperature,vibration,remark\n77.4,0.067,\n62.3,0.038,"belt 5 slipping\n' + "79.3,0.036,ok\n" * 190 + end
+    with pytest.raises(ValueError, match=r"^line 3: .*expected a quote at both ends"):
+        replayed(producer, text)
+
+
+def test_a_quote_inside_a_remark_changes_no_reading(producer):
+    text = 'temperature,vibration,remark\n70,0.05,5" pipe\n71,0.06,the "old" one\n72,0.07,\n'
+    assert [reading["temperature"] for _, reading in replayed(producer, text)] == [70, 71, 72]
+
+
+def test_a_column_that_is_there_twice_is_refused_before_any_reading(producer):
+    text = "sensor_id,temperature,vibration, temperature,label\nm1,70,0.05,20,0\n"
+    with pytest.raises(ValueError, match="line 1: column temperature is there twice"):
+        replayed(producer, text)
+
+
+def test_blanks_around_names_and_values_do_not_count(producer):
+    reading = {"sensor_id": "m1", "temperature": 70.5, "vibration": 0.05, "label": 0}
+    assert replayed(producer, "sensor_id, temperature, vibration\nm1 , 70.5, 0.05\n") == [(1, reading)]
+    columns = {"temperature": " temp", "vibration": "vib "}
+    assert replayed(producer, "sensor_id, temp ,vib\nm1,70.5,0.05\n", columns) == [(1, reading)]
+
+
+@pytest.mark.parametrize("value", ["", "  ", '""'])
+def test_a_sensor_without_a_name_is_refused_with_its_line(producer, value):
+    readings = producer.csv_readings(["machine,temperature,vibration", "m1,70,0.05", f"{value},71,0.05"], MACHINE, 2)
+    assert next(readings)[1]["sensor_id"] == "m1"
+    with pytest.raises(ValueError, match="expected") as caught:
+        next(readings)
+    assert str(caught.value) == (
+        "line 3: machine is ''; expected the name of a sensor: fill it in, or leave out this row or the whole column"
+    )
+
+
+def test_a_last_row_that_is_cut_off_is_refused_with_its_line(producer):
+    text = "event_time,temperature,vibration,label,sensor_id\n0,60,0.020,0,press-1\n1000,70,0.03"
+    with pytest.raises(ValueError, match="line 3: 3 values; expected 5"):
+        replayed(producer, text)
+
+
+def test_a_file_without_a_line_is_refused(producer):
+    with pytest.raises(ValueError, match="line 1: the file is empty; expected a header"):
+        replayed(producer, "")
+
+
 def test_the_line_named_is_the_files_line_even_after_an_empty_one(producer):
     with pytest.raises(ValueError, match="line 4: temperature is 'warm'"):
         replayed(producer, "temperature,vibration\n70,0.05\n\nwarm,0.05\n")
 
 
 def test_the_readings_before_a_bad_line_are_passed_on(producer):
-    readings = producer.csv_readings(csv.DictReader(["temperature,vibration", "70,0.05", "x,0.05"]), {}, 1)
+    readings = producer.csv_readings(["temperature,vibration", "70,0.05", "x,0.05"], {}, 1)
     assert next(readings)[1]["temperature"] == 70.0
     with pytest.raises(ValueError, match="line 3"):
         next(readings)
