@@ -4,6 +4,11 @@ while IFS='=' read -r name value; do
   if [[ $name == [A-Z]* && -z ${!name+set} ]]; then export "$name=$value"; fi
 done <"$root/.env"
 
+# What `make clean` deletes lies below the checkout, and is not the checkout.
+if [[ ${RUN_DIR-} =~ ^([./]*|/.*|(.*/)?\.\.(/.*)?)$ ]]; then
+  echo "RUN_DIR is '${RUN_DIR-}'; expected a folder below this checkout for the stack alone, such as .run: a relative path without '..'. make clean deletes that folder, so nothing was done. Set it where it comes from: the make line, the shell or .env." >&2
+  return 1
+fi
 export RUN_PATH=$root/$RUN_DIR
 export DATA_DIR=$RUN_PATH/data CHECKPOINT_DIR=${CHECKPOINT_DIR:-$RUN_PATH/checkpoints}
 export KAFKA_JARS=$root/.venv/share/kafka APP_SUM_JAR=$root/java-sum/target/app-sum-1.0-SNAPSHOT.jar
@@ -13,6 +18,7 @@ export PATH=$root/.venv/bin:$root/bin:$PATH
 export LISTEN_ADDRESS=127.0.0.1 ZOOKEEPER_HOST=localhost KAFKA_HOST=localhost
 export KAFKA_BOOTSTRAP_SERVERS=${KAFKA_BOOTSTRAP_SERVERS:-localhost:$KAFKA_PORT}
 export NUMBERS_HOST=${NUMBERS_HOST:-localhost}
+export SPARK_RECOVERY_DIR=$DATA_DIR/spark-master # emptied by make up: its workers and applications have ended
 export SPARK_MASTER_HOST=localhost MASTER=spark://localhost:$SPARK_MASTER_PORT SPARK_LOCAL_IP=127.0.0.1
 export SPARK_PUBLIC_DNS=$PUBLIC_HOST SPARK_CONF_DIR=$root/spark_cluster
 export SPARK_DAEMON_MEMORY=$DAEMON_HEAP SPARK_DAEMON_JAVA_OPTS="-XX:+UseSerialGC -XX:TieredStopAtLevel=1"

@@ -3,6 +3,7 @@
 ENV := source local/env.sh
 SUPERVISORCTL := supervisorctl -c local/supervisord.conf
 RUNNING := $(SUPERVISORCTL) pid >/dev/null 2>&1
+PROCESSES := python3 -m fedstream.processes
 
 KAFKA_TOPICS = $(ENV); kafka-topics --bootstrap-server $$KAFKA_BOOTSTRAP_SERVERS
 DOCTOR = $(ENV); $(if $(wildcard $(PYTHON)),python,python3) -m fedstream.doctor
@@ -28,6 +29,7 @@ $(KAFKA_JARS): kafka/pom.xml $(PYTHON)
 # Beside Spark's own jars, so that every program finds the source "kafka" without --packages.
 $(SPARK_JARS): spark_cluster/pom.xml $(PYTHON)
 	$(SAY) "Spark's Kafka connector jars"
+	@rm -f $(addprefix .venv/lib/python3*/site-packages/pyspark/jars/,$(notdir $(wildcard $@/*.jar))) # of older versions
 	@mkdir -p $(@D); $(COPY_JARS); cp $@/*.jar .venv/lib/python3*/site-packages/pyspark/jars/; touch $@
 
 $(ARCHIVE): $(SPARK_JARS) spark_cluster/archive-classes.sh spark_cluster/archive_classes.py
@@ -38,21 +40,33 @@ $(APP_SUM): java-sum/pom.xml $(wildcard java-sum/src/main/java/*)
 	$(SAY) "the Java job (its tests: mvn -f java-sum/pom.xml test)"
 	@mvn -B -q -f java-sum/pom.xml package -DskipTests; touch $@
 
-runner-up: setup
-	@$(ENV); mkdir -p $$RUN_PATH/logs $$DATA_DIR $$CHECKPOINT_DIR
+# `make up` marks the folder that it makes; a folder of yours is not used, and not deleted.
+EXPECT_OWN_FOLDER = $(ENV); if [[ ! -f $$RUN_PATH/.fedstream && -n $$(ls -A "$$RUN_PATH" 2>/dev/null) ]]; then \
+  echo "RUN_DIR is '$$RUN_DIR', which is there and has no file .fedstream, the mark of a folder that make up has made; expected such a folder, an empty one or a new one, since make clean deletes it. Nothing was done. Choose another (RUN_DIR=.run), or, if an older version of the stack has made this one: touch $$RUN_DIR/.fedstream" >&2; exit 1; fi
+
+runner-folder:
+	@$(EXPECT_OWN_FOLDER)
+
+runner-up: runner-folder setup
+	@$(ENV); $(PROCESSES) --stop-left-over
+	@$(ENV); mkdir -p "$$RUN_PATH"; touch "$$RUN_PATH/.fedstream"; mkdir -p $$RUN_PATH/logs $$DATA_DIR $$CHECKPOINT_DIR
 	@$(ENV); if $(RUNNING); then $(SUPERVISORCTL) start zookeeper kafka topics spark-master spark-worker:* producer >/dev/null || true; \
-	  else python -m fedstream.doctor --ports-only && supervisord -c local/supervisord.conf; fi
+	  else rm -rf "$$SPARK_RECOVERY_DIR"; python -m fedstream.doctor --ports-only && supervisord -c local/supervisord.conf; fi
 	@$(ENV); $(HEALTH) zookeeper kafka topics spark producer
 
 runner-down:
-	@$(ENV); if $(RUNNING); then pid=$$($(SUPERVISORCTL) pid); $(SUPERVISORCTL) shutdown >/dev/null; \
-	  timeout 90 tail --pid=$$pid -f /dev/null || { echo "supervisord (process $$pid) does not end; see $(RUN_DIR)/logs/supervisord.log" >&2; exit 1; }; fi; echo "stopped; data kept in $(RUN_DIR)"
+	@$(ENV); $(PROCESSES) --stop; echo "stopped; data kept in $$RUN_DIR"
 
-runner-clean: runner-down
-	@$(ENV); rm -rf "$$RUN_PATH"; echo "deleted $(RUN_DIR): topics, checkpoints, outputs and logs"
+# Checkpoints that are still there afterwards lie outside of the folder.
+runner-clean:
+	@$(EXPECT_OWN_FOLDER)
+	@$(ENV); $(PROCESSES) --stop
+	@$(ENV); if [[ ! -f $$RUN_PATH/.fedstream ]]; then echo "nothing runs, and there is nothing to delete in $$RUN_DIR"; exit; fi; \
+	  rm -rf "$$RUN_PATH"; echo "stopped; deleted $$RUN_DIR: topics, checkpoints, outputs and logs"; \
+	  if [[ -d $$CHECKPOINT_DIR ]]; then echo "kept: the checkpoints in $$CHECKPOINT_DIR (CHECKPOINT_DIR), outside of $$RUN_DIR. They belong to topics that are gone: remove them before you start a job"; fi
 
 runner-ps:
-	@$(ENV); if $(RUNNING); then $(SUPERVISORCTL) status | grep -v 'Not started' || true; else echo "nothing runs (local runner); start with: make up STACK=local"; fi
+	@$(ENV); if $(RUNNING); then $(SUPERVISORCTL) status | grep -v 'Not started' || true; python -m fedstream.parts; elif [[ -n $$($(PROCESSES)) ]]; then python -m fedstream.parts; else echo "nothing runs (local runner); start with: make up STACK=local"; fi
 
 runner-logs:
 	@$(ENV); file=$$RUN_PATH/logs/$(S).log; if [[ ! -f $$file ]]; then echo "no log $$file; one of: $$(cd $$RUN_PATH/logs 2>/dev/null && ls -m *.log | sed 's/\.log//g')" >&2; exit 1; fi; \
@@ -71,6 +85,12 @@ $(SUPERVISORCTL) start $(call supervised,$(2)) | grep -v 'already started' || tr
 $(if $(filter-out $(PLAIN_JOBS),$(2)),$(HEALTH) $(filter-out $(PLAIN_JOBS),$(2)),echo "  $(2)      started; see: make logs S=$(2)")
 endef
 supervised = $(foreach process,$(1),$(if $(filter fog-%,$(process)),fog:$(process),$(process)))
+
+runner-reset:
+	@$(ENV); was=$$($(SUPERVISORCTL) status $(call supervised,$(S)) 2>/dev/null || true); \
+	$(SUPERVISORCTL) stop $(call supervised,$(S)) >/dev/null 2>&1 || true; \
+	NODES_PER_DRIVER=$(NODES_PER_DRIVER) python -m fedstream.reset '$(S)' || code=$$?; \
+	if [[ $$was =~ RUNNING|STARTING|BACKOFF ]]; then $(SUPERVISORCTL) start $(call supervised,$(S)); fi; exit $${code:-0}
 
 runner-stop-jobs:
 	@$(ENV); if $(RUNNING); then $(SUPERVISORCTL) stop $(PLAIN_JOBS) fog:* cloud squares squares-kafka alerts | grep -v 'not running' || true; fi

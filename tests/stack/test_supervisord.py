@@ -1,0 +1,77 @@
+"""Parts that run on after their supervisord was killed are found again: `make` ends them before it says or deletes."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import psutil
+import pytest
+
+from fedstream.processes import left_over
+from tests.stack.conftest import ENV, ROOT, Stack, eventually
+
+RUN_PATH = ROOT / ENV["RUN_DIR"]
+SERVICES = {"zookeeper", "kafka", "spark-master", "spark-worker-1", "spark-worker-2"}
+
+
+@pytest.fixture(autouse=True)
+def local_runner(stack: Stack) -> None:
+    """Skip where no supervisord runs."""
+    if stack.runner != "local":
+        pytest.skip("supervisord belongs to the local runner; the Docker engine keeps its containers itself")
+
+
+def alive() -> dict[int, str]:
+    """Return the command of this stack's supervisord and of each process below one: nothing that was typed by hand."""
+    found = {}
+    for process in psutil.process_iter(["pid", "cmdline", "environ", "status"]):
+        variables, line = process.info["environ"] or {}, " ".join(process.info["cmdline"] or [])
+        supervised = "SUPERVISOR_ENABLED" in variables or "bin/supervisord" in line
+        if supervised and variables.get("RUN_PATH") == str(RUN_PATH) and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found[process.info["pid"]] = line[:200]
+    return found
+
+
+def kill_supervisord() -> set[str]:
+    """Kill -9 supervisord and return the parts that run on."""
+    pid = int((RUN_PATH / "supervisord.pid").read_text())
+    os.kill(pid, signal.SIGKILL)
+    return eventually("the parts left over", lambda: set(left_over(RUN_PATH).values()), lambda seen: "kafka" in seen)
+
+
+def test_down_ends_the_parts_that_run_on(stack: Stack) -> None:
+    stack.make("run-fog", "run-cloud", "NODES=1")
+    assert kill_supervisord() >= SERVICES | {"fog-1", "cloud"}
+    assert len(alive()) >= len(SERVICES)
+    said = stack.make("down")
+    assert alive() == {}
+    assert "stopped what ran on without supervisord" in said
+    assert f"stopped; data kept in {ENV['RUN_DIR']}" in said
+    for part in SERVICES:  # a job may have ended by itself meanwhile, with nowhere to print to
+        assert part in said
+
+
+def test_up_ends_them_and_goes_on_with_the_data(stack: Stack) -> None:
+    stack.make("up")
+    before = stack.end_offset("sensor-data-node-1")
+    sent = stack.python("producer/sensor_producer.py", "--nodes", "1", "--count", "7", "--rate", "0")
+    assert sent.returncode == 0, sent
+    kill_supervisord()
+    old = alive().keys()
+    assert "stopped what ran on without supervisord" in stack.make("up")
+    assert not old & alive().keys()
+    assert stack.end_offset("sensor-data-node-1") == before + 7
+
+
+def test_clean_ends_them_before_it_deletes_their_data(stack: Stack) -> None:
+    kill_supervisord()
+    kafka = next(pid for pid, part in left_over(RUN_PATH).items() if part == "kafka")
+    os.kill(kafka, signal.SIGSTOP)  # it hears no SIGTERM, and could write again later
+    said = stack.make("clean")
+    assert alive() == {}
+    assert f"kafka (process {kafka})" in said
+    assert f"deleted {ENV['RUN_DIR']}" in said
+    assert not RUN_PATH.exists()
+    stack.make("up")
+    assert stack.end_offset("sensor-data-node-1") == 0
