@@ -109,6 +109,12 @@ def test_a_service_of_the_spark_image_gets_the_settings(service):
     assert COMPOSE["x-environment"].items() <= SERVICES[service]["environment"].items()
 
 
+@pytest.mark.parametrize("service", sorted(SERVICES))
+def test_a_containers_log_is_bounded(service):
+    options = SERVICES[service]["logging"]["options"]
+    assert set(options) == {"max-size", "max-file"}
+
+
 def test_every_variable_that_compose_uses_is_in_dotenv_or_has_a_default():
     used = re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)(:?-)?", COMPOSE_TEXT)
     assert len(used) > 20
