@@ -38,9 +38,8 @@ ROUND_TOPICS = (MODEL_WEIGHTS, GLOBAL_MODEL, ROUND_CONTROL, MODEL_VERSIONS, EVEN
 
 RECORD_OVERHEAD_BYTES = 50_000  # of a message's other fields, its key and the record batch around it
 
-# Of a consumer that reads a part of a topic: nothing of an aborted transaction, and records that are gone are an error.
+# Of a consumer that reads a part of a topic: records that are gone are an error.
 HISTORY = {
-    "isolation_level": "read_committed",
     "auto_offset_reset": "none",
     "max_poll_records": 2000,
     "fetch_max_bytes": 8 * 2**20,
@@ -67,7 +66,7 @@ def source_options(settings: Settings, topics: str, max_records: int | None) -> 
         "kafka.receive.buffer.bytes": "-1",
     }
     return (micro_batch if max_records is not None else {}) | {
-        "kafka.bootstrap.servers": settings.kafka_bootstrap_servers,
+        **_committed_options(settings),
         "subscribePattern" if "*" in topics else "subscribe": topics,
         "startingOffsets": "earliest",
         "kafka.max.poll.records": str(_poll_records(topics)),
@@ -88,11 +87,19 @@ def range_options(settings: Settings, ranges: Iterable[Any]) -> dict[str, str]:
     for part in ranges:
         first[part.topic][part.partition], end[part.topic][part.partition] = part.first, part.last + 1
     return {
-        "kafka.bootstrap.servers": settings.kafka_bootstrap_servers,
+        **_committed_options(settings),
         "assign": json.dumps({topic: list(offsets) for topic, offsets in first.items()}),
         "startingOffsets": json.dumps(first),
         "endingOffsets": json.dumps(end),
         "failOnDataLoss": "true",
+    }
+
+
+def _committed_options(settings: Settings) -> dict[str, str]:
+    """Return where the topics are, and that what a producer has taken back (aborted) is not read."""
+    return {
+        "kafka.bootstrap.servers": settings.kafka_bootstrap_servers,
+        "kafka.isolation.level": "read_committed",
     }
 
 
@@ -194,12 +201,13 @@ def connect_publisher(settings: Settings) -> Callable[..., None]:
 
 
 def connect_consumer(settings: Settings, **options: Any) -> KafkaConsumer:
-    """Return a consumer that belongs to no group.
+    """Return a consumer that belongs to no group, and does not see what was taken back (aborted).
 
     Raises:
         KafkaUnavailableError: no broker answered within `wait_timeout_seconds`.
     """
     options |= {"enable_auto_commit": False, "fetch_max_wait_ms": settings.fetch_max_wait_ms}
+    options["isolation_level"] = "read_committed"
     try:
         return KafkaConsumer(**_connection_options(settings), **options)
     except KafkaTimeoutError as error:
@@ -304,6 +312,20 @@ def count_partitions(settings: Settings, topics: str) -> int:
     """
     with closing(connect_consumer(settings)) as consumer:
         return len(partitions_of(consumer, topics))
+
+
+def topic_ids(admin: KafkaAdminClient, topics: str) -> dict[str, str]:
+    """Return the id of each topic (of `a,b`, or of a pattern with `*`) that is there: one made anew has another.
+
+    Raises:
+        kafka.errors.KafkaError: no broker answered in time.
+    """
+    found = admin.describe_topics(None if "*" in topics else topics.split(","))
+    return {
+        topic["name"]: str(topic["topic_id"])
+        for topic in found
+        if topic["error_code"] == 0 and ("*" not in topics or re.fullmatch(topics, topic["name"]))
+    }
 
 
 def stack_topics(nodes: int) -> list[str]:
