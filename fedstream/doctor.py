@@ -13,11 +13,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from fedstream import health
+from fedstream import health, parts, processes
 
 MIN_MEMORY_GB = 6
 MIN_DISK_GB = 5
-SERVICES = ("zookeeper", "kafka", "topics", "spark", "producer")
 
 
 class Trouble(Exception):
@@ -142,33 +141,11 @@ def _holder(port: int, inode: str) -> tuple[str, bool]:
         try:
             if any(os.readlink(fd) == f"socket:[{inode}]" for fd in (process / "fd").iterdir()):
                 command = (process / "cmdline").read_text().replace("\0", " ").strip()
-                is_ours = os.environ["STACK"] == "local" and _is_supervised(int(process.name))
+                is_ours = int(process.name) in _processes()
                 return f"process {process.name} ({command[:80]})", is_ours
         except OSError:
             continue  # ended meanwhile, or another user's
     return "a process of another user (look with root: ss -ltnp)", False
-
-
-def _is_supervised(pid: int) -> bool:
-    """Tell whether a process descends from this checkout's supervisord."""
-    own = _supervisord_pid()
-    while pid > 1:
-        if pid == own:
-            return True
-        try:
-            pid = int(re.search(r"PPid:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1])  # type: ignore[index]
-        except OSError:
-            return False
-    return False
-
-
-def _supervisord_pid() -> int | None:
-    """Return the process id of this checkout's supervisord, or None if it does not run."""
-    try:
-        pid = int((Path(os.environ.get("RUN_PATH", ".run")) / "supervisord.pid").read_text())
-        return pid if "supervisord" in Path(f"/proc/{pid}/cmdline").read_text() else None
-    except (OSError, ValueError):
-        return None
 
 
 def _stack_containers() -> dict[str, str]:
@@ -178,30 +155,22 @@ def _stack_containers() -> dict[str, str]:
     return dict(line.split("\t") for line in listing.splitlines())
 
 
+def _processes() -> processes.Parts:
+    """Return the processes of this stack on the local runner."""
+    return processes.running(Path(os.environ["RUN_PATH"])) if os.environ["STACK"] == "local" else {}
+
+
 def _stack_runs() -> bool:
-    return bool(_stack_containers()) if os.environ["STACK"] == "docker" else _supervisord_pid() is not None
+    return bool(_stack_containers() if os.environ["STACK"] == "docker" else _processes())
 
 
 def check_stack() -> str:
     """Ask each service of a running stack whether it is well."""
     if not _stack_runs():
         return "the stack is not running (make up)"
-    if os.environ["STACK"] == "docker":
-        bad = [f"{name}: {status}" for name, status in _stack_containers().items() if not _is_well(status)]
-    else:
-        bad = []
-        for name in SERVICES:
-            try:
-                health.check(name, os.environ)
-            except health.NotReadyError as error:
-                bad.append(f"{name}: {error}")
-    if bad:
-        raise Trouble("; ".join(bad), "look at its log (make logs S=name), then make down and make up")
+    if bad := [f"{name}: {reason}" for name, reason in parts.troubles(os.environ).items()]:
+        raise Trouble("; ".join(bad), "do what it says; or look at its log (make logs S=name), then make down up")
     return f"the stack is well ({os.environ['STACK']} runner)"
-
-
-def _is_well(status: str) -> bool:
-    return status.startswith("Exited (0)") or (status.startswith("Up") and "unhealthy" not in status)
 
 
 def run(checks: list[Callable[[], str]]) -> int:

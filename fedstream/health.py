@@ -27,6 +27,10 @@ class NotReadyError(RuntimeError):
     """A part is not ready; the text says what it answered."""
 
 
+class StartingError(NotReadyError):
+    """A driver's page does not answer, or it has had no executor yet."""
+
+
 def check(name: str, env: Mapping[str, str]) -> None:
     """Ask a service or job of the stack whether it can do its work.
 
@@ -123,12 +127,18 @@ def _workers_alive(url: str) -> None:
 
 
 def _driver_has_executor(url: str) -> None:
-    for application in _get(url):
-        executors = _get(f"{url}/{application['id']}/executors")
-        if any(executor["id"] != "driver" and executor["isActive"] for executor in executors):
-            return
+    try:
+        executors = [each for app in _get(url) for each in _get(f"{url}/{app['id']}/allexecutors")]
+    except NotReadyError as error:
+        raise StartingError(str(error)) from error
+    executors = [each for each in executors if each["id"] != "driver"]
+    if any(executor["isActive"] for executor in executors):
+        return
+    if executors:
+        msg = f"no executor any more at {url}: the Spark master or its workers were lost (make ps)"
+        raise NotReadyError(msg)
     msg = f"no executor yet at {url}: the master may have no free cores or memory"
-    raise NotReadyError(msg)
+    raise StartingError(msg)
 
 
 def wait(name: str, env: Mapping[str, str], timeout_seconds: float) -> float:

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from fedstream import health
-from fedstream.health import NotReadyError
+from fedstream.health import NotReadyError, StartingError
 
 
 @contextlib.contextmanager
@@ -94,7 +94,7 @@ def test_a_master_that_is_not_there_or_talks_nonsense_is_named_with_its_address(
 def driver_pages(*executors: dict[str, object]) -> dict[str, object]:
     """Return what a driver's pages say of its executors."""
     applications = "/api/v1/applications"
-    return {applications: [{"id": "app-1"}], f"{applications}/app-1/executors": list(executors)}
+    return {applications: [{"id": "app-1"}], f"{applications}/app-1/allexecutors": list(executors)}
 
 
 DRIVER = {"id": "driver", "isActive": True}
@@ -106,13 +106,22 @@ def test_a_job_is_ready_when_its_driver_has_an_executor():
         health.check("squares", {"SQUARES_UI_PORT": str(port)})
 
 
-@pytest.mark.parametrize("executors", [[], [DRIVER], [DRIVER, {"id": "0", "isActive": False}]])
-def test_a_job_without_an_executor_is_not_ready_and_the_likely_cause_is_named(executors):
+@pytest.mark.parametrize("executors", [[], [DRIVER]])
+def test_a_job_without_an_executor_is_starting_and_the_likely_cause_is_named(executors):
     with (
         web_pages(driver_pages(*executors)) as port,
-        pytest.raises(NotReadyError, match=f"no executor yet at http://localhost:{port}.*free cores or memory"),
+        pytest.raises(StartingError, match=f"no executor yet at http://localhost:{port}.*free cores or memory"),
     ):
         health.check("cloud", {"CLOUD_UI_PORT": str(port)})
+
+
+def test_a_job_that_has_lost_its_executors_is_not_ready_however_short_it_runs():
+    with (
+        web_pages(driver_pages(DRIVER, {"id": "0", "isActive": False})) as port,
+        pytest.raises(NotReadyError, match=f"no executor any more at http://localhost:{port}") as raised,
+    ):
+        health.check("cloud", {"CLOUD_UI_PORT": str(port)})
+    assert not isinstance(raised.value, StartingError)
 
 
 def test_each_job_has_a_port_for_its_web_pages():

@@ -1,0 +1,47 @@
+"""What `make ps` and `make doctor` say of parts that are not well."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+
+from fedstream import parts
+
+TRACE = """\
+Traceback (most recent call last):
+  File "fog_node.py", line 5, in <module>
+    raise
+pyspark.errors.exceptions.captured.StreamingQueryException: Topic sensor-data-node-2 was lost
+\tat org.apache.spark.Foo(Foo.scala:1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "word"),
+    [
+        ("", ""),
+        ("ready\nall is well\n", ""),
+        ("Error: topic t was made anew: a, b\n", "topic t was made anew: a, b"),
+        (TRACE, "pyspark.errors.exceptions.captured.StreamingQueryException: Topic sensor-data-node-2 was lost"),
+        (TRACE + "WARNING: again\nError: MODEL is 'x'; expected mean\nWARNING: again\n", "MODEL is 'x'; expected mean"),
+        ("Error: an old one\n" + TRACE, TRACE.splitlines()[3]),
+    ],
+)
+def test_the_last_word_is_the_newest_paragraph_or_the_end_of_a_trace(log, word):
+    assert parts.last_word(log) == word
+
+
+def test_the_ends_of_a_process_are_counted_for_three_minutes():
+    log = """\
+2026-11-29 13:50:00,123 WARN exited: fog-2 (exit status 1; not expected)
+2026-11-29 14:00:58,800 INFO spawned: 'fog-2' with pid 12
+2026-11-29 14:01:00,123 WARN exited: fog-2 (exit status 1; not expected)
+2026-11-29 14:01:05,999 WARN exited: spark-master (terminated by SIGKILL; not expected)
+2026-11-29 14:02:00,500 WARN exited: fog-2 (exit status 1; not expected)
+2026-11-29 14:02:09,000 INFO stopped: cloud (exit status 143)
+"""
+    ends = {"fog-2": 2, "spark-master": 1, "cloud": 0}
+    assert parts.count_ends(log, datetime(2026, 11, 29, 14, 3, 30)) == ends
+    stopped = log + "2026-11-29 14:02:30,000 INFO stopped: fog-2 (exit status 143)\n"
+    assert parts.count_ends(stopped, datetime(2026, 11, 29, 14, 3, 30)) == ends | {"fog-2": 0}
