@@ -52,6 +52,8 @@ clean: runner-clean ## stop everything and delete topics, checkpoints and output
 
 ps: runner-ps ## what runs, and is it well
 
+reset: need-S runner-reset ## one job begins anew: first records, counts from 0; S=fog-2
+
 logs: need-S runner-logs ## last lines of one service or job, followed in a terminal: S=fog-1
 
 doctor: ## check this machine and the stack, with a remedy for each trouble

@@ -12,11 +12,13 @@ Examples:
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import click
@@ -24,14 +26,13 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from fedstream import admission, drift, kafka, messages, registry, snapshot, streams
-from fedstream import arrays as wire
+from fedstream import admission, drift, kafka, messages, registry, snapshot, streams, watchdog
 from fedstream.console import console_table, round_table
 from fedstream.messages import BadMessage, GlobalModel, NodeUpdate
 from fedstream.model import global_weight, merge_update
 from fedstream.models import Model, make_model
 from fedstream.position import Position, now_ms, start_option
-from fedstream.protocol import RoundModel
+from fedstream.protocol import RoundModel, check_size, fit_model
 from fedstream.rounds import Federation
 from fedstream.settings import Settings, command_help, parse_options
 from fedstream.state import BatchState
@@ -63,35 +64,68 @@ def read_message(record: Row, max_value_bytes: int) -> dict[str, Any]:
     return messages.read_json_object(record.value)
 
 
-def take_in(
-    records: Iterable[Row], latest: dict[str, NodeUpdate], federation: Federation | None, settings: Settings, now: int
-) -> tuple[dict[str, NodeUpdate], list[Rejected], int]:
-    """Take in a micro-batch, record by record in the topics' order; the federation changes as it goes.
+@dataclass
+class Taken:
+    """What has come of a micro-batch: its rejected records, and how many weights were replayed or late."""
 
-    Returns the latest update of each node, the rejected records, and how many weights were replayed or late.
-    """
-    latest = dict(latest)
-    rejected: list[Rejected] = []
-    stale = 0
-    for record in sorted(records, key=lambda record: (record.topic, record.partition, record.offset)):
+    latest: dict[str, NodeUpdate]  # by node
+    federation: Federation | None
+    rejected: list[Rejected] = field(default_factory=list)
+    stale: int = 0
+
+    def take(self, record: Row, settings: Settings, now: int) -> None:
+        """Take in a record. All checks of a record come before any change, so that a rejected one changes nothing."""
         try:
             message = read_message(record, settings.max_update_bytes)
             if record.topic == messages.ROUND_CONTROL:
-                if federation:
-                    admission.obey(federation, message, now)
+                if self.federation:
+                    admission.obey(self.federation, message, now)
             else:
                 update = NodeUpdate.from_message(message)
-                if federation and "round" in message:
-                    admission.receive_message(federation, message, [record.partition, record.offset])
-                is_newer = merge_update(latest, update)
-                stale += not is_newer and "round" not in message
-                if federation:
-                    admission.hear(federation, update)
+                if self.federation:
+                    admission.check_sums(self.federation, update)
+                    if "round" in message:
+                        admission.receive_message(self.federation, message, [record.partition, record.offset])
+                    admission.hear(self.federation, update)
+                is_newer = merge_update(self.latest, update)
+                self.stale += not is_newer and "round" not in message
         except BadMessage as error:
-            rejected.append((record, str(error)))
-        if federation:
-            federation.settle(now)
-    return latest, rejected, stale
+            self.rejected.append((record, str(error)))
+        if self.federation:
+            self.federation.settle(now)
+
+
+def take_in(
+    records: Iterable[Row],
+    latest: Mapping[str, NodeUpdate],
+    open_federation: Callable[[], Federation] | None,
+    settings: Settings,
+    now: int,
+) -> Taken:
+    """Take in a micro-batch, record by record in the topics' order.
+
+    A record that fails in a way that nobody foresaw is rejected, too: everything is computed anew without it, from the
+    same federation (`open_federation` gives it each time as it was before the micro-batch).
+    """
+    left = sorted(records, key=lambda record: (record.topic, record.partition, record.offset))
+    failed: dict[str, Rejected] = {}  # by place
+    while True:
+        taken = Taken(dict(latest), open_federation() if open_federation else None)
+        for place, record in enumerate(left):
+            try:
+                taken.take(record, settings, now)
+            except Exception as error:
+                where = f"{record.topic}[{record.partition}]@{record.offset}"
+                logging.getLogger(__name__).exception("the record at %s is rejected", where)
+                failed[where] = record, f"internal: {type(error).__name__}: {error!s:.500}"
+                del left[place]
+                break
+        else:
+            taken.rejected += failed.values()
+            for where, (_, reason) in failed.items():
+                if taken.federation:
+                    taken.federation.event("internal-error", f"{where} is rejected; {reason}")
+            return taken
 
 
 def global_model(latest: Mapping[str, Any]) -> GlobalModel | None:
@@ -100,6 +134,22 @@ def global_model(latest: Mapping[str, Any]) -> GlobalModel | None:
     if not updates:
         return None
     return GlobalModel(global_weight(updates), sum(update.samples for update in updates), len(updates))
+
+
+def say_again(
+    value: Mapping[str, Any], open_federation: Callable[[Mapping[str, Any]], Federation], publish: Callable[..., None]
+) -> None:
+    """Publish the model of the round that is open in a saved value once more, word for word.
+
+    A node that has answered ignores it. It is for the others: those that have joined since, or whose newest model is
+    another one or has expired.
+    """
+    federation = open_federation(value["federation"])
+    if federation.about:  # a state of before does not have the whole message
+        weight = global_model(value["latest"])
+        message = (weight.as_dict() if weight else {}) | federation.open_model().as_dict()
+        publish((messages.GLOBAL_MODEL, federation.settings.model, message))
+        print(f"Cloud -> ronde {federation.round} toujours ouverte : modèle redit", flush=True)
 
 
 def build_query(
@@ -123,22 +173,24 @@ def build_query(
         before = state.value["latest"] if batch_id != state.batch_id else None
 
         def compute(value: dict[str, Any]) -> dict[str, Any]:
-            federation = open_federation(value["federation"]) if open_federation else None
+            opener = functools.partial(open_federation, value["federation"]) if open_federation else None
             known = {node: NodeUpdate.from_message(update) for node, update in value["latest"].items()}
             rows = batch.select(*bounded_columns(settings.max_update_bytes)).collect()
-            latest, rejected, stale = take_in(rows, known, federation, settings, clock_ms())
-            if rejected:
-                dead_letters(_with_reasons(batch, rejected))
+            taken = take_in(rows, known, opener, settings, clock_ms())
+            if taken.rejected:
+                dead_letters(_with_reasons(batch, taken.rejected))
             for count, what in (
-                (len(rejected), "rejeté(s) vers dead-letter"),
-                (stale, "rejoué(s) ou en retard, ignoré(s)"),
+                (len(taken.rejected), "rejeté(s) vers dead-letter"),
+                (taken.stale, "rejoué(s) ou en retard, ignoré(s)"),
             ):
                 if count:
                     print(f"Cloud -> {count} message(s) {what}", flush=True)
+            federation = taken.federation
             return {
-                "latest": {node_id: update.as_dict() for node_id, update in sorted(latest.items())},
+                "latest": {node_id: update.as_dict() for node_id, update in sorted(taken.latest.items())},
                 "federation": snapshot.snapshot(federation) if federation else None,
                 "outbox": federation.outbox if federation else [],
+                "is_to_be_said_again": bool(federation and federation.is_to_be_said_again),
             }
 
         value = state.advance(batch_id, compute)
@@ -150,6 +202,8 @@ def build_query(
             weight = model.as_dict() if model and topic != messages.EVENTS else {}
             outgoing.append((topic, key, weight | message))
         publish(*outgoing)
+        if open_federation and value.get("is_to_be_said_again"):
+            say_again(value, open_federation, publish)
         for topic, _, message in value["outbox"]:
             if topic == messages.EVENTS:
                 print(f"Cloud -> {message['kind']} : {message['node_id'] or ''} {message['detail']}", flush=True)
@@ -178,11 +232,13 @@ def _with_reasons(batch: DataFrame, rejected: list[Rejected]) -> DataFrame:
 def open_federation(
     saved: Mapping[str, Any] | None, settings: Settings, model: Model, last: RoundModel | None
 ) -> Federation:
-    """Return the federation that goes on: the saved one, else that of the last model on the topic, else a new one."""
+    """Return the federation that goes on: the saved one, else that of the last model on the topic, else a new one.
+
+    The last model is one that is `resumable`.
+    """
     if saved and saved["model"] == [settings.model, settings.model_options]:
         return snapshot.restore(saved, settings, model)
-    is_alike = last and wire.layout(last.arrays) == wire.layout(model.initial_arrays(settings.seed))
-    if not saved and last and last.model == settings.model and is_alike:
+    if not saved and last:
         return snapshot.resume(last, settings, model)
     name = settings.model.rpartition(":")[2].lower()
     return Federation(f"{name}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:4]}").join(
@@ -190,10 +246,22 @@ def open_federation(
     )
 
 
+def resumable(last: RoundModel, settings: Settings, model: Model) -> RoundModel:
+    """Return a model of the topic if a run can go on from it: one that the nodes, too, will take.
+
+    Raises:
+        BadMessage: it does not fit the settings.
+    """
+    last = fit_model(last, model.initial_arrays(settings.seed), settings, len(messages.FEATURES))
+    snapshot.resume(last, settings, model)  # raises if the state of its strategy is none
+    return last
+
+
 def deadline_timer(settings: Settings, publish: Callable[..., None]) -> Callable[[Mapping[str, Any] | None], None]:
     """Return `arm(federation)`, which has a message sent to `round-control` when the open round's deadline passes.
 
-    So the time, too, reaches the rounds as a record, in an order that a repeated micro-batch sees again.
+    So the time, too, reaches the rounds as a record, in an order that a repeated micro-batch sees again. It is sent
+    again each `round_deadline_seconds` while the round stays open.
     """
     armed: tuple[str, int] | None = None
     timer: threading.Timer | None = None
@@ -205,11 +273,14 @@ def deadline_timer(settings: Settings, publish: Callable[..., None]) -> Callable
         timer.start()
 
     def send(command: dict[str, Any]) -> None:
+        seconds = settings.round_deadline_seconds
         try:
             publish((messages.ROUND_CONTROL, command["run_id"], command))
         except kafka.KafkaUnavailableError as error:  # or the round would stay open until the next message
             print(f"Cloud -> {error.message}", flush=True)
-            start(1.0, command)
+            seconds = 1.0
+        if armed == (command["run_id"], command["round"]):
+            start(seconds, command)
 
     def arm(federation: Mapping[str, Any] | None) -> None:
         nonlocal armed
@@ -233,16 +304,22 @@ def main(start: Position | None) -> None:
     if settings.model != "mean":  # bad options end the job here, by their names
         model = make_model(settings.model, parse_options("MODEL_OPTIONS", settings.model_options))
         Federation("none").join(settings, model)
+        first = RoundModel("none", 1, 0, settings.model, settings.round_mode, model.initial_arrays(settings.seed))
+        check_size(first.as_dict(), "a global model", settings.max_update_bytes)
         if settings.drift_threshold:
             threading.Thread(target=drift.detector_class, daemon=True).start()
     kafka.ensure_topics(settings, [*kafka.ROUND_TOPICS, messages.DEAD_LETTER])
+    folder = settings.checkpoint_dir / "cloud" / (f"from-{start}" if start else "")
+    check_topics = watchdog.guard_topics(settings, TOPICS, folder)
     publish = kafka.connect_publisher(settings)
     spark = streams.start_session("CloudAggregator", settings)
-    folder = settings.checkpoint_dir / "cloud" / (f"from-{start}" if start else "")
-    state = BatchState(folder, initial={"latest": {}, "federation": None, "outbox": []})
+    state = BatchState(folder, {"latest": {}, "federation": None, "outbox": []}, check_topics)
     if model:
-        last = None if state.value["federation"] else registry.follow_models(settings)(0)
+        fit = functools.partial(resumable, settings=settings, model=model)
+        last = None if state.value["federation"] else registry.follow_models(settings, fit, "Cloud")(0)
         opener = functools.partial(open_federation, settings=settings, model=model, last=last)
+        if state.value["federation"]:
+            say_again(state.value, opener, publish)
     arm_deadline = deadline_timer(settings, publish)
     arm_deadline(state.value["federation"])
     records = streams.read_topic(spark, settings, TOPICS, settings.max_updates_per_trigger, start)

@@ -34,6 +34,13 @@ runner-clean:
 
 runner-ps:
 	@docker ps -a --filter label=com.docker.compose.project=$(COMPOSE_PROJECT_NAME) --format 'table {{.Names}}\t{{.Status}}\t{{.Ports}}'
+	@! command -v python3 >/dev/null || python3 -m fedstream.parts
+
+runner-reset:
+	@$(need_stack); was=$$(docker inspect -f '{{.State.Status}}' $(CONTAINER_PREFIX)$(S) 2>/dev/null || true); \
+	[[ -z $$was ]] || docker stop -t 30 $(CONTAINER_PREFIX)$(S) >/dev/null; \
+	docker exec -e NODES_PER_DRIVER=$(NODES_PER_DRIVER) $(MASTER) python -m fedstream.reset '$(S)' || code=$$?; \
+	if [[ $$was =~ running|restarting ]]; then docker start $(CONTAINER_PREFIX)$(S); fi; exit $${code:-0}
 
 runner-logs:
 	@docker logs $$([[ -t 1 ]] && echo '-f --tail 100' || echo '--tail 1000') $(CONTAINER_PREFIX)$(S) 2>&1

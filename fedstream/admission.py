@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fedstream import arrays as wire
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from fedstream.rounds import Federation
 
 
-def hear(federation: Federation, update: NodeUpdate) -> None:
-    """Take over what a node's readings say about the features' scale; it takes part from now on.
+def check_sums(federation: Federation, update: NodeUpdate) -> None:
+    """Refuse what `hear` cannot take over.
 
     Raises:
         BadMessage: it speaks of another number of features, or a sum of squares is negative.
@@ -30,6 +31,15 @@ def hear(federation: Federation, update: NodeUpdate) -> None:
     if min(update.squares) < 0:
         msg = f"squares is {update.squares!s:.100}; expected sums of squares, none below 0"
         raise BadMessage(msg)
+
+
+def hear(federation: Federation, update: NodeUpdate) -> None:
+    """Take over what a node's readings say about the features' scale; it takes part from now on.
+
+    `check_sums` must have passed it.
+    """
+    if not update.sums or not is_known(update.node_id, federation.settings):
+        return
     known = federation.statistics.get(update.node_id)
     if known is None or update.source != known.source or update.samples > known.count:
         statistics = Statistics(update.samples, update.sums, update.squares, update.source)
@@ -69,7 +79,9 @@ def receive(federation: Federation, update: ModelUpdate, place: Any = None) -> s
         federation.trained_at[update.node_id] = update.trained_at
         federation.answered.add(update.node_id)
     if kind == "accepted":
-        federation.pending.append((update, place))
+        # In the federation's own order, or the strategy's model would take over the order of an update.
+        arrays = {name: update.arrays[name] for name in federation.arrays}
+        federation.pending.append((replace(update, arrays=arrays), place))
     elif kind == "abstained":
         federation.abstained.append(update.node_id)
     return kind

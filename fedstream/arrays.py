@@ -15,6 +15,7 @@ Matrix = npt.NDArray[np.float64]
 Arrays = dict[str, Matrix]  # in the model's own order, which is also the order on the wire
 
 DTYPES = ("float64", "float32", "int64")
+MOST_DIMENSIONS = 8
 
 
 def to_wire(arrays: Mapping[str, npt.NDArray[Any]]) -> list[dict[str, Any]]:
@@ -29,7 +30,8 @@ def from_wire(wire: Any) -> Arrays:
     """Read arrays, each as float64.
 
     Raises:
-        BadMessage: a part is missing or of the wrong type, values do not fill the shape, or one is not finite.
+        BadMessage: a part is missing or of the wrong type, values do not fill the shape, one is not finite, or an array
+            has more than `MOST_DIMENSIONS`.
     """
     if not isinstance(wire, list) or not all(isinstance(entry, dict) for entry in wire):
         msg = f"arrays is of the wrong type: got {wire!r:.100}, expected a list of objects"
@@ -48,13 +50,21 @@ def from_wire(wire: Any) -> Arrays:
             found = f"{len(values)} values" if isinstance(values, list) else f"{values!r:.100}"
             msg = f"array {name} has shape {shape!r:.100} and {found}; expected as many numbers as the shape holds"
             raise BadMessage(msg)
+        if len(shape) > MOST_DIMENSIONS:
+            msg = f"array {name} has {len(shape)} dimensions; expected at most {MOST_DIMENSIONS}"
+            raise BadMessage(msg)
         if not all(type(value) in (int, float) for value in values):
             msg = f"array {name} has a value that is no number; expected numbers only"
             raise BadMessage(msg)
         try:
-            array = np.array(values, dtype=np.float64).reshape(shape)
+            flat = np.array(values, dtype=np.float64)
         except OverflowError as error:  # an integer beyond every float
             msg = f"array {name} has a value beyond every float64"
+            raise BadMessage(msg) from error
+        try:
+            array = flat.reshape(shape)
+        except ValueError as error:  # no values, and beside a size of 0 one beyond every memory
+            msg = f"array {name} has shape {shape!r:.100} and {len(values)} values; expected sizes that fit in memory"
             raise BadMessage(msg) from error
         if not np.isfinite(array).all():
             msg = f"array {name} has a NaN or infinite value; expected finite numbers"

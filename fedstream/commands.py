@@ -166,7 +166,8 @@ def rollback(version: str, metric: str) -> None:
     deadline = time.monotonic() + settings.wait_timeout_seconds
     while (left := deadline - time.monotonic()) > 0:
         for model in filter(registry.opens_round, registry.read_messages(read(min(left, 1.0)))):
-            if model["run_id"] == run.run_id and model.get("restored_from") == message["version"]:
+            is_new = model["round"] not in run.rounds  # that of an earlier rollback may be said again
+            if is_new and model["run_id"] == run.run_id and model.get("restored_from") == message["version"]:
                 new = model["version"]
                 click.echo(f"Version {message['version']} of run {run.run_id} is back as version {new}.")
                 return

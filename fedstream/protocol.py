@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from fedstream import arrays as wire
 from fedstream.arrays import Arrays
 from fedstream.messages import BadMessage, read_count, read_field, read_json_object
 from fedstream.metrics import Score
-from fedstream.settings import StackError
-from fedstream.training import Scaler
+from fedstream.settings import Settings, StackError
+from fedstream.training import Scaler, train_config
 
 SCHEMA_VERSION = 1
+ABOUT = (
+    *("strategy", "strategy_options", "seed", "counts", "base_version", "metrics", "node_metrics", "updates"),
+    *("failed", "restored_from"),
+)  # what the message of a round tells beside the model: how the round before it ended
 
 
 class TooLargeError(StackError):
@@ -81,7 +85,7 @@ class RoundModel:
     """A version of the global model, which opens a round.
 
     `config` is what the strategy wants on the nodes, `participants` the nodes it has sampled (empty: all). With
-    `strategy_state` a restarted cloud could go on from here.
+    `strategy_state` a restarted cloud could go on from here. `about` has the fields of `ABOUT`; nobody checks them.
     """
 
     run_id: str
@@ -95,12 +99,13 @@ class RoundModel:
     participants: tuple[str, ...] = ()
     opened_at: int = 0  # ms since 1970
     strategy_state: Mapping[str, Any] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the message of topic `global-model`."""
         return (
             {"schema_version": SCHEMA_VERSION}
-            | {each.name: getattr(self, each.name) for each in fields(self)}
+            | {each.name: getattr(self, each.name) for each in fields(self) if each.name != "about"}
             | {
                 "arrays": wire.to_wire(self.arrays),
                 "scaler": self.scaler.as_dict() if self.scaler else None,
@@ -108,6 +113,7 @@ class RoundModel:
                 "participants": list(self.participants),
                 "strategy_state": dict(self.strategy_state),
             }
+            | dict(self.about)
         )
 
     @classmethod
@@ -132,6 +138,7 @@ class RoundModel:
             participants=tuple(map(str, participants)),
             opened_at=read_count(message, "opened_at", low=0),
             strategy_state=read_field(message, "strategy_state", dict, "an object"),
+            about={name: message[name] for name in ABOUT if name in message},
         )
 
 
@@ -143,6 +150,39 @@ def read_round_model(value: bytes | None) -> RoundModel | None:
     """
     message = read_json_object(value)
     return RoundModel.from_message(message) if "round" in message else None
+
+
+def fit_model(found: RoundModel, own: Arrays, settings: Settings, features: int) -> RoundModel:
+    """Return a global model as this stack trains it: with its arrays in the order of its own model's arrays.
+
+    Raises:
+        BadMessage: it is of another MODEL, its arrays have another layout, its scaler is of another number of features,
+            or its config is none to train with.
+    """
+    if found.model != settings.model:
+        msg = f"MODEL is {settings.model!r}, but the cloud's run is of {found.model!r:.100}; set the same in .env"
+        raise BadMessage(msg)
+    if wire.layout(found.arrays) != wire.layout(own):
+        both = f"{wire.layout(found.arrays)!s:.200}; expected {wire.layout(own)!s:.200}"
+        raise BadMessage(f"the model's arrays are {both}, as MODEL_OPTIONS say here; set the same in .env")
+    check_scaler(found.scaler, features)
+    try:
+        train_config(settings, found.config)
+    except (ValueError, TypeError, OverflowError) as error:
+        msg = f"config is {found.config!s:.200}; expected numbers that a training can use; it says: {error!s:.100}"
+        raise BadMessage(msg) from error
+    return replace(found, arrays={name: found.arrays[name] for name in own})
+
+
+def check_scaler(scaler: Scaler | None, features: int) -> None:
+    """Refuse a scaler that is not one of the readings.
+
+    Raises:
+        BadMessage: it has another number of features.
+    """
+    if scaler and len(scaler.mean) != features:
+        msg = f"the scaler has {len(scaler.mean)} numbers; expected {features}, one for each feature"
+        raise BadMessage(msg)
 
 
 def check_size(message: Mapping[str, Any], what: str, max_update_bytes: int) -> None:

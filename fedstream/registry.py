@@ -7,6 +7,7 @@ had not seen. So how good a version is stands in the message of a later round.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -115,37 +116,50 @@ def load_run(settings: Settings, run_id: str | None = None) -> Run:
     return pick_run(read_runs(versions, models), run_id)
 
 
-def follow_models(settings: Settings) -> Callable[[float], RoundModel | None]:
-    """Return `newest(timeout_seconds)`: the newest model that opens a round, None before the first.
+def follow_models(
+    settings: Settings, fit: Callable[[RoundModel], RoundModel], who: str
+) -> Callable[[float], RoundModel | None]:
+    """Return `newest(timeout_seconds)`: the newest model that opens a round and fits, None before the first.
 
-    A call takes in what has come, and waits up to the timeout if nothing has. A model that cannot be read is skipped.
+    A call takes in what has come, and waits up to the timeout if nothing has. `fit` returns a model as it is to be
+    used, or raises BadMessage. A model that cannot be used is skipped, and `who` (a job's name on the console) says
+    why: once, since the cloud says its model again and again.
     """
     newest = None
+    told: deque[str] = deque(maxlen=100)
+
+    def usable(record: Any) -> RoundModel | None:
+        where = f"{record.topic}[{record.partition}]@{record.offset}"
+        try:
+            model = read_round_model(record.value)
+            return fit(model) if model else None
+        except BadMessage as error:
+            reason = str(error)
+        except Exception as error:  # one that nobody foresaw must not end the job either
+            reason = f"internal: {type(error).__name__}: {error!s:.500}"
+            if reason not in told:
+                logging.getLogger(__name__).exception("unusable model at %s", where)
+        if reason not in told:
+            told.append(reason)
+            print(f"{who} -> modèle ignoré : {reason} ({where})", flush=True)
+        return None
+
     last: int | None = 100
     while True:  # most records are running weights: look back farther until a model is found
         read = kafka.follow_topic(settings, GLOBAL_MODEL, last)
         records = read(0)
-        if last is None or any(_round_model(record) for record in records):
+        if last is None or any(usable(record) for record in records):
             break
         last = last * 100 if last < 10_000 else None
 
     def look(timeout_seconds: float) -> RoundModel | None:
         nonlocal newest
         for record in [*records, *read(0 if records else timeout_seconds)]:
-            newest = _round_model(record) or newest
+            newest = usable(record) or newest
         records.clear()
         return newest
 
     return look
-
-
-def _round_model(record: Any) -> RoundModel | None:
-    try:
-        return read_round_model(record.value)
-    except BadMessage as error:
-        where = f"{record.topic}[{record.partition}]@{record.offset}"
-        logging.getLogger(__name__).warning("unusable model at %s: %s", where, error)
-        return None
 
 
 def find(run: Run, version: int) -> Message:

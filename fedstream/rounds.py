@@ -17,7 +17,7 @@ from fedstream.drift import watch_for_drift
 from fedstream.messages import EVENTS, GLOBAL_MODEL, MODEL_VERSIONS, BadMessage, Outgoing
 from fedstream.metrics import Score
 from fedstream.models import Model
-from fedstream.protocol import ModelUpdate, RoundModel, check_size
+from fedstream.protocol import ModelUpdate, RoundModel, check_scaler, check_size
 from fedstream.settings import Settings, parse_options
 from fedstream.strategies import Reply, StrategyError
 from fedstream.training import Scaler, Statistics, merge_statistics, scaler_of
@@ -40,6 +40,7 @@ class Federation:
     scaler: Scaler | None = None
     config: dict[str, Any] = field(default_factory=dict)
     participants: tuple[str, ...] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)  # what the open round's message tells beside the model
     started_at: int = 0  # ms since 1970, as all times
     opened_at: int = 0
     is_overdue: bool = False
@@ -58,6 +59,7 @@ class Federation:
     def __post_init__(self) -> None:
         """Start with an empty outbox and with what follows from the rest; `join` gives the parts that are not saved."""
         self.outbox: list[Outgoing] = []
+        self.is_to_be_said_again = False  # the open round's model: its deadline has passed, perhaps not for all nodes
         self.answered = {update.node_id for update, _ in self.pending} | set(self.abstained)  # in the open round
         self.fewest_answers = 0  # with fewer the round is not complete: see `is_complete`
 
@@ -78,19 +80,21 @@ class Federation:
 
     def pass_deadline(self, run_id: str, round_number: int) -> None:
         """Note that a round's deadline has passed; one of another round says nothing."""
-        self.is_overdue |= (run_id, round_number) == (self.run_id, self.round)
+        if (run_id, round_number) == (self.run_id, self.round):
+            self.is_overdue = self.is_to_be_said_again = True
 
     def rollback(self, old: RoundModel, now: int) -> None:
         """Open the next round with the arrays and scaling of an older version, which becomes the newest one.
 
         Raises:
-            BadMessage: it is of another run, or its arrays have another layout.
+            BadMessage: it is of another run, or its arrays or scaler have another layout.
         """
-        if old.run_id != self.run_id or wire.layout(old.arrays) != wire.layout(self.arrays):
+        if not self.round or old.run_id != self.run_id or wire.layout(old.arrays) != wire.layout(self.arrays):
             msg = f"version {old.version} of run {old.run_id} does not fit; expected one of run {self.run_id}"
             raise BadMessage(msg)
+        check_scaler(old.scaler, self.features)
         self.strategy = self.new_strategy()
-        self.arrays = dict(old.arrays)
+        self.arrays = {name: old.arrays[name] for name in self.arrays}
         self.event("rollback", f"version {self.version + 1} is version {old.version} again")
         self._open(now, is_new=True, about={"restored_from": old.version}, scaler=old.scaler)
 
@@ -202,7 +206,7 @@ class Federation:
         self._sample()
         if self.round <= self.boost_until:
             self.config["learning-rate-factor"] = settings.drift_boost
-        self.opened_at, self.is_overdue = now, False
+        self.opened_at, self.is_overdue, self.is_to_be_said_again = now, False, False
         self.pending, self.abstained, self.answered, self.counts = [], [], set(), Counter()
         self.fewest_answers = 0
         if settings.round_mode == "async":
@@ -210,17 +214,14 @@ class Federation:
             self.bases = {
                 each: base for each, base in self.bases.items() if self.version - each <= settings.max_staleness
             }
-        message = (
-            self.open_model().as_dict()
-            | {
-                "strategy": settings.strategy,
-                "strategy_options": settings.strategy_options,
-                # Who knows the seed could subtract the noise of differential privacy.
-                "seed": None if settings.strategy.startswith("Differential") else settings.seed,
-                "counts": counts,
-            }
-            | about
-        )
+        self.about = {
+            "strategy": settings.strategy,
+            "strategy_options": settings.strategy_options,
+            # Who knows the seed could subtract the noise of differential privacy.
+            "seed": None if settings.strategy.startswith("Differential") else settings.seed,
+            "counts": counts,
+        } | about
+        message = self.open_model().as_dict()
         check_size(message, "a global model", settings.max_update_bytes)
         self.outbox.append((GLOBAL_MODEL, settings.model, message))
         if is_new:
@@ -243,7 +244,7 @@ class Federation:
                 self.heard[node] += 1  # who is not asked is not silent
 
     def open_model(self) -> RoundModel:
-        """Return the model of the round that is open."""
+        """Return the model of the round that is open, with all that its message tells."""
         return RoundModel(
             self.run_id,
             self.round,
@@ -256,6 +257,7 @@ class Federation:
             self.participants,
             self.opened_at,
             strategies.strategy_state(self.strategy),
+            self.about,
         )
 
     def event(self, kind: str, detail: str, node_id: str | None = None) -> None:

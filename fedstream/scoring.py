@@ -6,24 +6,27 @@ The weights are no part of the expressions: they come in as a column, and anothe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from math import prod
 from typing import Any
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from fedstream.arrays import layout
-from fedstream.protocol import RoundModel
-from fedstream.settings import SettingError
+from fedstream.messages import FEATURES, BadMessage
+from fedstream.protocol import RoundModel, check_scaler
 
 Layout = dict[str, tuple[int, ...]]
 
 LARGEST_MODEL = 2000  # weights: Java's limit of a method's length comes soon after, and then Spark interprets
+MOST_LAYERS = 20  # each is a step of Spark's plan; hundreds overflow its stack
 
 
 def scoring_message(model: RoundModel) -> dict[str, Any]:
     """Return what scoring needs of a model: names and plain lists of numbers."""
-    features = next(iter(model.arrays.values())).shape
-    size = features[1] if model.model == "logistic" else features[0]
+    size = len(FEATURES)
     mean, std = (model.scaler.mean, model.scaler.std) if model.scaler else ((0.0,) * size, (1.0,) * size)
     return {
         "run_id": model.run_id,
@@ -39,22 +42,35 @@ def scoring_layout(model: RoundModel) -> Layout:
     """Return the layout that a query is made for; with another one the query must be made anew.
 
     Raises:
-        SettingError: the model is neither a logistic regression nor an MLP of two classes, or is too large.
+        BadMessage: the model is neither a logistic regression nor an MLP of the readings' features and two classes, is
+            too large, or its scaler is of another number of features.
     """
     found = layout(model.arrays)
-    expected = {"logistic": ["coef", "intercept"], "mlp": [f"{p}_{i}" for i in range(len(found) // 2) for p in _PARTS]}
+    expected: Layout = {}
+    if model.model == "logistic":
+        expected = {"coef": (1, len(FEATURES)), "intercept": (1,)}
+    elif model.model == "mlp":
+        units = [prod(found.get(f"intercepts_{i}", ())) for i in range(len(found) // 2)]
+        for i, (inputs, outputs) in enumerate(pairwise([len(FEATURES), *units[:-1], 1])):
+            expected |= {f"coefs_{i}": (inputs, outputs), f"intercepts_{i}": (outputs,)}
     size = sum(array.size for array in model.arrays.values())
-    last = found[next(reversed(found))]
-    if list(found) != expected.get(model.model) or last != (1,) or size > LARGEST_MODEL:
+    if not expected or found != expected or size > LARGEST_MODEL or len(expected) > 2 * MOST_LAYERS:
         msg = (
-            f"MODEL is {model.model!r} with {size} weights for {last} classes' outputs; alerts take logistic or mlp "
-            f"for two classes, with at most {LARGEST_MODEL} weights"
+            f"MODEL is {model.model!r:.100} with {size} weights in arrays {found!s:.200}; alerts take logistic or mlp "
+            f"of {len(FEATURES)} features for two classes, with at most {LARGEST_MODEL} weights in {MOST_LAYERS} layers"
         )
-        raise SettingError(msg)
-    return found
+        raise BadMessage(msg)
+    check_scaler(model.scaler, len(FEATURES))
+    return expected
 
 
-_PARTS = ("coefs", "intercepts")
+def scorable(model: RoundModel) -> RoundModel:
+    """Return a model with its arrays in the order of the layout.
+
+    Raises:
+        BadMessage: as `scoring_layout`.
+    """
+    return replace(model, arrays={name: model.arrays[name] for name in scoring_layout(model)})
 
 
 def scoring_ddl(layout: Layout) -> str:

@@ -38,6 +38,7 @@ def snapshot(federation: Federation) -> dict[str, Any]:
         "arrays": wire.to_wire(federation.arrays),
         "scaler": federation.scaler.as_dict() if federation.scaler else None,
         "participants": list(federation.participants),
+        "about": dict(federation.about),
         "pending": [[update.as_dict(), place] for update, place in federation.pending],
         "statistics": {node: part.as_dict() for node, part in federation.statistics.items()},
         "counts": dict(federation.counts),
@@ -55,6 +56,7 @@ def restore(saved: Mapping[str, Any], settings: Settings, model: Model) -> Feder
         arrays=wire.from_wire(saved["arrays"]),
         scaler=Scaler.from_dict(saved["scaler"]) if saved["scaler"] else None,
         participants=tuple(saved["participants"]),
+        about=saved.get("about", {}),  # a state of before has none, until the next round
         pending=[(ModelUpdate.from_message(update), place) for update, place in saved["pending"]],
         statistics={node: Statistics.from_dict(part) for node, part in saved["statistics"].items()},
         counts=Counter(saved["counts"]),
@@ -74,6 +76,7 @@ def resume(last: RoundModel, settings: Settings, model: Model) -> Federation:
         scaler=last.scaler,
         config=dict(last.config),
         participants=last.participants,
+        about=last.about,
         started_at=last.opened_at,  # what the topics hold from before has been counted by the cloud that was lost
         opened_at=last.opened_at,
         bases={last.version: last.arrays} if last.mode == "async" else {},

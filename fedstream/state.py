@@ -16,6 +16,17 @@ class StateError(StackError):
     """The state on disk and the checkpoint do not belong together, or another driver holds them."""
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Replace a file at once by one with this JSON value: whoever reads it finds the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    with unfinished.open("w") as file:
+        json.dump(value, file, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
 class BatchState:
     """A JSON value beside a query's checkpoint, advanced once for each micro-batch.
 
@@ -24,8 +35,10 @@ class BatchState:
     atomically: a repeated batch finds its own id and gets back the value that was computed the first time.
     """
 
-    def __init__(self, folder: Path, initial: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, initial: dict[str, Any], check: Callable[[], None] = lambda: None) -> None:
         """Open or create the state in a folder, and lock it against a second driver.
+
+        `check` is called before a new value is kept, and raises if the micro-batch is not to count.
 
         Raises:
             StateError: another running driver uses the folder, or the file is not this class's.
@@ -40,6 +53,7 @@ class BatchState:
             self._lock.close()
             msg = f"another running driver uses {folder}: stop it first, or set CHECKPOINT_DIR to another folder"
             raise StateError(msg) from error
+        self._check = check
         self.batch_id = -1
         self.value = initial
         if self._path.exists():
@@ -68,14 +82,7 @@ class BatchState:
             )
             raise StateError(msg)
         value = compute(self.value)
-        self._save(batch_id, value)
+        self._check()
+        write_json(self._path, {"batch_id": batch_id, "value": value})
         self.batch_id, self.value = batch_id, value
         return value
-
-    def _save(self, batch_id: int, value: dict[str, Any]) -> None:
-        unfinished = self._path.with_suffix(".unfinished")
-        with unfinished.open("w") as file:
-            json.dump({"batch_id": batch_id, "value": value}, file, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(self._path)

@@ -12,7 +12,7 @@ from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from fedstream import kafka
+from fedstream import kafka, watchdog
 from fedstream.messages import DEAD_LETTER, PLAIN_READING, READING_DDL, READING_FIELDS
 from fedstream.position import Position, start_options
 from fedstream.settings import Settings, StackError
@@ -25,6 +25,8 @@ class SparkUnavailableError(StackError):
 def start_session(app_name: str, settings: Settings) -> SparkSession:
     """Return the session of a job; master, cores and memory come from spark-submit and spark-defaults.conf.
 
+    A driver that has no executor for too long ends.
+
     Raises:
         SparkUnavailableError: the master did not answer within `wait_timeout_seconds`.
     """
@@ -34,7 +36,10 @@ def start_session(app_name: str, settings: Settings) -> SparkSession:
     logging.getLogger("py4j").setLevel(logging.WARNING)
     logging.getLogger("kafka").setLevel(logging.WARNING)
     logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)  # it warns of each 0.1 s without a CPU
-    return SparkSession.builder.appName(app_name).getOrCreate()
+    spark = SparkSession.builder.appName(app_name).getOrCreate()
+    if str(spark.sparkContext.master).startswith("spark://"):
+        watchdog.watch_in_background(watchdog.ExecutorCheck(lambda: watchdog.count_executors(spark)))
+    return spark
 
 
 def _wait_for_master(master: str, timeout_seconds: float) -> None:

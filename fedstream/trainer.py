@@ -6,8 +6,9 @@ readings --> [group by node and partition] --> test, then train --> merge per no
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from fedstream import arrays as wire
 from fedstream.messages import FEATURES
 from fedstream.metrics import Score
 from fedstream.models import make_model
-from fedstream.protocol import ModelUpdate, RoundModel, check_size
+from fedstream.protocol import ModelUpdate, RoundModel, TooLargeError, check_size
 from fedstream.settings import Settings, parse_options
 from fedstream.state import BatchState
 from fedstream.training import Trained, merge_trained, train, train_config, train_seed
@@ -37,24 +38,28 @@ class Task:
     settings: Settings
 
     def train_group(self, key: tuple[Any, ...], readings: pa.Table) -> pa.Table:
-        """Train on one group's readings, in the order of their offsets: (temperature, vibration, label, offset)."""
+        """Train on one group's readings, in the order of their offsets: (temperature, vibration, label, offset).
+
+        Whatever fails is the result of this group, and ends nothing.
+        """
         import pyarrow as pa
 
-        ordered = readings.sort_by("offset")
-        x = np.column_stack([ordered.column(name).to_numpy() for name in FEATURES])
-        y = ordered.column("label").to_numpy().astype(np.int64)
-        model = make_model(self.settings.model, parse_options("MODEL_OPTIONS", self.settings.model_options))
         node, partition = (part.as_py() for part in key)
-        config = train_config(self.settings, self.model.config)
-        seed = train_seed(self.settings, self.model.round, node, partition)
-        threshold = self.settings.decision_threshold
+        result: dict[str, Any]
         try:
-            trained = train(model, self.model.arrays, self.model.scaler, x, y, config, seed, threshold)
+            trained = self._train(readings, node, partition)
             result = {"arrays": wire.to_wire(trained.arrays), "score": trained.score.as_dict()}
-            wire.from_wire(result["arrays"])  # refuses NaN and infinity
+            found = wire.layout(wire.from_wire(result["arrays"]))  # refuses NaN and infinity
+            if found != wire.layout(self.model.arrays):
+                msg = f"the trained arrays are {found!s:.200}; expected {wire.layout(self.model.arrays)!s:.200}"
+                raise ValueError(msg)
+            Score.from_dict(result["score"])
             num_examples = trained.num_examples
         except (ValueError, FloatingPointError) as error:  # scikit-learn's word for weights that are not finite
-            result, num_examples = {"failed": str(error)}, 0
+            result, num_examples = {"failed": f"{error} (LEARNING_RATE ?)"}, 0
+        except Exception as error:  # a model of the user's own may raise anything
+            logging.getLogger(__name__).exception("node %s, partition %s", node, partition)
+            result, num_examples = {"failed": f"{type(error).__name__}: {error}"}, 0
         return pa.table(
             {
                 "node": pa.array([node], pa.int32()),
@@ -63,6 +68,16 @@ class Task:
                 "result": pa.array([json.dumps(result)], pa.string()),
             }
         )
+
+    def _train(self, readings: pa.Table, node: int, partition: int) -> Trained:
+        settings, opened = self.settings, self.model
+        ordered = readings.sort_by("offset")
+        x = np.column_stack([ordered.column(name).to_numpy() for name in FEATURES])
+        y = ordered.column("label").to_numpy().astype(np.int64)
+        model = make_model(settings.model, parse_options("MODEL_OPTIONS", settings.model_options))
+        config = train_config(settings, opened.config)
+        seed = train_seed(settings, opened.round, node, partition)
+        return train(model, opened.arrays, opened.scaler, x, y, config, seed, settings.decision_threshold)
 
 
 def train_groups(readings: DataFrame, task: Task) -> DataFrame:
@@ -81,13 +96,13 @@ def train_groups(readings: DataFrame, task: Task) -> DataFrame:
 def merge_groups(rows: Iterable[Row]) -> dict[str, Trained]:
     """Return what each node has learned: its partitions' arrays averaged by their examples.
 
-    A partition whose training failed (a LEARNING_RATE too high, say) is told on the console and counts for nothing.
+    A partition whose training failed is told on the console and counts for nothing.
     """
     parts: dict[str, list[Trained]] = {}
     for row in sorted(rows, key=lambda row: (row.node, row.partition)):
         result = json.loads(row.result)
         if "failed" in result:
-            print(f"Fog-{row.node} -> rien d'appris : {result['failed']} (LEARNING_RATE ?)", flush=True)
+            print(f"Fog-{row.node} -> rien d'appris : {result['failed']}", flush=True)
             continue
         trained = Trained(wire.from_wire(result["arrays"]), row.num_examples, Score.from_dict(result["score"]))
         parts.setdefault(f"fog-{row.node}", []).append(trained)
@@ -95,10 +110,13 @@ def merge_groups(rows: Iterable[Row]) -> dict[str, Trained]:
 
 
 def is_next(model: RoundModel, last: Mapping[str, Any], hosted: Collection[str]) -> bool:
-    """Tell whether the nodes of this driver can train for a round: a new one, or any in mode async."""
+    """Tell whether the nodes of this driver can train for a round: another one than the last, or any in mode async.
+
+    The newest model tells which round is open. Its number may be a lower one: then the last was not the cloud's.
+    """
     if model.participants and not set(model.participants) & set(hosted):
         return False
-    return model.mode == "async" or model.run_id != last.get("run_id") or model.round > last["round"]
+    return model.mode == "async" or (model.run_id, model.round) != (last.get("run_id"), last["round"])
 
 
 def build_training_query(
@@ -129,12 +147,14 @@ def build_training_query(
             updates = {}
             for node, message in node_messages(trained).items():
                 result = trained.get(node, Trained({}, 0, Score()))  # no readings in this micro-batch
-                update = ModelUpdate(
-                    *(node, model.run_id, model.round, model.version, result.num_examples, clock_ms()),
-                    *(result.arrays, result.score),
-                )
+                about = (node, model.run_id, model.round, model.version)
+                update = ModelUpdate(*about, result.num_examples, clock_ms(), result.arrays, result.score)
+                try:
+                    check_size(message | update.as_dict(), f"the update of {node}", settings.max_update_bytes)
+                except TooLargeError as error:
+                    print(f"{node.capitalize()} -> rien d'appris : {error.message}", flush=True)
+                    update = replace(update, num_examples=0, arrays={}, score=Score())
                 updates[node] = message | update.as_dict()
-                check_size(updates[node], f"the update of {node}", settings.max_update_bytes)
             return {"run_id": model.run_id, "round": model.round, "updates": updates}
 
         updates = state.advance(batch_id, compute)["updates"]

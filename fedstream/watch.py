@@ -82,9 +82,16 @@ def view(rows: Sequence[Message], events: Sequence[Message]) -> Group:
 
 
 def follow(
-    read_models: Read, read_events: Read, rounds: int | None, timeout_seconds: float | None, where: str
+    read_models: Read,
+    read_events: Read,
+    rounds: int | None,
+    timeout_seconds: float | None,
+    where: str,
+    seen: set[tuple[str, int]],
 ) -> Iterator[Message]:
     """Yield the rows of rounds and the events as they come, until so many rounds have closed.
+
+    `seen` has the rounds, each (run, number), that were there before.
 
     Raises:
         StackError: no round has closed for `timeout_seconds`; the text says what came before and where it waited.
@@ -103,7 +110,8 @@ def follow(
             for message in read_messages([record]):
                 if record.topic == EVENTS:
                     yield {"type": "event"} | message
-                elif closes_round(message):
+                elif closes_round(message) and (place := (message["run_id"], message["round"])) not in seen:
+                    seen.add(place)  # the cloud says a round's message again and again
                     closed, heard_at = closed + 1, time.monotonic()
                     last = f"the last one was round {message['round'] - 1} of run {message['run_id']}"
                     yield round_row(message)
@@ -155,14 +163,18 @@ def watch(is_json: bool, rounds: int | None, timeout_seconds: float | None) -> N
     read_events = kafka.follow_topic(settings, EVENTS, last=1)
     read_models = kafka.follow_topic(settings, GLOBAL_MODEL, last=LOOK_BACK)
     read_events(0)
-    past = [round_row(message) for message in read_messages(read_models(0)) if closes_round(message)]
+    past = {
+        (message["run_id"], message["round"]): round_row(message)
+        for message in read_messages(read_models(0))
+        if closes_round(message)
+    }
     where = f"topic {GLOBAL_MODEL} at {settings.kafka_bootstrap_servers}"
-    coming = follow(read_models, read_events, rounds, timeout_seconds, where)
+    coming = follow(read_models, read_events, rounds, timeout_seconds, where, set(past))
     try:
         if is_json:
             _print_json(coming)
         elif sys.stdout.isatty():
-            _print_live(coming, past)
+            _print_live(coming, list(past.values()))
         else:
             _print_plain(coming)
     except KeyboardInterrupt:  # how one ends it

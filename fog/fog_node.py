@@ -27,14 +27,17 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from fedstream import kafka, messages, realtime, registry, streams, trainer
+from fedstream import kafka, messages, realtime, registry, streams, trainer, watchdog
 from fedstream.messages import NodeUpdate
 from fedstream.model import Totals
+from fedstream.models import make_model
 from fedstream.plain import LONGEST, RECORD, SCHEMA, Plain
 from fedstream.position import Position, now_ms, start_option
-from fedstream.protocol import RoundModel
-from fedstream.settings import SettingError, Settings, StackError, command_help
+from fedstream.protocol import RoundModel, fit_model
+from fedstream.reset import reset_at
+from fedstream.settings import Settings, StackError, command_help, parse_options
 from fedstream.state import BatchState
+from fedstream.training import train_config
 
 FEW_TOPICS = 8  # of a driver that trains their nodes in one task
 
@@ -209,20 +212,22 @@ def node_messages(state: BatchState, wanted: Collection[str], timeout_seconds: f
 def round_waiter(settings: Settings) -> Callable[[Callable[[RoundModel], bool]], RoundModel]:
     """Return `wait(is_next)`, which blocks until the newest global model is one to train from.
 
-    There is no end to that wait, since the cloud may start later; what is waited for is said now and then.
+    There is no end to that wait, since the cloud may start later; what is waited for is said now and then. A model that
+    does not fit this node's is told and passed over.
 
     Raises:
-        SettingError: raised by the wait if the run's model is not this node's.
+        SettingError: MODEL, MODEL_OPTIONS or CLASS_WEIGHT cannot be used.
     """
-    newest = registry.follow_models(settings)
+    train_config(settings, {})
+    own = make_model(settings.model, parse_options("MODEL_OPTIONS", settings.model_options))
+    arrays = own.initial_arrays(settings.seed)
+    fit = functools.partial(fit_model, own=arrays, settings=settings, features=len(messages.FEATURES))
+    newest = registry.follow_models(settings, fit, "Fog")
 
     def wait(is_next: Callable[[RoundModel], bool]) -> RoundModel:
         said_at = time.monotonic()
         while True:
             model = newest(0.5)
-            if model and model.model != settings.model:
-                msg = f"MODEL is {settings.model!r}, but the cloud's run is of {model.model!r}; set the same in .env"
-                raise SettingError(msg)
             if model and is_next(model):
                 return model
             if time.monotonic() - said_at > settings.wait_timeout_seconds:
@@ -278,9 +283,11 @@ def main(nodes: list[int], topic: str | None, sensors: str | None, start: Positi
     is_shared = not is_pattern and topics.split(",") != own_topics
     name = f"fog-{nodes[0]}" if len(nodes) == 1 else f"fog-{nodes[0]}-{nodes[-1]}" if nodes else "fog-all"
     folder = settings.checkpoint_dir / name / topics.replace("*", "_")[:100] / (f"from-{start}" if start else "")
-    source = " ".join([topics] * is_shared + [f"from {start}"] * bool(start))
+    since = reset_at(settings.checkpoint_dir / name)
+    source = " ".join([topics] * is_shared + [f"from {start}"] * bool(start) + [f"since {since}"] * bool(since))
     wanted = [] if is_pattern else topics.split(",")
     kafka.ensure_topics(settings, [*wanted, *kafka.ROUND_TOPICS, messages.DEAD_LETTER])
+    check_topics = watchdog.guard_topics(settings, topics, folder)
     own = sensors.split(",") if sensors else []
     of_sensors = {name: nodes[0] for name in own} or {f"node-{node}": node for node in nodes}
     node_of = of_sensors if is_shared else None
@@ -297,7 +304,7 @@ def main(nodes: list[int], topic: str | None, sensors: str | None, start: Positi
     def read(max_records: int, tasks: int, **options: str) -> DataFrame:
         return streams.read_topic(spark, settings, topics, max_records, start, **options).coalesce(tasks)
 
-    state = BatchState(folder, initial={"totals": {}, "changed": []})
+    state = BatchState(folder, {"totals": {}, "changed": []}, check_topics)
     reject = functools.partial(streams.write_dead_letters, settings=settings)
     records = read(settings.max_offsets_per_trigger, weight_tasks)
     again = functools.partial(streams.read_again, spark, settings)

@@ -25,11 +25,11 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from fedstream import kafka, realtime, registry, streams
+from fedstream import kafka, realtime, registry, streams, watchdog
 from fedstream.messages import ALERTS, DEAD_LETTER, FEATURES, GLOBAL_MODEL, SENSOR_DATA, to_json
 from fedstream.position import Position, start_option
 from fedstream.protocol import RoundModel
-from fedstream.scoring import Layout, scoring_ddl, scoring_layout, scoring_message, with_probability
+from fedstream.scoring import Layout, scorable, scoring_ddl, scoring_layout, scoring_message, with_probability
 from fedstream.settings import Settings, command_help
 
 POLL_SECONDS = 0.5
@@ -137,13 +137,13 @@ def main(topics: str, mode: str, start: Position | None) -> None:
     settings = Settings.from_env(os.environ)
     wanted = [] if "*" in topics else topics.split(",")
     kafka.ensure_topics(settings, [*wanted, GLOBAL_MODEL, ALERTS, DEAD_LETTER])
-    spark = streams.start_session("Alerts", settings)
-    mode = realtime.usable_mode(mode, realtime.count_slots(spark), kafka.count_partitions(settings, topics))
-    newest = registry.follow_models(settings)
-    model = wait_for_model(newest, settings.wait_timeout_seconds)
     folder = settings.checkpoint_dir / "alerts" / topics.replace("*", "_")[:100]
     folder /= f"from-{start}" if start else "start"
-
+    watchdog.guard_topics(settings, topics, folder)
+    spark = streams.start_session("Alerts", settings)
+    mode = realtime.usable_mode(mode, realtime.count_slots(spark), kafka.count_partitions(settings, topics))
+    newest = registry.follow_models(settings, scorable, "Alertes")
+    model = wait_for_model(newest, settings.wait_timeout_seconds)
     while True:
         layout = scoring_layout(model)
         serve(spark, model)

@@ -17,7 +17,7 @@ import click
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from fedstream import kafka, realtime, streams
+from fedstream import kafka, realtime, streams, watchdog
 from fedstream.messages import DEAD_LETTER, NUMBERS, SQUARES
 from fedstream.position import Position, start_option
 from fedstream.settings import Settings, command_help
@@ -71,11 +71,12 @@ def main(source: str, output: str, mode: str, start: Position | None) -> None:
     """Square numbers until it is stopped."""
     settings = Settings.from_env(os.environ)
     kafka.ensure_topics(settings, [source, output, DEAD_LETTER])
+    folder = settings.checkpoint_dir / "squares-kafka" / source / (f"from-{start}" if start else "start")
+    watchdog.guard_topics(settings, source, folder)
     spark = streams.start_session("SquaresOverKafka", settings)
     mode = realtime.usable_mode(mode, realtime.count_slots(spark), kafka.count_partitions(settings, source))
     records = realtime.read_topics(spark, settings, source, mode, start)
     squares = square_numbers(records, output, kafka.count_partitions(settings, output), settings.max_value_bytes)
-    folder = settings.checkpoint_dir / "squares-kafka" / source / (f"from-{start}" if start else "start")
     query = realtime.build_query(squares, "squares-kafka", folder, settings, mode)
     streams.run_query(query, ready=f"Carrés prêts ({mode}) : {source} -> {output}")
 

@@ -7,6 +7,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 job=$1
 shift
+export JOB=$job # its name in make targets
+[[ $job != fog ]] || JOB=fog-$1
 if [[ -f ${RUN_PATH-}/$job.args ]]; then JOB_ARGS=$(<"$RUN_PATH/$job.args"); fi
 if [[ -f ${RUN_PATH-}/$job.env ]]; then source "$RUN_PATH/$job.env"; fi
 read -ra more <<<"${JOB_ARGS-}"

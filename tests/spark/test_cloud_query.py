@@ -6,6 +6,7 @@ import functools
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -17,14 +18,16 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql.streaming.query import StreamingQuery
 
 from fedstream import arrays as wire
+from fedstream import snapshot
 from fedstream.console import console_table
 from fedstream.messages import GlobalModel, NodeUpdate
 from fedstream.metrics import Score
 from fedstream.models import make_model
-from fedstream.protocol import ModelUpdate, RoundModel
+from fedstream.protocol import ModelUpdate, RoundModel, TooLargeError
+from fedstream.rounds import Federation
 from fedstream.settings import Settings
 from fedstream.state import BatchState
-from tests.spark.conftest import Recorder, Topic
+from tests.spark.conftest import Recorder, Topic, release_lock
 
 MAX_UPDATE_BYTES = 1000
 INITIAL = {"latest": {}, "federation": None, "outbox": []}
@@ -137,28 +140,28 @@ def test_updates_are_read_in_the_topics_order_and_bad_records_stand_aside_with_t
         record(0, update("fog-3", 1.0, 1), partition=1, size=1000),  # the largest that is read
         record(6, None),
     ]
-    latest, rejected, stale = cloud.take_in(records, {}, None, Settings(max_update_bytes=1000), now=1)
-    assert list(latest.values()) == [
+    taken = cloud.take_in(records, {}, None, Settings(max_update_bytes=1000), now=1)
+    assert list(taken.latest.values()) == [
         NodeUpdate("fog-1", 40.0, 1),
         NodeUpdate("fog-2", 44.0, 3),
         NodeUpdate("fog-3", 1.0, 1),
     ], "in the order of partitions and offsets"
-    assert stale == 0
-    assert [rejected_record for rejected_record, _ in rejected] == [bad, long, record(6, None)]
-    assert rejected[0][1].startswith("not JSON")
-    assert rejected[1][1] == "value of 1001 bytes; expected at most MAX_UPDATE_BYTES=1000"
-    assert rejected[2][1].startswith("empty value")
+    assert taken.stale == 0
+    assert [rejected_record for rejected_record, _ in taken.rejected] == [bad, long, record(6, None)]
+    assert taken.rejected[0][1].startswith("not JSON")
+    assert taken.rejected[1][1] == "value of 1001 bytes; expected at most MAX_UPDATE_BYTES=1000"
+    assert taken.rejected[2][1].startswith("empty value")
 
 
 def test_taking_in_a_batch_keeps_the_latest_update_of_each_node_and_counts_the_stale_ones(cloud):
     first = [record(0, update("fog-2", 44.0, 3)), record(1, update("fog-1", 40.0, 1))]
-    latest, _, stale = cloud.take_in(first, {}, None, Settings(), now=1)
-    assert stale == 0
-    assert latest == {"fog-2": NodeUpdate("fog-2", 44.0, 3), "fog-1": NodeUpdate("fog-1", 40.0, 1)}
+    taken = cloud.take_in(first, {}, None, Settings(), now=1)
+    assert taken.stale == 0
+    assert taken.latest == {"fog-2": NodeUpdate("fog-2", 44.0, 3), "fog-1": NodeUpdate("fog-1", 40.0, 1)}
     more = [record(2, update("fog-1", 9.0, 1)), record(3, update("fog-1", 41.0, 2))]
-    later, _, stale = cloud.take_in(more, latest, None, Settings(), now=1)
-    assert stale == 1
-    assert later == {"fog-2": latest["fog-2"], "fog-1": NodeUpdate("fog-1", 41.0, 2)}
+    later = cloud.take_in(more, taken.latest, None, Settings(), now=1)
+    assert later.stale == 1
+    assert later.latest == {"fog-2": taken.latest["fog-2"], "fog-1": NodeUpdate("fog-1", 41.0, 2)}
 
 
 def test_what_is_saved_is_sorted_so_that_equal_states_are_equal_files(aggregator, topic):
@@ -736,6 +739,67 @@ def test_commands_that_cannot_be_obeyed_are_rejected_with_reasons_and_the_round_
     assert values_of(models(rounds)[-1]) == [1.0, 2.0, 3.0]
 
 
+# --- the open round, said again
+
+
+def test_a_round_whose_deadline_passes_without_its_end_is_said_again(rounds, topic, capsys):
+    (first,) = models(rounds)
+    topic.append_records([answer(first, 1, ONES), answer(first, 2, ONES)])
+    rounds.run()
+    opened = models(rounds)[-1]
+    assert (opened["round"], opened["base_version"]) == (2, 0)
+    topic.append_records([answer(opened, 1, ONES)])
+    rounds.run()
+    capsys.readouterr()
+    published = len(rounds.published)
+    for _ in range(2):
+        topic.append_records([command(command="deadline", run_id=opened["run_id"], round=2)])
+        rounds.run()
+    # With the running weight as it is now, of 20 + 10 * 2 and 20 + 10 * 1 samples.
+    said_again = ("global-model", "logistic", opened | {"samples": 70})
+    assert rounds.published[published:] == [said_again] * 2, "and no version"
+    out = capsys.readouterr().out
+    assert out.count("Cloud -> ronde 2 toujours ouverte : modèle redit\n") == 2
+    assert "Ronde 1" not in out
+    topic.append_records([answer(opened, 2, ONES)])
+    rounds.run()
+    assert [message["round"] for message in models(rounds)] == [1, 2, 2, 2, 3]
+    assert "toujours ouverte" not in capsys.readouterr().out
+
+
+def test_what_a_dead_driver_was_to_say_again_its_successor_says(rounds, topic):
+    (opened,) = models(rounds)
+    topic.append_records([command(command="deadline", run_id=opened["run_id"], round=1)])
+    with rounds.recorder.dies("before publish"):
+        rounds.run()
+    assert models(rounds) == [opened]
+    rounds.run()
+    assert models(rounds) == [opened, opened]
+
+
+def test_the_cloud_says_the_open_round_again_when_it_starts(make_cloud, cloud, topic, tmp_path, monkeypatch, capsys):
+    aggregator = make_cloud(**LOGISTIC)
+    topic.append_records(joins(1, 2))
+    aggregator.run()
+    (opened,) = models(aggregator)
+    published: list[tuple] = []
+    monkeypatch.setenv("CHECKPOINT_DIR", str(tmp_path))  # the cloud's folder in it is the aggregator's
+    monkeypatch.setenv("MODEL", "logistic")
+    monkeypatch.setattr(cloud.kafka, "ensure_topics", lambda *_: [])
+    monkeypatch.setattr(cloud.kafka, "connect_publisher", lambda _: lambda *outgoing: published.extend(outgoing))
+    monkeypatch.setattr(cloud.watchdog, "guard_topics", lambda *_: lambda: None)
+    monkeypatch.setattr(cloud, "deadline_timer", lambda *_: lambda federation: None)
+    monkeypatch.setattr(cloud.streams, "start_session", lambda *_: aggregator.records.sparkSession)
+    monkeypatch.setattr(cloud.streams, "read_topic", lambda *_: aggregator.records)
+    monkeypatch.setattr(cloud.streams, "run_query", lambda *_, ready: None)
+    try:
+        cloud.main.main([], standalone_mode=False)
+    finally:
+        release_lock(aggregator.folder / "state.lock")
+    assert json.loads(json.dumps(published)) == [["global-model", "logistic", opened]]
+    assert "Cloud -> ronde 1 toujours ouverte : modèle redit" in capsys.readouterr().out
+
+
 # --- bad updates
 
 
@@ -830,10 +894,164 @@ def test_no_node_stops_the_rounds_of_the_others(rounds, topic, fields):
     assert models(rounds)[-1]["round"] == 3
 
 
+# --- all of a record or nothing
+
+
+def saved_by(aggregator: Cloud) -> dict[str, Any]:
+    """Return the aggregator's state."""
+    return json.loads((aggregator.folder / "state.json").read_text())["value"]
+
+
+DEEP = {"shape": [1] * 65, "values": [1.0]}
+HUGE = {"shape": [0, 2**62], "values": []}
+
+
+@pytest.mark.parametrize("is_open", [False, True], ids=["before the first round", "in a round"])
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [(DEEP, "array coef has 65 dimensions"), (HUGE, "array coef has shape [0, 4611686018427387904] and 0 values")],
+    ids=["65 dimensions", "nothing times 2^62"],
+)
+def test_an_array_that_numpy_cannot_make_is_a_dead_letter(make_cloud, topic, is_open, array, reason):
+    aggregator = make_cloud(**LOGISTIC)
+    topic.append_records(joins(1, 2) if is_open else joins(1))
+    aggregator.run()
+    sent = json.loads(answer({"run_id": "x", "round": 1, "version": 0}, 9, ONES)[2])
+    sent["arrays"][0] |= array
+    old = models(aggregator)[0] | {"arrays": sent["arrays"]} if is_open else {"arrays": sent["arrays"]}
+    records = [(WEIGHTS, 0, json.dumps(sent).encode()), command(command="rollback", model=old), *joins(3)]
+    topic.append_records(records)
+    aggregator.run()
+    assert len(aggregator.rejected) == 2
+    assert reasons(aggregator)[0].startswith(reason)
+    assert reasons(aggregator)[1].startswith(reason if is_open else "schema_version is missing")
+    assert sorted(saved_by(aggregator)["latest"]) == (["fog-1", "fog-2", "fog-3"] if is_open else ["fog-1", "fog-3"])
+
+
+def test_a_weight_with_sums_that_are_refused_changes_no_weight(rounds, topic):
+    before = saved_by(rounds)
+    bad = {"node_id": "fog-9", "weight": 99.0, "samples": 10**12, "sums": [1, 2, 3], "squares": [1, 2, 3]}
+    topic.append_records([(WEIGHTS, 0, json.dumps(bad).encode())])
+    rounds.run()
+    assert reasons(rounds) == ["sums has 3 numbers; expected 2, one for each feature"]
+    assert saved_by(rounds) == before | {"outbox": []}
+
+
+def test_an_answer_with_sums_that_are_refused_is_not_among_the_accepted(rounds, topic):
+    (opened,) = models(rounds)
+    before = saved_by(rounds)
+    bad = json.loads(answer(opened, 1, ONES)[2]) | {"squares": [-1.0, 0.4]}
+    topic.append_records([(WEIGHTS, 0, json.dumps(bad).encode())])
+    rounds.run()
+    assert reasons(rounds) == ["squares is (-1.0, 0.4); expected sums of squares, none below 0"]
+    assert saved_by(rounds) == before | {"outbox": []}
+
+
+def test_an_answer_that_is_refused_leaves_no_weight_but_an_offence(rounds, topic):
+    (opened,) = models(rounds)
+    before = saved_by(rounds)
+    topic.append_records([answer(opened, 9, ONES, run_id="another")])
+    rounds.run()
+    after = saved_by(rounds)
+    assert after["federation"].pop("offences") == {"fog-9": 1}
+    assert after["federation"].pop("counts") == {"rejected": 1}
+    assert (after["latest"], after["outbox"]) == (before["latest"], [])
+    assert after["federation"].items() <= before["federation"].items()
+
+
+@pytest.mark.parametrize("where", ["hear", "receive_message", "settle"])
+def test_a_record_that_fails_as_nobody_foresaw_is_as_if_it_had_never_come(
+    make_cloud, topic, monkeypatch, caplog, capsys, where
+):
+    """The failure comes late, when the record has changed the state already."""
+    aggregator = make_cloud(**ADAM)
+    topic.append_records(joins(1, 2))
+    aggregator.run()
+    (opened,) = models(aggregator)
+    before = saved_by(aggregator)
+    owner = aggregator.cloud.admission if where != "settle" else Federation
+    original = getattr(owner, where)
+
+    def fails(federation: Federation, *arguments: Any) -> Any:
+        found = original(federation, *arguments)
+        if "fog-9" in federation.answered or "fog-9" in federation.statistics:
+            raise TypeError("unhashable type: 'list'")
+        return found
+
+    monkeypatch.setattr(owner, where, fails)
+    odd = record(7, answer(opened, 9, ONES)[2])
+    good = [record(6, answer(opened, 1, ONES)[2]), record(8, answer(opened, 2, THIRDS)[2]), record(9, joins(3)[0][2])]
+    known = {node: NodeUpdate.from_message(update) for node, update in before["latest"].items()}
+
+    def take_in(records: list[Row]) -> tuple[Any, list, list]:
+        def open_again() -> Federation:
+            model = make_model("logistic", {})
+            return aggregator.cloud.open_federation(before["federation"], aggregator.settings, model, None)
+
+        taken = aggregator.cloud.take_in(records, known, open_again, aggregator.settings, 5000)
+        state = [taken.latest, snapshot.snapshot(taken.federation), taken.stale]
+        return json.dumps(state, default=vars), taken.federation.outbox, taken.rejected
+
+    state, sent, rejected = take_in([*good[:1], odd, *good[1:]])
+    expected, expected_sent, none = take_in(good)
+    assert state == expected
+    assert none == []
+    assert rejected == [(odd, "internal: TypeError: unhashable type: 'list'")]
+    assert sent[:-1] == expected_sent
+    assert [topic_of for topic_of, _, _ in expected_sent] == ["global-model", "model-versions"], "the round has closed"
+    kind, detail = sent[-1][2]["kind"], sent[-1][2]["detail"]
+    assert kind == "internal-error"
+    assert detail == "model-weights[0]@7 is rejected; internal: TypeError: unhashable type: 'list'"
+    assert "model-weights[0]@7" in caplog.text
+    assert "in fails" in caplog.text, "the traceback"
+
+
+def test_a_record_that_fails_as_nobody_foresaw_is_a_dead_letter_and_an_event(rounds, topic, monkeypatch):
+    (opened,) = models(rounds)
+    hear = rounds.cloud.admission.hear
+
+    def fails(federation: Federation, update: NodeUpdate) -> None:
+        hear(federation, update)
+        if update.node_id in ("fog-8", "fog-9"):
+            raise TypeError("odd")
+
+    monkeypatch.setattr(rounds.cloud.admission, "hear", fails)
+    topic.append_records([answer(opened, 9, ONES), answer(opened, 1, ONES), *joins(8), answer(opened, 2, ONES)])
+    rounds.run()
+    assert reasons(rounds) == ["internal: TypeError: odd"] * 2
+    assert [message["round"] for message in models(rounds)] == [1, 2]
+    assert sorted(models(rounds)[-1]["node_metrics"]) == ["fog-1", "fog-2"]
+    assert models(rounds)[-1]["samples"] == 60, "30 of each node"
+    assert events(rounds) == [("run-started", None), ("internal-error", None), ("internal-error", None)]
+
+
+def test_a_global_model_that_is_too_large_ends_neither_job_nor_weights(make_cloud, topic):
+    limit = 1000  # of an answer, 700 bytes, and of the first model, but not of one with scores
+    aggregator = make_cloud(**LOGISTIC, max_update_bytes=limit)
+    topic.append_records(joins(1, 2))
+    aggregator.run()
+    (opened,) = models(aggregator)
+    deadline = command(command="deadline", run_id=opened["run_id"], round=1)
+    topic.append_records([answer(opened, 1, ONES), answer(opened, 2, ONES), *joins(3), deadline])
+    aggregator.run()
+    wanted = r"internal: TooLargeError: a global model has \d+ bytes; expected at most MAX_UPDATE_BYTES=1000"
+    (reason,) = reasons(aggregator)
+    assert re.match(wanted, reason)
+    assert bytes(aggregator.rejected[0].value) == answer(opened, 2, ONES)[2]
+    assert models(aggregator) == [opened, opened | {"samples": 70, "nodes": 3}], "30, 20 and 20; the round is open"
+
+
+def test_a_model_that_no_topic_can_carry_ends_the_cloud_at_its_start(cloud, monkeypatch):
+    monkeypatch.setenv("MODEL_OPTIONS", "hidden_units=50")
+    monkeypatch.setenv("MAX_UPDATE_BYTES", "1000")
+    with pytest.raises(TooLargeError, match=r"a global model has \d+ bytes; expected at most MAX_UPDATE_BYTES=1000"):
+        cloud.main.main([], standalone_mode=False)
+
+
 # --- the clock
 
 
-def test_the_deadline_of_an_open_round_is_sent_once_and_that_of_a_closed_one_no_more(cloud, monkeypatch):
+def test_the_deadline_is_sent_again_while_its_round_is_open_and_then_no_more(cloud, monkeypatch):
     timers: list[Any] = []
 
     def start_timer(seconds: float, function: Callable, arguments: tuple) -> SimpleNamespace:
@@ -855,6 +1073,14 @@ def test_the_deadline_of_an_open_round_is_sent_once_and_that_of_a_closed_one_no_
     arm({"run_id": "run-1", "round": 2, "opened_at": 900_000})  # long ago: the cloud was down
     assert [(timer.seconds, timer.is_on) for timer in timers] == [(6.0, False), (0.0, True)]
     timers[-1].fire()
-    assert sent == [(CONTROL, "run-1", {"command": "deadline", "run_id": "run-1", "round": 2})]
+    deadline = (CONTROL, "run-1", {"command": "deadline", "run_id": "run-1", "round": 2})
+    assert sent == [deadline]
+    assert (timers[-1].seconds, timers[-1].is_on) == (10.0, True), "it may stay open"
+    timers[-1].fire()
+    assert sent == [deadline] * 2
+    arm({"run_id": "run-1", "round": 2, "opened_at": 900_000})
+    assert [timer.is_on for timer in timers[2:]] == [True, True], "fired, and waiting"
     arm({"run_id": "run-2", "round": 2, "opened_at": 1_000_000})
-    assert [timer.is_on for timer in timers] == [False, False, True], "another run is another round"
+    assert [timer.is_on for timer in timers[3:]] == [False, True], "another run is another round"
+    timers[3].fire()  # at the same moment
+    assert len(timers) == 5, "that of a round that is over is not armed again"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import click
 import pytest
@@ -14,6 +17,7 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
+from fedstream.models import make_model
 from fedstream.plain import Plain
 from fedstream.protocol import RoundModel
 from fedstream.settings import SettingError, Settings, StackError
@@ -581,7 +585,7 @@ def test_the_training_gets_the_messages_of_all_nodes_seen_and_an_error_names_the
 def test_the_wait_for_a_round_ends_with_the_newest_model_that_will_do(fog, monkeypatch, capsys):
     rounds = [None, None, *(RoundModel("run-1", number, number - 1, "mlp", "sync", {}) for number in (1, 2, 3))]
     coming = iter(rounds)
-    monkeypatch.setattr(fog.registry, "follow_models", lambda settings: lambda timeout_seconds: next(coming))
+    monkeypatch.setattr(fog.registry, "follow_models", lambda *_: lambda timeout_seconds: next(coming))
     wait = fog.round_waiter(Settings(wait_timeout_seconds=1e-9))
     assert wait(lambda model: model.round > 1) == rounds[3]
     out = capsys.readouterr().out
@@ -591,8 +595,39 @@ def test_the_wait_for_a_round_ends_with_the_newest_model_that_will_do(fog, monke
     assert capsys.readouterr().out == ""
 
 
-def test_a_run_of_another_model_than_the_nodes_is_a_setting_error(fog, monkeypatch):
-    model = RoundModel("run-1", 1, 0, "logistic", "sync", {})
-    monkeypatch.setattr(fog.registry, "follow_models", lambda settings: lambda timeout_seconds: model)
-    with pytest.raises(SettingError, match="MODEL is 'mlp', but the cloud's run is of 'logistic'"):
-        fog.round_waiter(Settings())(lambda model: True)
+MODEL = RoundModel("run-1", 1, 0, "mlp", "sync", make_model("mlp", {}).initial_arrays(1)).as_dict()
+COEFS = MODEL["arrays"][0]
+MISFITS = {
+    "another model": {"model": "logistic"},
+    "no arrays": {"arrays": []},
+    "65 dimensions": {"arrays": [COEFS | {"shape": [1] * 65, "values": [1.0]}, *MODEL["arrays"][1:]]},
+    "a number beyond all": {"config": {"learning-rate-factor": 10**400}},
+    "a large scaler": {"scaler": {"mean": [1.0] * 3, "std": [1.0] * 3}},
+}
+
+
+@pytest.mark.parametrize("changes", MISFITS.values(), ids=MISFITS)
+def test_a_node_waits_behind_a_model_that_does_not_fit_and_says_why(fog, monkeypatch, capsys, changes):
+    bad = MODEL | changes
+    coming = [MODEL | {"round": 1}, bad | {"round": 2}, bad | {"round": 3}, MODEL | {"round": 4}]
+    offsets = itertools.count()
+
+    def read(timeout_seconds: float) -> list[Any]:
+        records = [coming.pop(0)] if coming else []
+        place = {"topic": "global-model", "partition": 0}
+        return [SimpleNamespace(value=json.dumps(m).encode(), offset=next(offsets), **place) for m in records]
+
+    monkeypatch.setattr(fog.registry.kafka, "follow_topic", lambda *_: read)
+    wait = fog.round_waiter(Settings())
+    assert wait(lambda model: True).round == 1
+    assert wait(lambda model: model.round != 1).round == 4
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("Fog -> modèle ignoré : ")
+    assert line.endswith(" (global-model[0]@1)")
+
+
+def test_settings_that_no_training_can_use_end_a_fog_node_at_its_start(fog):
+    with pytest.raises(SettingError, match=r"MODEL_OPTIONS is .*hidden_units"):
+        fog.round_waiter(Settings(model_options="hidden_units=0"))
+    with pytest.raises(SettingError, match="CLASS_WEIGHT is 'rare'"):
+        fog.round_waiter(Settings(class_weight="rare"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from pyspark.sql import Row, SparkSession
 
-from fedstream import realtime
-from fedstream.messages import label_of, to_json
+from fedstream import arrays as wire
+from fedstream import kafka, realtime, registry
+from fedstream.messages import BadMessage, label_of, to_json
 from fedstream.models import make_model
 from fedstream.protocol import RoundModel
-from fedstream.scoring import LARGEST_MODEL, scoring_layout
-from fedstream.settings import SettingError, Settings
+from fedstream.scoring import LARGEST_MODEL, scorable, scoring_layout
+from fedstream.settings import Settings
 from fedstream.streams import parse_readings
 from fedstream.training import Scaler
 
@@ -233,8 +234,101 @@ def test_a_bad_reading_is_kept_and_gets_no_probability(script, spark):
 )
 def test_a_model_that_is_no_column_expression_is_refused(kind, shapes):
     model = RoundModel("run-1", 1, 1, kind, "sync", {name: np.ones(shape) for name, shape in shapes.items()})
-    with pytest.raises(SettingError, match=f"MODEL is '{kind}'.*at most {LARGEST_MODEL} weights"):
+    with pytest.raises(BadMessage, match=f"MODEL is '{kind}'.*at most {LARGEST_MODEL} weights"):
         scoring_layout(model)
+
+
+def message_of(model: RoundModel, *order: int, **changes: Any) -> dict[str, Any]:
+    """Return a model's message, with its arrays in another order or with other fields."""
+    message = model.as_dict()
+    return message | {"arrays": [message["arrays"][place] for place in order] or message["arrays"]} | changes
+
+
+def deep(layers: int) -> list[dict[str, Any]]:
+    """Return the arrays of a network with so many layers of one unit."""
+    shapes = {}
+    for i in range(layers):
+        shapes |= {f"coefs_{i}": (1 if i else 2, 1), f"intercepts_{i}": (1,)}
+    return wire.to_wire({name: np.ones(shape) for name, shape in shapes.items()})
+
+
+MLP_MESSAGE = served_model("mlp", SCALER).as_dict()
+UNSCORABLE = {
+    "no arrays": ({"arrays": []}, "MODEL is 'mlp' with 0 weights in arrays {}; alerts take logistic or mlp of 2 feat"),
+    "other arrays": ({"model": "logistic"}, "MODEL is 'logistic' with 65 weights in arrays {'coefs_0': (2, 16), "),
+    "65 dimensions": (
+        {"arrays": [MLP_MESSAGE["arrays"][0] | {"shape": [1] * 65, "values": [1.0]}]},
+        "array coefs_0 has 65 dimensions; expected at most 8",
+    ),
+    "a matrix for a list": (
+        {"arrays": wire.to_wire({"coefs_0": np.ones((2, 3, 2)), "intercepts_0": np.ones((3, 2))})},
+        "MODEL is 'mlp' with 18 weights",
+    ),
+    "five features": (
+        {"arrays": wire.to_wire(make_model("mlp", {}, features=5).initial_arrays(1))},
+        "MODEL is 'mlp' with 113 weights in arrays {'coefs_0': (5, 16), ",
+    ),
+    "a large scaler": ({"scaler": {"mean": [1.0] * 3, "std": [1.0] * 3}}, "the scaler has 3 numbers; expected 2"),
+    "hundreds of layers": ({"arrays": deep(450)}, "MODEL is 'mlp' with 901 weights"),
+}
+
+
+class Models:
+    """The topic of global models, for one job."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Put an empty topic in the broker's place."""
+        self.records: list[SimpleNamespace] = []
+        self.read = 0
+        monkeypatch.setattr(kafka, "follow_topic", lambda *_: self.take)
+
+    def add(self, *messages: dict[str, Any]) -> None:
+        """Put messages on the topic."""
+        for message in messages:
+            place = {"topic": "global-model", "partition": 0, "offset": len(self.records)}
+            self.records.append(SimpleNamespace(value=to_json(message), **place))
+
+    def take(self, timeout_seconds: float) -> list[SimpleNamespace]:
+        """Return what has come since the last call."""
+        self.read, new = len(self.records), self.records[self.read :]
+        return new
+
+
+@pytest.mark.parametrize(("changes", "reason"), UNSCORABLE.values(), ids=UNSCORABLE)
+def test_a_model_that_cannot_be_scored_is_told_once_and_another_stays(
+    script, spark, monkeypatch, capsys, changes, reason
+):
+    alerts, topic = script("realtime/alerts.py"), Models(monkeypatch)
+    topic.add(MLP_MESSAGE | {"version": 3} | changes)
+    newest = registry.follow_models(Settings(), scorable, "Alertes")
+    coming = iter([lambda: None, lambda: topic.add(MLP_MESSAGE | {"version": 4})])
+
+    def look(timeout_seconds: float) -> RoundModel | None:
+        next(coming)()
+        return newest(timeout_seconds)
+
+    model = alerts.wait_for_model(look, 60)
+    assert model.version == 4, "it waits for the first one that it can score"
+    topic.add(MLP_MESSAGE | {"version": 5} | changes, MLP_MESSAGE | {"version": 6} | changes)
+    query = Mock()
+    query.awaitTermination.side_effect = [False, True]
+    assert alerts.follow_models(spark, query, model, newest).version == 4
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    assert out.startswith("Alertes -> modèle ignoré : ")
+    assert reason in out
+
+
+def test_a_model_with_its_arrays_in_another_order_is_scored_as_the_same(script, spark, monkeypatch):
+    topic = Models(monkeypatch)
+    topic.add(message_of(served_model("two layers", SCALER), 5, 2, 0, 4, 1, 3))
+    found = registry.follow_models(Settings(), scorable, "Alertes")(0)
+    given = [to_json(reading) for reading in readings(20)]
+    expected = score(script, spark, served_model("two layers", SCALER), [served_model("two layers", SCALER)], given)
+    rows = score(script, spark, found, [found], given)
+    scores = [[message["probability"] for _, message in sent(each, "alerts")] for each in (rows, expected)]
+    assert scores[0] == scores[1]
+    assert len(set(scores[0])) > 10
 
 
 def test_the_driver_reads_the_model_once_for_each_plan_and_no_task_does(script, spark):

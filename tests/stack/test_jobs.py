@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import re
+import socket
 import subprocess
 from pathlib import Path
 from statistics import fmean
 
 import pytest
 from kafka import KafkaProducer
-from kafka.errors import KafkaError
+from kafka.errors import InvalidTimestampError, KafkaError
 
 from tests.stack.conftest import ENV, ROOT, Stack, eventually
 
@@ -72,6 +73,16 @@ def test_topics_exist_with_one_partition_each_and_none_is_made_by_mistake(stack:
     with KafkaProducer(bootstrap_servers=stack.bootstrap, max_block_ms=3000) as producer, pytest.raises(KafkaError):
         producer.send("sensor-dta-node-1", b"{}").get(timeout=5)
     assert "sensor-dta" not in stack.make("topics")
+
+
+def test_the_broker_refuses_what_would_fill_its_memory_or_stay_for_ever(stack: Stack) -> None:
+    with socket.create_connection(("localhost", int(ENV["KAFKA_PORT"])), timeout=10) as connection:
+        connection.sendall((5 * 2**20).to_bytes(4, "big"))  # the length of a request; it ends the connection at once
+        assert connection.recv(1) == b""
+    year_2100 = 4_102_444_800_000
+    with KafkaProducer(bootstrap_servers=stack.bootstrap) as producer, pytest.raises(InvalidTimestampError):
+        producer.send("sensor-data", b"{}", timestamp_ms=year_2100).get(timeout=30)
+    assert stack.end_offset("sensor-data") == 0
 
 
 def test_both_listeners_serve_a_reading_from_their_side(stack: Stack) -> None:
@@ -173,8 +184,11 @@ def test_fog_nodes_and_cloud_give_the_formulas_of_the_contract(stack: Stack) -> 
 
 
 def test_a_running_driver_shows_its_page(stack: Stack) -> None:
-    applications = stack.get(f"{ENV['FOG_UI_PORT_PREFIX']}1", "/api/v1/applications")
-    assert [application["name"] for application in applications] == ["FogNode1"]
+    page = f"{ENV['FOG_UI_PORT_PREFIX']}1"
+    (application,) = stack.get(page, "/api/v1/applications")
+    assert application["name"] == "FogNode1"
+    environment = stack.get(page, f"/api/v1/applications/{application['id']}/environment")
+    assert ["spark.ui.killEnabled", "false"] in environment["sparkProperties"]  # a link would end the job
 
 
 def test_every_bad_reading_goes_to_dead_letter_and_good_ones_of_the_batch_are_kept(stack: Stack) -> None:

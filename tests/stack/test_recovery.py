@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.stack.conftest import ROOT, Stack, eventually
+from tests.stack.conftest import ENV, ROOT, Stack, eventually
 from tests.stack.test_jobs import TOPICS, weight_of
 
 READINGS = 1_000_000
@@ -98,6 +98,76 @@ def test_jobs_go_on_when_a_worker_is_killed(stack: Stack) -> None:
     stack.kill("spark-worker-2")
     before = stack.samples(1)
     eventually("fog-1 after a kill -9", lambda: stack.samples(1), lambda seen: seen > before + 50)
+
+
+def active_executors(stack: Stack, node: int) -> int:
+    """Return how many executors a fog driver has, itself not counted."""
+    page = f"{ENV['FOG_UI_PORT_PREFIX']}{node}"
+    (application,) = stack.get(page, "/api/v1/applications")
+    executors = stack.get(page, f"/api/v1/applications/{application['id']}/executors")
+    return sum(each["isActive"] for each in executors if each["id"] != "driver")
+
+
+def known_to_master(stack: Stack) -> tuple[list[str], int]:
+    """Return the applications that run, and how many workers are alive, as the master's page has them."""
+    try:
+        page = stack.get("SPARK_MASTER_UI_PORT", "/json/")
+    except OSError as error:  # it is just starting
+        return [str(error)], 0
+    alive = [each["state"] for each in page["workers"]].count("ALIVE")
+    return sorted(each["id"] for each in page["activeapps"] if each["state"] == "RUNNING"), alive
+
+
+def test_a_killed_spark_master_comes_back_to_its_jobs_and_these_count_on(stack: Stack) -> None:
+    stack.make("run-fog", "run-cloud")
+    stack.make("run-producer", "ARGS=--rate 20")
+    before = eventually("two workers", lambda: known_to_master(stack), lambda seen: seen[1] == 2 and len(seen[0]) >= 3)
+    stack.kill("spark-master")
+    eventually("the master knows all again", lambda: known_to_master(stack), lambda seen: seen == before, 60)
+    reached = stack.samples(1), stack.samples(2)
+    for node in (1, 2):
+        count = reached[node - 1]
+        eventually(f"fog-{node} counts on", lambda n=node: stack.samples(n), lambda seen, c=count: seen > c + 50, 60)
+    assert known_to_master(stack) == before  # nothing was started anew for it
+    stack.stop("sensors")
+    for node in (1, 2):
+        counts_all_readings(stack, node)
+
+
+def test_a_driver_that_no_master_knows_is_red_and_is_started_anew(stack: Stack) -> None:
+    stack.make("run-fog", "run-cloud")
+    stack.make("run-producer", "ARGS=--rate 20")
+    eventually("executors", lambda: active_executors(stack, 1), lambda seen: seen > 0)
+    forget = stack.run("spark-master", "bash", "-c", "rm -r $SPARK_RECOVERY_DIR")
+    assert forget.returncode == 0, forget
+    stack.kill("spark-master")
+    eventually("no executor", lambda: active_executors(stack, 1), lambda seen: seen == 0, 60)
+    red = eventually("red", lambda: stack.make("ps"), lambda seen: "fog-1: no executor any more" in seen, 30)
+    assert "FAIL" in red
+    assert "fog-1: no executor any more" in stack.make("doctor", check=False)
+    before = stack.samples(1), stack.samples(2)
+    for node in (1, 2):
+        count = before[node - 1]
+        eventually(f"fog-{node} counts on", lambda n=node: stack.samples(n), lambda seen, c=count: seen > c + 50)
+    assert "no executor for 30 s" in stack.log("fog-1")
+    stack.stop("sensors")
+    for node in (1, 2):
+        counts_all_readings(stack, node)
+
+
+def test_a_killed_zookeeper_stops_no_job_and_comes_back(stack: Stack) -> None:
+    stack.make("run-fog", "run-cloud")
+    stack.make("run-producer", "ARGS=--rate 20")
+    before = stack.samples(1)
+    stack.kill("zookeeper")
+    eventually("fog-1 counts on", lambda: stack.samples(1), lambda seen: seen > before + 50, 60)
+    stack.make("up")
+    made = stack.python(
+        "producer/sensor_producer.py", "--nodes", "1", "--count", "1", "--rate", "0", "--topic", "made-later"
+    )
+    assert "1 readings sent" in made.stdout, made  # which needs ZooKeeper: the topic is new
+    before = stack.samples(2)
+    eventually("fog-2 counts on", lambda: stack.samples(2), lambda seen: seen > before + 50, 60)
 
 
 def test_the_broker_comes_back_from_a_stop_and_from_a_kill(stack: Stack) -> None:

@@ -130,6 +130,51 @@ def test_bad_updates_go_to_dead_letter_and_the_node_is_kept_out_while_rounds_go_
     assert all("fog-9" not in model["node_metrics"] for model in closed(stack))
 
 
+def applications(stack: Stack) -> list[str]:
+    """Return the names that Spark gave to the drivers of cloud, fog-1 and fog-2 when they started."""
+    return [stack.get(port, "/api/v1/applications")[0]["id"] for port in ("CLOUD_UI_PORT", "14051", "14052")]
+
+
+def test_no_message_of_a_round_ends_a_job_and_the_rounds_go_on(stack: Stack) -> None:
+    for node in (1, 2):  # the newest round stays open, as above
+        wanted = READINGS / 2 + 400 + 1000
+        eventually(f"all readings learned by fog-{node}", lambda n=node: learned(stack, n), lambda n, w=wanted: n == w)
+    last = stack.learned(1)[-1]["round"], stack.learned(2)[-1]["round"]
+    model = eventually("an open round", lambda: stack.rounds()[-1], lambda seen: seen["round"] > max(last))
+    drivers, letters, count = applications(stack), stack.end_offset("dead-letter"), len(closed(stack))
+    deep = [model["arrays"][0] | {"shape": [1] * 65, "values": [1.0]}]
+    update = START | {"node_id": "fog-8", "run_id": model["run_id"], "round": model["round"], "num_examples": 1}
+    update |= {"base_version": model["version"], "trained_at": model["opened_at"] + 1, "arrays": deep}
+    sums = {"node_id": "fog-8", "weight": 99.0, "samples": 10**12, "sums": [1, 2, 3], "squares": [1, 2, 3]}
+    rollback = {"command": "rollback", "model": model | {"scaler": {"mean": [1.0] * 3, "std": [1.0] * 3}}}
+    bad = {
+        ("model-weights", json.dumps(update).encode()): "array coefs_0 has 65 dimensions",
+        ("model-weights", json.dumps(sums).encode()): "sums has 3 numbers",
+        ("round-control", json.dumps(rollback).encode()): "the scaler has 3 numbers",
+    }
+    for topic, value in bad:
+        stack.send(topic, value)
+    after = stack.end_offset("global-model")
+    forged = {name: value for name, value in model.items() if name != "metrics"} | {"run_id": "forged"}
+    for changes in ({"arrays": deep}, {"arrays": []}, {"participants": ["nobody"]}):
+        stack.send("global-model", json.dumps(forged | changes).encode())
+    send_readings(stack, 2000, seed=6)  # the nodes wait for a round behind what was forged
+    eventually("dead letters", lambda: stack.end_offset("dead-letter"), lambda seen: seen >= letters + len(bad))
+    found = {
+        (letter["topic"], base64.b64decode(letter["value"])): letter["reason"]
+        for letter in stack.messages("dead-letter", letters)
+    }
+    assert found.keys() == bad.keys()
+    assert all(reason in found[record] for record, reason in bad.items()), found
+    eventually("rounds go on", lambda: len(closed(stack)), lambda seen: seen >= count + 2)
+    sent = [each for each in stack.messages("global-model", after) if each.get("run_id") == model["run_id"]]
+    weight = {"global_weight": 0.0, "samples": 0, "nodes": 0}
+    assert sent[0] | weight == model | weight  # said again, word for word, with the weight of now
+    assert applications(stack) == drivers
+    assert stack.model()["samples"] < 10**12
+    assert "Fog -> modèle ignoré : " in stack.log("fog-1")
+
+
 def test_rounds_close_by_the_deadline_when_a_node_is_silent(stack: Stack) -> None:
     stack.make("run-producer", "ARGS=--rate 50")
     both = eventually("both nodes in a round", lambda: closed(stack)[-1:], lambda seen: len(seen[0]["updates"]) == 2)

@@ -8,17 +8,21 @@ import json
 import numpy as np
 import pytest
 import skops.io
+from click.testing import CliRunner
 from fake_topics import Stack, Topics
 
 from fedstream import arrays as wire
 from fedstream import registry
+from fedstream.commands import models
 from fedstream.export import as_json, export, pipeline_of
 from fedstream.messages import GLOBAL_MODEL, MODEL_VERSIONS
 from fedstream.metrics import Score
 from fedstream.models import make_model
+from fedstream.protocol import RoundModel, fit_model
 from fedstream.registry import best, find, load_run, pick_run, pick_version, read_runs, scores
 from fedstream.settings import Settings, StackError
 from fedstream.training import Scaler
+from fedstream.watch import watch
 
 SETTINGS = Settings()
 
@@ -196,6 +200,136 @@ def test_an_own_model_has_json_only_and_an_unwritable_file_is_an_error(tmp_path)
         export(message, {}, "skops", tmp_path / "x", SETTINGS)
     with pytest.raises(StackError, match=r"cannot write .*: No such file or directory"):
         export(message, {}, "json", tmp_path / "none" / "x", SETTINGS)
+
+
+# --- what is said again
+
+
+def say_again(topics):
+    """Put the newest model on its topic once more."""
+    topics.add(GLOBAL_MODEL, b"logistic", topics.messages(GLOBAL_MODEL)[-1])
+
+
+def test_a_round_that_is_said_again_is_one_round_of_the_run(monkeypatch):
+    topics = Topics().install(monkeypatch)
+    stack = Stack(topics)
+    for _ in range(3):
+        stack.run(1)
+        say_again(topics)
+    run = load_run(SETTINGS)
+    assert sorted(run.rounds) == [1, 2, 3, 4]
+    assert scores(run)[0]["global"].num_examples == 120  # two nodes of 60 readings
+
+
+def test_watch_shows_and_counts_a_round_once_though_it_is_said_again(monkeypatch):
+    topics = Topics().install(monkeypatch)
+    stack = Stack(topics).run(2)
+    do = [lambda: None, say_again, lambda: stack.run(1), say_again, say_again, lambda: stack.run(1)]
+    steps = iter([step if step is not say_again else lambda: say_again(topics) for step in do])
+    topics.on_read = lambda topic: next(steps)() if topic == GLOBAL_MODEL else None
+    lines = CliRunner().invoke(watch, ["--json", "--rounds", "2"], catch_exceptions=False).stdout.splitlines()
+    assert [json.loads(line)["round"] for line in lines] == [3, 4]
+
+
+def test_an_earlier_rollback_that_is_said_again_answers_no_command(monkeypatch):
+    topics = Topics().install(monkeypatch)
+    stack = Stack(topics).run(2)
+
+    def obey(topic, key, command):
+        if topics.messages(GLOBAL_MODEL)[-1].get("restored_from") == 1:
+            say_again(topics)  # the round that is open
+        stack.federation.rollback(RoundModel.from_message(command["model"]), stack.clock)
+        stack.send()
+
+    topics.on_publish = obey
+    for new in (3, 4):
+        result = CliRunner().invoke(models, ["rollback", "1"], catch_exceptions=False)
+        assert result.stdout == f"Version 1 of run run-a is back as version {new}.\n"
+
+
+# --- the model door
+
+
+MLP = make_model("mlp", {}).initial_arrays(1)
+
+
+def opened(number=1, **changes):
+    """Return the message with which a round opens."""
+    message = RoundModel("run-a", number, number - 1, "mlp", "sync", MLP, Scaler((75.0, 0.06), (9.0, 0.03))).as_dict()
+    return message | changes
+
+
+def fit(model):
+    """Take the models that fit the default settings."""
+    return fit_model(model, MLP, SETTINGS, 2)
+
+
+HUGE = opened()["arrays"] + [{"name": "a", "shape": [0, 2**62], "dtype": "float64", "values": []}]
+DEEP = [{"name": "a", "shape": [1] * 65, "dtype": "float64", "values": [1]}]
+MISFITS = {
+    "another model": ({"model": "logistic"}, "MODEL is 'mlp', but the cloud's run is of 'logistic'; set the same in"),
+    "no arrays": ({"arrays": []}, r"the model's arrays are {}; expected {'coefs_0': (2, 16), "),
+    "other options": (
+        {"arrays": wire.to_wire(make_model("mlp", {"hidden_units": "32,16"}).initial_arrays(1))},
+        "as MODEL_OPTIONS say here; set the same in .env",
+    ),
+    "a text in the config": ({"config": {"learning-rate-factor": "x"}}, "config is {'learning-rate-factor': 'x'}; exp"),
+    "a list in the config": ({"config": {"proximal-mu": [1]}}, "config is {'proximal-mu': [1]}; expected numbers that"),
+    "a number beyond all": ({"config": {"proximal-mu": 10**400}}, "expected numbers that a training can use; it says:"),
+    "a large scaler": ({"scaler": {"mean": [1.0] * 3, "std": [1.0] * 3}}, "the scaler has 3 numbers; expected 2, one"),
+    "65 dimensions": ({"arrays": DEEP}, "array a has 65 dimensions; expected at most 8"),
+    "nothing times 2^62": ({"arrays": HUGE}, "array a has shape [0, 4611686018427387904] and 0 values; expected sizes"),
+}
+
+
+@pytest.mark.parametrize(("changes", "reason"), MISFITS.values(), ids=MISFITS)
+def test_a_model_that_does_not_fit_is_told_once_and_the_one_before_stays(monkeypatch, capsys, changes, reason):
+    topics = Topics().install(monkeypatch)
+    topics.add(GLOBAL_MODEL, b"mlp", opened(1))
+    topics.add(GLOBAL_MODEL, b"mlp", opened(2, **changes))
+    newest = registry.follow_models(SETTINGS, fit, "Fog")
+    assert newest(0).round == 1
+    topics.add(GLOBAL_MODEL, b"mlp", opened(3, **changes))
+    assert newest(0).round == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("Fog -> modèle ignoré : ")
+    assert line.endswith("(global-model[0]@1)")
+    assert reason in line
+    topics.add(GLOBAL_MODEL, b"mlp", opened(4))
+    assert newest(0).round == 4
+
+
+def test_the_arrays_of_a_model_are_put_into_the_own_models_order(monkeypatch):
+    topics = Topics().install(monkeypatch)
+    topics.add(GLOBAL_MODEL, b"mlp", opened(1, arrays=opened()["arrays"][::-1]))
+    found = registry.follow_models(SETTINGS, fit, "Fog")(0)
+    assert list(found.arrays) == ["coefs_0", "intercepts_0", "coefs_1", "intercepts_1"]
+    assert all(found.arrays[name].tobytes() == array.tobytes() for name, array in MLP.items())
+
+
+def test_a_model_that_fits_is_found_behind_many_that_do_not(monkeypatch, capsys):
+    topics = Topics().install(monkeypatch)
+    topics.add(GLOBAL_MODEL, b"mlp", opened(1))
+    for number in range(2, 203):
+        topics.add(GLOBAL_MODEL, b"mlp", opened(number, model="logistic"))
+        topics.add(GLOBAL_MODEL, b"weight", {"global_weight": 40.5, "samples": 1, "nodes": 1})
+    assert registry.follow_models(SETTINGS, fit, "Fog")(0).round == 1
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_an_error_that_nobody_foresaw_skips_the_record_and_is_logged(monkeypatch, capsys, caplog):
+    topics = Topics().install(monkeypatch)
+    for number in (1, 2, 3):
+        topics.add(GLOBAL_MODEL, b"mlp", opened(number))
+
+    def fails_at_two(model):
+        return {}["odd"] if model.round == 2 else model
+
+    assert registry.follow_models(SETTINGS, fails_at_two, "Fog")(0).round == 3
+    assert capsys.readouterr().out == "Fog -> modèle ignoré : internal: KeyError: 'odd' (global-model[0]@1)\n"
+    (logged,) = caplog.records
+    assert "global-model[0]@1" in logged.getMessage()
+    assert logged.exc_info
 
 
 def test_metrics_that_can_be_asked_for_are_measures_of_a_score():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fedstream import admission, snapshot
+from fedstream import arrays as wire
 from fedstream.messages import BadMessage, NodeUpdate
 from fedstream.metrics import Score
 from fedstream.protocol import ModelUpdate, RoundModel, TooLargeError
@@ -238,6 +239,74 @@ def test_the_order_of_arrival_changes_no_bit(order):
     assert run(order) == run(range(4))
 
 
+# --- the open round, said again
+
+
+def said_again(federation: Federation) -> dict:
+    """Return the open round's message as a restarted cloud says it."""
+    return json.loads(json.dumps(again(federation).open_model().as_dict()))
+
+
+def test_a_round_is_said_again_word_for_word_whatever_has_come_since():
+    federation = start(*NAMES, strategy="FedAdam", strategy_options="fraction_train=0.5")
+    for number in range(2, 4):
+        values = {node: [float(number), 1 / 3] for node in federation.participants}
+        close(federation, **values)
+        admission.receive(federation, update(federation, federation.participants[0], [0.5, 0.5]))
+        with contextlib.suppress(BadMessage):
+            admission.receive(federation, update(federation, "c", [0.0, 0.0], round=9))
+        admission.hear(federation, joined(99, "b")[0])
+        opened = models(federation)[-1]
+        assert said_again(federation) == json.loads(json.dumps(opened))
+        assert opened["round"] == number
+        assert {"metrics", "node_metrics", "updates", "counts", "base_version", "strategy_state"} <= set(opened)
+        federation = again(federation)
+        federation.outbox = [("global-model", "", opened)]
+
+
+def test_a_round_that_failed_or_went_back_is_said_again_with_the_reason():
+    federation = start("a", round_min_examples=50)
+    admission.receive(federation, update(federation, "a", [7.0, 7.0], 49))
+    federation.pass_deadline(RUN, 1)
+    assert federation.settle(2)
+    assert said_again(federation) == json.loads(json.dumps(models(federation)[-1]))
+    assert said_again(federation)["failed"] == "too few updates or examples"
+    federation.rollback(RoundModel.from_message(models(federation)[0]), 3)
+    assert said_again(federation)["restored_from"] == 0
+
+
+def test_a_round_is_to_be_said_again_once_its_own_deadline_has_passed():
+    federation = start("a", "b")
+    federation.pass_deadline(RUN, 2)
+    federation.pass_deadline("other", 1)
+    assert not federation.is_to_be_said_again
+    federation.pass_deadline(RUN, 1)
+    assert not federation.settle(2)
+    assert federation.is_to_be_said_again
+    assert not again(federation).is_to_be_said_again, "by the next micro-batch it is done"
+    admission.receive(federation, update(federation, "a", [1.0, 1.0]))
+    assert federation.settle(3)
+    assert not federation.is_to_be_said_again, "another round is open"
+
+
+def test_a_state_that_was_saved_before_rounds_were_said_again_is_read():
+    federation = start("a")
+    saved = json.loads(json.dumps(snapshot.snapshot(federation)))
+    del saved["about"]
+    restored = snapshot.restore(saved, federation.settings, federation.model)
+    assert restored.about == {}
+    close(restored, a=[1.0, 1.0])
+    assert said_again(restored) == json.loads(json.dumps(models(restored)[-1]))
+
+
+def test_a_cloud_that_lost_its_state_says_again_what_was_on_the_topic():
+    federation = start("a")
+    close(federation, a=[1.0, 1.0])
+    opened = json.loads(json.dumps(models(federation)[-1]))
+    resumed = snapshot.resume(RoundModel.from_message(opened), federation.settings, federation.model)
+    assert said_again(resumed) == opened
+
+
 # --- kinds of updates
 
 
@@ -323,6 +392,34 @@ def test_a_message_with_nan_is_an_offence_of_its_node():
     assert federation.offences == {"a": 1}
 
 
+@pytest.mark.parametrize(
+    ("shape", "values", "reason"),
+    [
+        ([1] * 65, [1.0], "array w has 65 dimensions; expected at most 8"),
+        ([1] * 9, [1.0], "array w has 9 dimensions; expected at most 8"),
+        (
+            [0, 2**62],
+            [],
+            r"array w has shape \[0, 4611686018427387904\] and 0 values; expected sizes that fit in memory",
+        ),
+        ([0, 10**100], [], "array w has shape .* and 0 values; expected sizes that fit in memory"),
+        ([2, 2], [1.0], r"array w has shape \[2, 2\] and 1 values; expected as many numbers as the shape holds"),
+    ],
+    ids=["65 dimensions", "9 dimensions", "nothing times 2^62", "nothing times 10^100", "too few values"],
+)
+def test_a_shape_that_no_array_can_have_is_refused_by_the_arrays_name(shape, values, reason):
+    with pytest.raises(BadMessage, match=reason):
+        wire.from_wire([{"name": "w", "shape": shape, "dtype": "float64", "values": values}])
+
+
+def test_an_array_may_have_eight_dimensions_or_no_values():
+    shapes = ([1, 1, 1, 2, 1, 1, 1, 1], [0, 5], [])
+    for shape in shapes:
+        zeros = [0.0] * int(np.prod(shape))
+        (array,) = wire.from_wire([{"name": "w", "shape": shape, "dtype": "float64", "values": zeros}]).values()
+        assert list(array.shape) == shape
+
+
 def test_a_node_with_too_many_bad_updates_is_kept_out_and_let_in_again():
     federation = start("a", "b", quarantine_after=2, quarantine_rounds=2)
     for _ in range(2):
@@ -341,7 +438,9 @@ def test_a_node_with_too_many_bad_updates_is_kept_out_and_let_in_again():
 def test_statistics_of_another_number_of_features_are_refused():
     federation = start("a")
     with pytest.raises(BadMessage, match="sums has 3 numbers; expected 2"):
-        admission.hear(federation, NodeUpdate("b", 1.0, 5, 0, (1.0, 2.0, 3.0), (1.0, 2.0, 3.0)))
+        admission.check_sums(federation, NodeUpdate("b", 1.0, 5, 0, (1.0, 2.0, 3.0), (1.0, 2.0, 3.0)))
+    with pytest.raises(BadMessage, match=r"squares is \(-1.0, 0.4\); expected sums of squares, none below 0"):
+        admission.check_sums(federation, NodeUpdate("b", 1.0, 5, 0, (1.0, 2.0), (-1.0, 0.4)))
 
 
 def test_the_scaler_is_that_of_all_nodes_readings_together():
@@ -529,6 +628,55 @@ def test_a_rollback_opens_a_new_version_with_the_old_arrays():
     other = RoundModel.from_message(models(federation)[-1] | {"run_id": "another"})
     with pytest.raises(BadMessage, match="version 3 of run another does not fit; expected one of run run-1"):
         federation.rollback(other, 9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"scaler": {"mean": [1.0] * 3, "std": [1.0] * 3}}, "the scaler has 3 numbers; expected 2"),
+        ({"arrays": []}, "version 0 of run run-1 does not fit"),
+    ],
+    ids=["scaler", "arrays"],
+)
+def test_a_rollback_that_does_not_fit_changes_nothing(changes, reason):
+    federation = start("a", strategy="FedAdam")
+    close(federation, a=[1.0, 1.0])
+    before, published = json.dumps(snapshot.snapshot(federation)), len(federation.outbox)
+    command = {"command": "rollback", "run_id": RUN, "model": models(federation)[0] | changes}
+    with pytest.raises(BadMessage, match=reason):
+        admission.obey(federation, command, 2000)
+    assert json.dumps(snapshot.snapshot(federation)) == before
+    assert len(federation.outbox) == published
+
+
+def test_before_the_first_round_there_is_nothing_to_roll_back_to():
+    federation = Federation(RUN).join(Settings(), TwoNumbers())
+    empty = models(start("a"))[0] | {"arrays": []}
+    with pytest.raises(BadMessage, match="version 0 of run run-1 does not fit"):
+        admission.obey(federation, {"command": "rollback", "model": empty}, 9)
+    assert federation.round == 0
+
+
+class TwoArrays(TwoNumbers):
+    """A model of two arrays, `b` before `a`."""
+
+    def initial_arrays(self, seed):
+        """Return zeros."""
+        return {"b": np.zeros(1), "a": np.zeros(2)}
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_the_global_model_keeps_its_order_of_arrays_whatever_comes(mode):
+    federation = Federation(RUN).join(Settings(round_mode=mode, async_buffer=1), TwoArrays())
+    admission.hear(federation, joined(20, "a")[0])
+    federation.settle(1)
+    first = models(federation)[0]
+    swapped = {"a": np.array([1.0, 2.0]), "b": np.array([3.0])}
+    admission.receive(federation, update(federation, "a", [], arrays=swapped, num_examples=10, score=score(10)))
+    assert federation.settle(2)
+    assert {name: array.tolist() for name, array in federation.arrays.items()} == {"b": [3.0], "a": [1.0, 2.0]}
+    federation.rollback(RoundModel.from_message(first | {"arrays": first["arrays"][::-1]}), 3)
+    assert [[array["name"] for array in message["arrays"]] for message in models(federation)] == [["b", "a"]] * 3
 
 
 def drift(federation: Federation) -> int:

@@ -55,6 +55,18 @@ def test_a_reopened_state_goes_on_where_it_was(tmp_path):
     assert state.advance(1, add(4)) == {"n": 7}
 
 
+def test_a_batch_that_is_not_to_count_changes_nothing(tmp_path):
+    def refuse():
+        raise StateError("topic t was made anew")
+
+    BatchState(tmp_path, {"n": 0}).advance(0, add(3))
+    state = BatchState(tmp_path, {"n": 0}, refuse)
+    with pytest.raises(StateError, match="made anew"):
+        state.advance(1, add(4))
+    assert (state.batch_id, state.value) == (0, {"n": 3})
+    assert json.loads((tmp_path / "state.json").read_text()) == {"batch_id": 0, "value": {"n": 3}}
+
+
 @pytest.mark.parametrize("batch_id", [0, 1, 4, 100], ids=lambda batch_id: f"batch {batch_id} after batch 2")
 def test_a_batch_that_is_neither_the_next_nor_the_last_is_refused(tmp_path, batch_id):
     state = BatchState(tmp_path, {"n": 0})
