@@ -24,9 +24,17 @@ from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from fedstream.messages import to_json
+from tests.conftest import ROOT
 
 RECORD_DDL = "value BINARY, topic STRING, partition INT, offset BIGINT"
 DRIVER_SECONDS = 120.0  # a driver that is not done by then is stopped, and its test fails
+
+
+def product_options() -> dict[str, str]:
+    """Return what the jobs' queries run with: the options of SQL and of Python workers in spark-defaults.conf."""
+    lines = (ROOT / "spark_cluster" / "spark-defaults.conf").read_text().splitlines()
+    options = dict(line.split(maxsplit=1) for line in lines if line.startswith("spark."))
+    return {name: value for name, value in options.items() if name.startswith(("spark.sql.", "spark.python."))}
 
 
 @pytest.fixture(scope="session")
@@ -36,19 +44,14 @@ def spark(tmp_path_factory) -> Iterator[SparkSession]:
         os.environ.pop(name, None)
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     os.environ["PYSPARK_PYTHON"] = sys.executable  # the executors train with the same packages
-    session = (
-        SparkSession.builder.master("local[2]")
-        .appName("tests")
-        .config("spark.ui.enabled", "false")
-        .config("spark.ui.showConsoleProgress", "false")
-        .config("spark.driver.extraJavaOptions", "-XX:+UseSerialGC -XX:TieredStopAtLevel=1")
-        .config("spark.sql.adaptive.enabled", "false")
-        .config("spark.sql.session.timeZone", "UTC")
-        .config("spark.sql.shuffle.partitions", "2")
-        .config("spark.sql.streaming.stopTimeout", "30s")
-        .config("spark.sql.warehouse.dir", str(tmp_path_factory.mktemp("warehouse")))
-        .getOrCreate()
-    )
+    own = {
+        "spark.ui.enabled": "false",
+        "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
+        "spark.sql.streaming.stopTimeout": "30s",
+        "spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("warehouse")),
+    }
+    builder = SparkSession.builder.master("local[2]").appName("tests").config(map=product_options() | own)
+    session = builder.getOrCreate()
     session.sparkContext.setLogLevel("OFF")  # the failures that tests cause on purpose would fill pages
     yield session
     session.stop()
