@@ -110,11 +110,6 @@ def test_what_has_no_square_is_kept_with_the_reason(squared, value):
     assert abs(letter["time"] / 1000 - time.time()) < 600
 
 
-def test_spark_makes_a_row_with_the_number_and_one_that_is_sent_and_none_between(script, spark):
-    squares = script("realtime/squares.py").square_numbers(spark.createDataFrame([], RECORDS_DDL), "out", 1, 100)
-    assert squares._jdf.queryExecution().optimizedPlan().toString().count("Project") == 2
-
-
 # --- the mode
 
 

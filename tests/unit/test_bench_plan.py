@@ -122,10 +122,3 @@ def test_the_quick_plan_of_all_contestants_fits_its_limit(plan):
     assert quick.limit_seconds == 15 * 60
     # On a slow day all starts and ends take longer than estimated.
     assert plan.estimate_seconds(quick, plan.CONTESTANTS) <= 0.9 * quick.limit_seconds
-
-
-def test_the_full_plan_has_the_loads_and_repetitions_that_its_medians_need(plan):
-    full = plan.PLANS["full"]
-    assert full.repetitions >= 5
-    assert full.rates == (112, 1000, 10_000)
-    assert full.with_share

@@ -214,11 +214,6 @@ def test_a_setting_is_in_the_readmes_table_with_its_default(field):
     assert f"| `{field.name.upper()}` | {shown} |" in readme()
 
 
-@pytest.mark.parametrize("service", sorted(set(SERVICES) - {"fog-2"}))  # fog-1 stands for all fog nodes
-def test_a_service_is_in_the_readme(service):
-    assert re.search(rf"(?<![\w-]){service}(?![\w-])", readme())
-
-
 # --- files
 
 
@@ -233,10 +228,6 @@ def test_programs_are_executable_and_shell_scripts_say_what_runs_them():
 def test_text_files_end_their_lines_as_linux_does():
     text = [path for path in repository_files() if path.suffix not in (".png", ".jar", ".pdf")]
     assert [path for path in text if b"\r" in path.read_bytes()] == []
-
-
-def test_no_file_is_named_utils():
-    assert [path for path in repository_files() if "util" in path.stem] == []
 
 
 @pytest.mark.parametrize("command", sorted({" ".join(service["command"]) for service in SERVICES.values()}))

@@ -37,15 +37,6 @@ def test_a_pattern_and_a_list_of_topics_are_told_apart():
     assert "subscribe" not in options
 
 
-def test_what_a_poll_takes_is_bounded_for_all_topics_together():
-    def polled(topics: str) -> int:
-        return int(kafka.source_options(Settings(), topics, 1)["kafka.max.poll.records"])
-
-    assert polled("numbers") == 50_000
-    assert polled("a,b") == 25_000
-    assert polled(",".join(map(str, range(200)))) == polled("sensor-data-node-.*") == 500
-
-
 def test_readings_are_gathered_for_all_nodes_of_a_driver_but_not_for_ever():
     settings = Settings(update_min_readings=30, update_max_wait_seconds=2.5)
     assert kafka.gathering_options(settings, 4) == {"minOffsetsPerTrigger": "120", "maxTriggerDelay": "2500ms"}
@@ -57,13 +48,6 @@ def test_a_micro_batch_waits_for_no_further_records_and_real_time_mode_for_a_mom
     unbounded = kafka.source_options(settings, "numbers", None)
     assert (unbounded | kafka.real_time_options(settings))["kafka.fetch.max.wait.ms"] == "25"
     assert Settings().fetch_max_wait_ms <= 50  # the client's default of 500 ms is half a second of latency
-
-
-def test_how_much_of_a_micro_batches_fetch_is_under_way_is_left_to_the_system():
-    # With the client's 64 KiB a fetch of 1 MiB comes in pieces, and what a micro-batch asks next waits behind it.
-    assert kafka.source_options(Settings(), "numbers", 1)["kafka.receive.buffer.bytes"] == "-1"
-    # Real-time mode asks nothing between its fetches, which are of 256 KiB.
-    assert "kafka.receive.buffer.bytes" not in kafka.source_options(Settings(), "numbers", None)
 
 
 def test_options_are_text_as_spark_wants_them():

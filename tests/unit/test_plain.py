@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -173,12 +172,3 @@ def test_what_is_summed_up_and_what_is_passed_on_are_all_records_and_none_twice(
     assert all(row["count"] is None and row["sum_temperature"] is None for row in rows if row["topic"])
     assert sums(Plain(SETTINGS), [records, records])[None] == 8
     assert sums(Plain(SETTINGS), [records, records])[1][0] == 4
-
-
-def test_a_worker_collects_no_garbage_among_what_it_has_imported_and_freezes_nothing_of_a_later_task():
-    list(Plain(SETTINGS).sum_up([]))
-    frozen = gc.get_freeze_count()
-    assert frozen > 10_000, "all that was imported"
-    list(Plain(SETTINGS).sum_up([batch((1, GOOD))]))
-    assert gc.get_freeze_count() <= frozen
-    gc.unfreeze()
