@@ -138,6 +138,7 @@ def test_master_shows_two_workers_and_links_that_open_from_the_host(stack: Stack
         assert stack.get(f"SPARK_WORKER_{number}_UI_PORT", "/json/")["masterurl"].endswith(ENV["SPARK_MASTER_PORT"])
 
 
+@pytest.mark.smoke
 def test_sum_prints_the_line_of_the_report(stack: Stack) -> None:
     assert "\nLa somme des entiers de 1 à 100 est : 5050\n" in stack.make("run-sum")
     # 10 + 11 + 12 + 13 = 46, and 46 / 4 = 11.5
@@ -154,6 +155,7 @@ def test_sum_submitted_by_hand(stack: Stack) -> None:
         assert stack.run("spark-master", "test", "-x", "/opt/spark/bin/spark-submit").returncode == 0
 
 
+@pytest.mark.smoke
 def test_fog_nodes_and_cloud_give_the_formulas_of_the_contract(stack: Stack) -> None:
     printed = stack.make("run-fog", "run-cloud")
     assert "fog-2" in printed

@@ -9,7 +9,7 @@ import pytest
 from tests.stack.conftest import ENV, ROOT, Stack, eventually
 from tests.stack.test_jobs import TOPICS, weight_of
 
-READINGS = 1_000_000
+READINGS = 200_000
 
 
 def offset_of(stack: Stack, node: int) -> int:
@@ -35,7 +35,8 @@ def counts_all_readings(stack: Stack, node: int) -> None:
     )
 
 
-def test_a_million_readings_are_counted_exactly_though_a_driver_is_killed(stack: Stack) -> None:
+@pytest.mark.smoke
+def test_readings_are_counted_exactly_though_drivers_are_killed(stack: Stack) -> None:
     stack.make("run-fog", "run-cloud")
     stack.stop("sensors")
     counts_all_readings(stack, 1)
@@ -118,6 +119,7 @@ def known_to_master(stack: Stack) -> tuple[list[str], int]:
     return sorted(each["id"] for each in page["activeapps"] if each["state"] == "RUNNING"), alive
 
 
+@pytest.mark.smoke
 def test_a_killed_spark_master_comes_back_to_its_jobs_and_these_count_on(stack: Stack) -> None:
     stack.make("run-fog", "run-cloud")
     stack.make("run-producer", "ARGS=--rate 20")
@@ -134,6 +136,7 @@ def test_a_killed_spark_master_comes_back_to_its_jobs_and_these_count_on(stack: 
         counts_all_readings(stack, node)
 
 
+@pytest.mark.smoke
 def test_a_driver_that_no_master_knows_is_red_and_is_started_anew(stack: Stack) -> None:
     stack.make("run-fog", "run-cloud")
     stack.make("run-producer", "ARGS=--rate 20")
@@ -194,6 +197,7 @@ def test_down_and_up_keep_everything(stack: Stack) -> None:
     eventually("seven more", lambda: stack.samples(1), lambda seen: seen == samples + 7)
 
 
+@pytest.mark.smoke
 def test_clean_and_up_start_empty(stack: Stack) -> None:
     stack.make("clean")
     stack.make("up")

@@ -7,11 +7,14 @@ import itertools
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.stack.conftest import ENV, Stack, eventually
 
 READINGS = 12_000
 QUICK = {"UPDATE_MAX_WAIT_SECONDS": "1", "ROUND_DEADLINE_SECONDS": "4", "MAX_READINGS_PER_UPDATE": "400"}
 QUICK |= {"LOCAL_EPOCHS": "5", "TRAIN_BATCH_SIZE": "64", "UPDATE_MIN_READINGS": "100"}
+QUICK |= {"UPDATE_INTERVAL_MS": "200", "CLOUD_INTERVAL_MS": "200"}
 START = {"weight": 40.5, "samples": 1, "schema_version": 1, "metrics": {"loss_sum": 1.0, "confusion": [[1, 0], [0, 0]]}}
 
 
@@ -38,6 +41,7 @@ def closed(stack: Stack) -> list[dict]:
     return [model for model in stack.rounds() if "metrics" in model]
 
 
+@pytest.mark.smoke
 def test_rounds_learn_the_rule_and_each_reading_is_learned_once_though_drivers_are_killed(stack: Stack) -> None:
     assert stack.rounds() == []  # the stack is new, or the tests before have left it empty
     stack.make("-j2", "run-fog", "run-cloud", **QUICK)
@@ -88,6 +92,7 @@ def test_every_version_is_kept_and_comes_out_again_from_its_updates(stack: Stack
     assert {row["result"] for row in replayed} == {"identical"}
 
 
+@pytest.mark.smoke
 def test_a_rollback_is_followed_by_the_running_nodes(stack: Stack) -> None:
     old = next(model for model in stack.rounds() if model["version"] == 1)
     fedstream(stack, "models", "rollback", "1")

@@ -57,6 +57,7 @@ def run_fog(stack: Stack):
     stack.make("stop-jobs")
 
 
+@pytest.mark.smoke
 def test_records_that_were_taken_back_are_not_counted(stack: Stack, run_fog) -> None:
     make_anew(stack, "taken-back")
     run_fog("taken-back")
@@ -79,9 +80,10 @@ def test_records_that_were_taken_back_are_not_counted(stack: Stack, run_fog) -> 
     assert '"records": 210' in replayed.stdout, replayed
 
 
+@pytest.mark.smoke
 def test_a_topic_made_anew_stops_its_job_with_the_cause_until_it_is_reset(stack: Stack, run_fog) -> None:
     stack.make("run-cloud")
-    cloud = stack.get("CLOUD_UI_PORT", "/api/v1/applications")
+    cloud = stack.get("CLOUD_UI_PORT", "/api/v1/applications")[0]["id"]
     make_anew(stack, "made-anew", *[reading(70)] * 100)
     run_fog("made-anew")
     eventually("all readings", lambda: stack.samples(1), lambda seen: seen == 100)
@@ -115,4 +117,4 @@ def test_a_topic_made_anew_stops_its_job_with_the_cause_until_it_is_reset(stack:
     stack.start("fog-1")
     red(old)
     assert stack.samples(1) == 150
-    assert stack.get("CLOUD_UI_PORT", "/api/v1/applications") == cloud  # it has gone on
+    assert stack.get("CLOUD_UI_PORT", "/api/v1/applications")[0]["id"] == cloud  # it has gone on
