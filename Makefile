@@ -129,8 +129,11 @@ test-spark: $(PYTHON) ## tests of the jobs' queries in a local Spark session, an
 	$(PYTHON) -m pytest tests/spark
 	@if command -v mvn >/dev/null; then mvn -B -ntp -f java-sum/pom.xml test; else echo "SKIPPED the Java job's tests: no mvn in PATH"; fi
 
-test-stack: setup $(PYTHON) ## tests of the real stack, on the chosen runner, beside a running one; ARGS="-m smoke"
-	$(PYTHON) -m pytest tests/stack --durations=12 $(ARGS)
+test-stack: setup $(PYTHON) ## tests of the real stack, on the chosen runner, beside a running one
+	$(PYTHON) -m pytest tests/stack --durations=12
+
+test-smoke: setup $(PYTHON) ## the most telling of the stack tests, on the chosen runner
+	$(PYTHON) -m pytest tests/stack -m smoke --durations=12
 
 lint: $(PYTHON) ## ruff and mypy
 	.venv/bin/ruff check .
