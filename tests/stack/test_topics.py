@@ -6,6 +6,7 @@ import base64
 import re
 import uuid
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer
@@ -45,6 +46,17 @@ def as_base64(shown: str) -> str:
     return base64.urlsafe_b64encode(uuid.UUID(shown).bytes).decode().rstrip("=")
 
 
+def newest(stack: Stack, topic: str) -> dict[str, Any]:
+    """Return fog-1's newest running weight of a topic, one without samples before the first."""
+    updates = [update for update in stack.updates(1) if update.get("source", "").split(" ")[0] == topic]
+    return updates[-1] if updates else {"samples": 0}
+
+
+def counted(stack: Stack, topic: str) -> int:
+    """Return the `samples` of it."""
+    return int(newest(stack, topic)["samples"])
+
+
 @pytest.fixture
 def run_fog(stack: Stack):
     """Start fog-1 on a topic of the test's own, without training, and stop it afterwards."""
@@ -69,12 +81,12 @@ def test_records_that_were_taken_back_are_not_counted(stack: Stack, run_fog) -> 
                 producer.send("taken-back", key=b"node-1", value=reading(celsius))
             producer.flush()
             producer.commit_transaction() if is_kept else producer.abort_transaction()
-    eventually("the kept ones", lambda: stack.samples(1), lambda seen: seen >= 200, 60)
-    newest = stack.updates(1)[-1]
-    assert (newest["samples"], newest["weight"]) == (200, 37.5)  # (70 + 100 x 0.05) / 2
+    eventually("the kept ones", lambda: counted(stack, "taken-back"), lambda seen: seen >= 200, 60)
+    update = newest(stack, "taken-back")
+    assert (update["samples"], update["weight"]) == (200, 37.5)  # (70 + 100 x 0.05) / 2
     # No micro-batch waits at an end that was taken back: what comes next is counted at once.
     stack.send("taken-back", *[reading(70)] * 10)
-    eventually("ten more", lambda: stack.samples(1), lambda seen: seen == 210, 15)
+    eventually("ten more", lambda: counted(stack, "taken-back"), lambda seen: seen == 210, 15)
     words = ("fedstream", "replay", "--topic", "taken-back", "--into", "kept", "--speed", "max")
     replayed = stack.run("spark-master", *words)
     assert '"records": 210' in replayed.stdout, replayed
@@ -86,7 +98,7 @@ def test_a_topic_made_anew_stops_its_job_with_the_cause_until_it_is_reset(stack:
     cloud = stack.get("CLOUD_UI_PORT", "/api/v1/applications")[0]["id"]
     make_anew(stack, "made-anew", *[reading(70)] * 100)
     run_fog("made-anew")
-    eventually("all readings", lambda: stack.samples(1), lambda seen: seen == 100)
+    eventually("all readings", lambda: counted(stack, "made-anew"), lambda seen: seen == 100)
 
     def red(old: str) -> None:
         """Wait until ps and doctor tell of the topic, and compare the ids with Kafka's own."""
@@ -104,11 +116,12 @@ def test_a_topic_made_anew_stops_its_job_with_the_cause_until_it_is_reset(stack:
     old = topic_id(stack, "made-anew")
     make_anew(stack, "made-anew", *[reading(80)] * 150)
     red(old)
-    assert stack.samples(1) == 100  # not one of the new topic's was added to them
+    assert counted(stack, "made-anew") == 100  # not one of the new topic's was added to them
+    before = stack.model()["samples"]
     stack.make("reset", "S=fog-1")
-    eventually("the new readings", lambda: stack.samples(1), lambda seen: seen == 150)
-    assert stack.updates(1)[-1]["weight"] == 42.5  # (80 + 100 x 0.05) / 2
-    eventually("the cloud follows", lambda: stack.model()["samples"], lambda seen: seen == 150)
+    eventually("the new readings", lambda: counted(stack, "made-anew"), lambda seen: seen == 150)
+    assert newest(stack, "made-anew")["weight"] == 42.5  # (80 + 100 x 0.05) / 2
+    eventually("the cloud follows", lambda: stack.model()["samples"], lambda seen: seen == before + 50)
 
     # and while it is stopped.
     stack.stop("fog-1")
@@ -116,5 +129,5 @@ def test_a_topic_made_anew_stops_its_job_with_the_cause_until_it_is_reset(stack:
     make_anew(stack, "made-anew", *[reading(70)] * 200)
     stack.start("fog-1")
     red(old)
-    assert stack.samples(1) == 150
+    assert counted(stack, "made-anew") == 150
     assert stack.get("CLOUD_UI_PORT", "/api/v1/applications")[0]["id"] == cloud  # it has gone on
