@@ -20,6 +20,7 @@ from fedstream import health, processes
 START_SECONDS = 180  # a driver may take so long for its first executor
 JUST_STARTED_SECONDS = 60
 MANY_ENDS = 2
+MANY = "ended {} times and was started again"
 LATELY = timedelta(minutes=3)
 LOG_LINES = 500
 STOPPED_CODES = ("0", "137", "143")  # at its end, or by docker stop
@@ -45,9 +46,15 @@ def last_word(log: str) -> str:
     return (found[-1]["told"] or found[-1]["raised"]) if found else ""
 
 
-def _ended(times: int, log: str) -> str:
+def ended(how: str, log: str) -> str:
+    """Return what is said of a part that has ended, and why by its log."""
     word = last_word(log)
-    return f"ended {times} times and was started again; " + (f"its last error: {word}" if word else "see its log")
+    return f"{how}; " + (f"its last error: {word}" if word else "its log does not say why")
+
+
+def unhealthy(output: str) -> str:
+    """Return the reason in what a health check has printed: `fedstream.health`, or any other program, or nothing."""
+    return output.strip().rpartition(" is not ready after 0 s: ")[2] or "its health check fails without a word"
 
 
 # --- local runner
@@ -64,9 +71,9 @@ def _local_troubles(env: Mapping[str, str]) -> dict[str, str]:
         name, uptime = process["name"], process["now"] - process["start"]
         runs = process["statename"] == "RUNNING"
         if ends.get(name, 0) >= MANY_ENDS and not (runs and uptime >= JUST_STARTED_SECONDS):
-            found[name] = _ended(ends[name], health.log_end(name, env, LOG_LINES))
+            found[name] = ended(MANY.format(ends[name]), health.log_end(name, env, LOG_LINES))
         elif process["statename"] in ("BACKOFF", "FATAL", "EXITED") and process["exitstatus"] != 0:
-            found[name] = f"ended; its last error: {last_word(health.log_end(name, env, LOG_LINES))}"
+            found[name] = ended("ended", health.log_end(name, env, LOG_LINES))
         elif (runs or name in SERVICES) and (reason := _not_ready(name, uptime, env)):
             found[name] = reason
     return found
@@ -117,12 +124,12 @@ def _docker_troubles(env: Mapping[str, str]) -> dict[str, str]:
         uptime = (datetime.now(timezone.utc) - started).total_seconds()  # noqa: UP017 - an old Python has no UTC
         is_well = status == "running" and (condition == "healthy" or uptime >= JUST_STARTED_SECONDS)
         if int(ends) >= MANY_ENDS and not is_well:
-            found[name] = _ended(int(ends), _docker_log(name))
+            found[name] = ended(MANY.format(ends), _docker_log(name))
         elif status in ("exited", "dead", "restarting") and code not in STOPPED_CODES:
-            found[name] = f"{status}; its last error: {last_word(_docker_log(name))}"
+            found[name] = ended(status, _docker_log(name))
         elif condition == "unhealthy":
             checks = json.loads(_output("docker", "inspect", "--format", "{{json .State.Health.Log}}", name))
-            found[name] = checks[-1]["Output"].strip().partition(" is not ready after 0 s: ")[2]
+            found[name] = unhealthy(checks[-1]["Output"])
     return found
 
 

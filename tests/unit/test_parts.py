@@ -45,3 +45,23 @@ def test_the_ends_of_a_process_are_counted_for_three_minutes():
     assert parts.count_ends(log, datetime(2026, 11, 29, 14, 3, 30)) == ends
     stopped = log + "2026-11-29 14:02:30,000 INFO stopped: fog-2 (exit status 143)\n"
     assert parts.count_ends(stopped, datetime(2026, 11, 29, 14, 3, 30)) == ends | {"fog-2": 0}
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        (
+            "fog-1 is not ready after 0 s: no executor any more at http://x: lost\n",
+            "no executor any more at http://x: lost",
+        ),
+        ("Health check exceeded timeout (15s)", "Health check exceeded timeout (15s)"),
+        ("", "its health check fails without a word"),
+    ],
+)
+def test_whatever_a_health_check_has_printed_a_reason_is_told(output, reason):
+    assert parts.unhealthy(output) == reason
+
+
+def test_a_part_that_ended_without_a_word_is_told_so():
+    assert parts.ended("exited", "") == "exited; its log does not say why"
+    assert parts.ended("exited", "Error: no room\n") == "exited; its last error: no room"
