@@ -74,7 +74,7 @@ run-cloud: ## start the cloud aggregator
 	@$(call run_job,cloud,cloud,$(ARGS))
 
 plot: ## learning curves of the newest run, into the picture OUTPUT
-	@$(IN_STACK_PYTHON) -m fedstream.cli plot --output - $(ARGS) >$(OUTPUT).new && mv $(OUTPUT).new $(OUTPUT) && echo "$(OUTPUT)"
+	@$(IN_STACK_PYTHON) -m fedstream.commands.cli plot --output - $(ARGS) >$(OUTPUT).new && mv $(OUTPUT).new $(OUTPUT) && echo "$(OUTPUT)"
 
 run-squares: ## start the squares of the number stream; ARGS="--output DIR --format csv"
 	@$(call run_job,squares,squares,$(ARGS))
@@ -103,7 +103,7 @@ base-image: ## make BASE_IMAGE from Debian packages, where no image registry ans
 demo: up ## everything from a bare clone: run the whole chain, check it, show it
 	@$(MAKE) run-producer ARGS="--rate 100"
 	@$(MAKE) -j3 run-fog run-cloud run-squares ARGS= MAX_READINGS_PER_UPDATE=300
-	@{ $(MAKE) run-sum ARGS= || true; timeout 120 $(FOLLOW_SQUARES) || true; } | { $(IN_STACK_PYTHON) -m fedstream.demo --nodes $(NODES); }
+	@{ $(MAKE) run-sum ARGS= || true; timeout 120 $(FOLLOW_SQUARES) || true; } | { $(IN_STACK_PYTHON) -m fedstream.commands.demo --nodes $(NODES); }
 	@$(MAKE) plot ARGS=
 	@echo; echo "The jobs go on: make ps, make logs S=fog-1, http://$(PUBLIC_HOST):$(SPARK_MASTER_UI_PORT). Stop with: make down"
 

@@ -55,9 +55,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from stack import BOOTSTRAP, BOOTSTRAP_INSIDE, LOGS, ROOT, RUNNER, kafka_tool, standing
 from topics import Topics
 
-from fedstream import kafka
-from fedstream.messages import ALERTS, GLOBAL_MODEL, MODEL_WEIGHTS
-from fedstream.protocol import RoundModel
+from fedstream.broker import kafka
+from fedstream.messages.messages import ALERTS, GLOBAL_MODEL, MODEL_WEIGHTS
+from fedstream.messages.protocol import RoundModel
 from fedstream.settings import Settings, StackError, command_help
 
 LEAST_RATE = 100_000.0  # messages a second, at which a back-log of any size is caught up on in the time given

@@ -21,7 +21,7 @@ from rivals import Run, Running, failure, start, stop
 from stack import BOOTSTRAP, FOG_NUMBERS
 from topics import PLACE, Topics
 
-from fedstream.messages import ALERTS, MODEL_WEIGHTS, sensor_topic
+from fedstream.messages.messages import ALERTS, MODEL_WEIGHTS, sensor_topic
 from fedstream.settings import StackError
 
 BACKLOG_PARTITIONS = 2

@@ -34,17 +34,17 @@ import streamed
 from stack import RUNNER
 
 from cloud import aggregator
-from fedstream import admission, snapshot
-from fedstream.data import load
-from fedstream.messages import MODEL_WEIGHTS, NodeUpdate, read_json_object, to_json
-from fedstream.metrics import score
-from fedstream.models import make_model
-from fedstream.partitions import spread
-from fedstream.protocol import ModelUpdate, RoundModel
-from fedstream.rounds import Federation
-from fedstream.scenario import Scenario, World
+from fedstream.learning.metrics import score
+from fedstream.learning.models import make_model
+from fedstream.messages.messages import MODEL_WEIGHTS, NodeUpdate, read_json_object, to_json
+from fedstream.messages.protocol import ModelUpdate, RoundModel
+from fedstream.rounds import admission, snapshot
+from fedstream.rounds.rounds import Federation
 from fedstream.settings import Settings, command_help
-from fedstream.simulate import simulate
+from fedstream.simulation.data import load
+from fedstream.simulation.partitions import spread
+from fedstream.simulation.scenario import Scenario, World
+from fedstream.simulation.simulate import simulate
 
 DOCS = Path(__file__).parents[1] / "docs"
 SEEDS = (11, 12, 13)  # other settings than those below were tried with the seeds 1 to 5, which give other splits

@@ -15,8 +15,8 @@ import statistics
 
 import click
 
-from fedstream import kafka
-from fedstream.messages import MODEL_WEIGHTS, sensor_topic
+from fedstream.broker import kafka
+from fedstream.messages.messages import MODEL_WEIGHTS, sensor_topic
 from fedstream.settings import Settings, command_help
 
 

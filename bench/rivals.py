@@ -29,7 +29,7 @@ from stack import (
     wait_until,
 )
 
-from fedstream.position import now_ms, show_time
+from fedstream.broker.position import now_ms, show_time
 from fedstream.settings import StackError
 
 JAVA = ROOT / "bench" / "jvm" / "target"

@@ -41,7 +41,7 @@ from rivals import Run, Running, start, stop
 from stack import BOOTSTRAP, DATA, LOGS, PORTS, ROOT, RUNNER, environment, inside, standing
 from topics import Topics
 
-from fedstream.messages import MODEL_WEIGHTS
+from fedstream.messages.messages import MODEL_WEIGHTS
 from fedstream.settings import StackError, command_help
 
 JOBS = (("real-time", "squares"), ("fog node", "weights"))

@@ -30,7 +30,7 @@ from rivals import end_group, launch
 from stack import BOOTSTRAP, LOGS, PORTS, ROOT, RUN_DIR, RUNNER, inside, make, standing
 from topics import Topics
 
-from fedstream.messages import MODEL_WEIGHTS, sensor_topic
+from fedstream.messages.messages import MODEL_WEIGHTS, sensor_topic
 from fedstream.settings import StackError, command_help
 
 NODES = (1, 2)

@@ -17,14 +17,14 @@ import numpy as np
 from processes import drivers, executors, memory_mb, with_descendants
 from stack import BASE, BOOTSTRAP, PORTS, PREFIX, ROOT, RUNNER, environment, inside, make, wait_until
 
-from fedstream import kafka
-from fedstream.data import load
-from fedstream.messages import GLOBAL_MODEL, MODEL_WEIGHTS, sensor_topic
-from fedstream.metrics import score
-from fedstream.models import make_model
-from fedstream.protocol import RoundModel
+from fedstream.broker import kafka
+from fedstream.learning.metrics import score
+from fedstream.learning.models import make_model
+from fedstream.learning.training import scaler_of, statistics_of, train, train_config, train_seed
+from fedstream.messages.messages import GLOBAL_MODEL, MODEL_WEIGHTS, sensor_topic
+from fedstream.messages.protocol import RoundModel
 from fedstream.settings import Settings
-from fedstream.training import scaler_of, statistics_of, train, train_config, train_seed
+from fedstream.simulation.data import load
 
 SETTINGS = Settings(kafka_bootstrap_servers=BOOTSTRAP)
 UNSEEN_SEED = 99

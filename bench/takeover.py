@@ -34,8 +34,8 @@ from rivals import Running, start, stop
 from stack import BOOTSTRAP, PREFIX, RUNNER, standing
 from topics import PLACE, Topics
 
-from fedstream import kafka
-from fedstream.messages import ALERTS
+from fedstream.broker import kafka
+from fedstream.messages.messages import ALERTS
 from fedstream.settings import StackError, command_help
 
 WARM_UP_SECONDS = 30.0

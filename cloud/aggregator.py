@@ -26,16 +26,20 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from fedstream import admission, drift, kafka, messages, registry, snapshot, streams, watchdog
-from fedstream.console import console_table, round_table
-from fedstream.messages import BadMessage, GlobalModel, NodeUpdate
-from fedstream.model import global_weight, merge_update
-from fedstream.models import Model, make_model
-from fedstream.position import Position, now_ms, start_option
-from fedstream.protocol import RoundModel, check_size, fit_model
-from fedstream.rounds import Federation
+from fedstream.broker import kafka
+from fedstream.broker.position import Position, now_ms, start_option
+from fedstream.commands import registry
+from fedstream.commands.console import console_table, round_table
+from fedstream.learning.models import Model, make_model
+from fedstream.messages import messages
+from fedstream.messages.messages import BadMessage, GlobalModel, NodeUpdate
+from fedstream.messages.model import global_weight, merge_update
+from fedstream.messages.protocol import RoundModel, check_size, fit_model
+from fedstream.rounds import admission, drift, snapshot
+from fedstream.rounds.rounds import Federation
 from fedstream.settings import Settings, command_help, parse_options
-from fedstream.state import BatchState
+from fedstream.spark import streams, watchdog
+from fedstream.spark.state import BatchState
 
 TOPICS = f"{messages.MODEL_WEIGHTS},{messages.ROUND_CONTROL}"
 

@@ -5,7 +5,7 @@ MASTER := $(CONTAINER_PREFIX)spark-master
 export COMPOSE_IGNORE_ORPHANS := true
 
 KAFKA_TOPICS = docker exec $(CONTAINER_PREFIX)kafka kafka-topics --bootstrap-server kafka:$(KAFKA_NETWORK_PORT)
-DOCTOR = python3 -m fedstream.doctor
+DOCTOR = python3 -m fedstream.stack.doctor
 IN_STACK_PYTHON = docker exec -i $(MASTER) python
 FOLLOW_SQUARES = docker logs -f --tail 0 $(CONTAINER_PREFIX)squares 2>/dev/null
 RUN_SUM = docker exec $(MASTER) spark_cluster/start-job.sh sum $(ARGS)
@@ -34,12 +34,12 @@ runner-clean:
 
 runner-ps:
 	@docker ps -a --filter label=com.docker.compose.project=$(COMPOSE_PROJECT_NAME) --format 'table {{.Names}}\t{{.Status}}\t{{.Ports}}'
-	@! command -v python3 >/dev/null || python3 -m fedstream.parts
+	@! command -v python3 >/dev/null || python3 -m fedstream.stack.parts
 
 runner-reset:
 	@$(need_stack); was=$$(docker inspect -f '{{.State.Status}}' $(CONTAINER_PREFIX)$(S) 2>/dev/null || true); \
 	[[ -z $$was ]] || docker stop -t 30 $(CONTAINER_PREFIX)$(S) >/dev/null; \
-	docker exec -e NODES_PER_DRIVER=$(NODES_PER_DRIVER) $(MASTER) python -m fedstream.reset '$(S)' || code=$$?; \
+	docker exec -e NODES_PER_DRIVER=$(NODES_PER_DRIVER) $(MASTER) python -m fedstream.commands.reset '$(S)' || code=$$?; \
 	if [[ $$was =~ running|restarting ]]; then docker start $(CONTAINER_PREFIX)$(S); fi; exit $${code:-0}
 
 runner-logs:
@@ -54,7 +54,7 @@ $(need_stack); printf '%s\n' 'services:' $(foreach node,$(filter-out fog-1 fog-2
 JOB_ARGS='$(3)' docker compose --profile jobs -f docker-compose.yml -f - up -d --no-build --no-deps $(if $(filter-out $(PLAIN_JOBS),$(2)),--wait --wait-timeout $(UP_TIMEOUT_SECONDS)) $(2) || { $(what_failed); }
 endef
 define fog_service
-'  fog-$(1): {extends: {file: docker-compose.yml, service: fog-1}, container_name: $(CONTAINER_PREFIX)fog-$(1), command: [spark_cluster/start-job.sh, fog, "$(1)"], ports: !override ["$(BIND_ADDRESS):$(FOG_UI_PORT_PREFIX)$(1):$(FOG_UI_PORT_PREFIX)$(1)"], healthcheck: {test: python -m fedstream.health fog-$(1)}}'
+'  fog-$(1): {extends: {file: docker-compose.yml, service: fog-1}, container_name: $(CONTAINER_PREFIX)fog-$(1), command: [spark_cluster/start-job.sh, fog, "$(1)"], ports: !override ["$(BIND_ADDRESS):$(FOG_UI_PORT_PREFIX)$(1):$(FOG_UI_PORT_PREFIX)$(1)"], healthcheck: {test: python -m fedstream.stack.health fog-$(1)}}'
 endef
 
 # Names the containers that are not well and shows the end of their logs.

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedstream.arrays import Arrays, Matrix
-from fedstream.models import Labels, TrainConfig
+from fedstream.learning.arrays import Arrays, Matrix
+from fedstream.learning.models import Labels, TrainConfig
 
 SMALLEST_VARIANCE = 1e-9
 

@@ -1,18 +1,14 @@
 """What the parts of the Edge-Fog-Cloud stack share.
 
-    producer/sensor_producer.py   simulates or replays readings     -> topic sensor-data-node-N
-    fog/fog_node.py               running weight; trained models    -> topic model-weights
-    cloud/aggregator.py           merges them, opens the next round -> topic global-model, back to the fog nodes
+    learning      what a node learns: arrays, models, training, scores
+    messages      what is on the topics: readings, weights, rounds
+    rounds        when a round closes and what comes out of it: pure, without Spark, Kafka or a clock
+    broker        Kafka: clients, options, topics, positions
+    spark         Spark: session, sources, state of a job, training, real-time expressions, scoring
+    simulation    the same rounds in one process
+    stack         is it up, does data move: health, doctor
+    commands      fedstream ...
 
-    the stack       settings, messages, state (what a job remembers, exactly once), kafka (every client option), streams
-                    (the Spark side), model (the running weight), watchdog (what ends a driver that cannot go on),
-                    reset, health, parts and processes (what runs, and how well), doctor, demo
-    learning        models, training (scale, score, train), metrics, arrays (on the wire)
-    rounds          protocol (messages), trainer (the fog's query), rounds (when one closes), admission (which update
-                    counts), snapshot (as JSON and back), drift
-    strategies      strategies (Flower behind one adapter), strategy_options, strategy_state
-    commands        cli, commands, watch, analysis, curves, export; registry (versions and scores), terminal, console
-    simulation      simulate (the same rounds in one process), scenario, data, rows, partitions
-
-Arrows point inwards: the job scripts import this package, never each other. Rounds know no Spark, no Kafka, no clock.
+Arrows run down: commands -> simulation | spark | stack -> rounds | broker -> messages -> learning -> settings, features
+-> errors. import-linter holds them (pyproject.toml). The job scripts import this package, never each other.
 """

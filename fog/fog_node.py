@@ -27,17 +27,20 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from fedstream import kafka, messages, realtime, registry, streams, trainer, watchdog
-from fedstream.messages import NodeUpdate
-from fedstream.model import Totals
-from fedstream.models import make_model
-from fedstream.plain import LONGEST, RECORD, SCHEMA, Plain
-from fedstream.position import Position, now_ms, start_option
-from fedstream.protocol import RoundModel, fit_model
-from fedstream.reset import reset_at
+from fedstream.broker import kafka
+from fedstream.broker.position import Position, now_ms, start_option
+from fedstream.commands import registry
+from fedstream.commands.reset import reset_at
+from fedstream.learning.models import make_model
+from fedstream.learning.training import train_config
+from fedstream.messages import messages
+from fedstream.messages.messages import NodeUpdate
+from fedstream.messages.model import Totals
+from fedstream.messages.protocol import RoundModel, fit_model
 from fedstream.settings import Settings, StackError, command_help, parse_options
-from fedstream.state import BatchState
-from fedstream.training import train_config
+from fedstream.spark import realtime, streams, trainer, watchdog
+from fedstream.spark.plain import LONGEST, RECORD, SCHEMA, Plain
+from fedstream.spark.state import BatchState
 
 FEW_TOPICS = 8  # of a driver that trains their nodes in one task
 

@@ -3,15 +3,15 @@
 ENV := source local/env.sh
 SUPERVISORCTL := supervisorctl -c local/supervisord.conf
 RUNNING := $(SUPERVISORCTL) pid >/dev/null 2>&1
-PROCESSES := python3 -m fedstream.processes
+PROCESSES := python3 -m fedstream.stack.processes
 
 KAFKA_TOPICS = $(ENV); kafka-topics --bootstrap-server $$KAFKA_BOOTSTRAP_SERVERS
-DOCTOR = $(ENV); $(if $(wildcard $(PYTHON)),python,python3) -m fedstream.doctor
+DOCTOR = $(ENV); $(if $(wildcard $(PYTHON)),python,python3) -m fedstream.stack.doctor
 IN_STACK_PYTHON = $(ENV); python
 FOLLOW_SQUARES = tail -n 0 -F $(RUN_DIR)/logs/squares.log 2>/dev/null
 RUN_SUM = $(ENV); spark_cluster/start-job.sh sum $(ARGS)
 SUBMIT = $(ENV); spark-submit $(OPTS) $(APP) $(ARGS)
-HEALTH = python -m fedstream.health --timeout $(UP_TIMEOUT_SECONDS)
+HEALTH = python -m fedstream.stack.health --timeout $(UP_TIMEOUT_SECONDS)
 
 KAFKA_JARS := .venv/share/kafka
 SPARK_JARS := .venv/share/spark-connector
@@ -51,7 +51,7 @@ runner-up: runner-folder setup
 	@$(ENV); $(PROCESSES) --stop-left-over
 	@$(ENV); mkdir -p "$$RUN_PATH"; touch "$$RUN_PATH/.fedstream"; mkdir -p $$RUN_PATH/logs $$DATA_DIR $$CHECKPOINT_DIR
 	@$(ENV); if $(RUNNING); then $(SUPERVISORCTL) start zookeeper kafka topics spark-master spark-worker:* producer >/dev/null || true; \
-	  else rm -rf "$$SPARK_RECOVERY_DIR"; python -m fedstream.doctor --ports-only && supervisord -c local/supervisord.conf; fi
+	  else rm -rf "$$SPARK_RECOVERY_DIR"; python -m fedstream.stack.doctor --ports-only && supervisord -c local/supervisord.conf; fi
 	@$(ENV); $(HEALTH) zookeeper kafka topics spark producer
 
 runner-down:
@@ -66,7 +66,7 @@ runner-clean:
 	  if [[ -d $$CHECKPOINT_DIR ]]; then echo "kept: the checkpoints in $$CHECKPOINT_DIR (CHECKPOINT_DIR), outside of $$RUN_DIR. They belong to topics that are gone: remove them before you start a job"; fi
 
 runner-ps:
-	@$(ENV); if $(RUNNING); then $(SUPERVISORCTL) status | grep -v 'Not started' || true; python -m fedstream.parts; elif [[ -n $$($(PROCESSES)) ]]; then python -m fedstream.parts; else echo "nothing runs (local runner); start with: make up STACK=local"; fi
+	@$(ENV); if $(RUNNING); then $(SUPERVISORCTL) status | grep -v 'Not started' || true; python -m fedstream.stack.parts; elif [[ -n $$($(PROCESSES)) ]]; then python -m fedstream.stack.parts; else echo "nothing runs (local runner); start with: make up STACK=local"; fi
 
 runner-logs:
 	@$(ENV); file=$$RUN_PATH/logs/$(S).log; if [[ ! -f $$file ]]; then echo "no log $$file; one of: $$(cd $$RUN_PATH/logs 2>/dev/null && ls -m *.log | sed 's/\.log//g')" >&2; exit 1; fi; \
@@ -89,7 +89,7 @@ supervised = $(foreach process,$(1),$(if $(filter fog-%,$(process)),fog:$(proces
 runner-reset:
 	@$(ENV); was=$$($(SUPERVISORCTL) status $(call supervised,$(S)) 2>/dev/null || true); \
 	$(SUPERVISORCTL) stop $(call supervised,$(S)) >/dev/null 2>&1 || true; \
-	NODES_PER_DRIVER=$(NODES_PER_DRIVER) python -m fedstream.reset '$(S)' || code=$$?; \
+	NODES_PER_DRIVER=$(NODES_PER_DRIVER) python -m fedstream.commands.reset '$(S)' || code=$$?; \
 	if [[ $$was =~ RUNNING|STARTING|BACKOFF ]]; then $(SUPERVISORCTL) start $(call supervised,$(S)); fi; exit $${code:-0}
 
 runner-stop-jobs:

@@ -25,10 +25,11 @@ from typing import Any
 import click
 from kafka import KafkaProducer
 
-from fedstream import kafka, messages
-from fedstream.messages import READING_FIELDS
-from fedstream.rows import read_number, read_rows
+from fedstream.broker import kafka
+from fedstream.messages import messages
+from fedstream.messages.messages import READING_FIELDS
 from fedstream.settings import Settings, command_help
+from fedstream.simulation.rows import read_number, read_rows
 
 TEMPERATURE_CELSIUS = (60.0, 90.0)
 VIBRATION_G = (0.02, 0.1)

@@ -25,15 +25,17 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from fedstream import kafka, realtime, registry, streams, watchdog
-from fedstream.messages import ALERTS, DEAD_LETTER, FEATURES, GLOBAL_MODEL, SENSOR_DATA, to_json
-from fedstream.position import Position, start_option
-from fedstream.protocol import RoundModel
-from fedstream.scoring import Layout, scorable, scoring_ddl, scoring_layout, scoring_message, with_probability
+from fedstream.broker import kafka
+from fedstream.broker.position import Position, start_option
+from fedstream.commands import registry
+from fedstream.messages.messages import ALERTS, DEAD_LETTER, FEATURES, GLOBAL_MODEL, SENSOR_DATA, to_json
+from fedstream.messages.protocol import RoundModel
 from fedstream.settings import Settings, command_help
+from fedstream.spark import realtime, streams, watchdog
+from fedstream.spark.scoring import Layout, scorable, scoring_ddl, scoring_layout, scoring_message, with_probability
 
 POLL_SECONDS = 0.5
-SERVED = "fedstream.alerts.served"  # property of the driver's JVM
+SERVED = "fedstream.commands.alerts.served"  # property of the driver's JVM
 
 
 def serve(spark: SparkSession, model: RoundModel) -> None:

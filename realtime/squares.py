@@ -17,10 +17,11 @@ import click
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from fedstream import kafka, realtime, streams, watchdog
-from fedstream.messages import DEAD_LETTER, NUMBERS, SQUARES
-from fedstream.position import Position, start_option
+from fedstream.broker import kafka
+from fedstream.broker.position import Position, start_option
+from fedstream.messages.messages import DEAD_LETTER, NUMBERS, SQUARES
 from fedstream.settings import Settings, command_help
+from fedstream.spark import realtime, streams, watchdog
 
 
 def number_of(text: Column) -> Column:

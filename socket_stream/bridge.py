@@ -15,10 +15,10 @@ import os
 
 import click
 
-from fedstream import kafka
-from fedstream.lines import follow_lines
-from fedstream.messages import NUMBERS
+from fedstream.broker import kafka
+from fedstream.messages.messages import NUMBERS
 from fedstream.settings import Settings, command_help
+from fedstream.spark.lines import follow_lines
 
 
 def to_value(line: bytes) -> bytes:

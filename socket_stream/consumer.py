@@ -21,9 +21,9 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from fedstream import streams
-from fedstream.lines import follow_lines
 from fedstream.settings import Settings, command_help
+from fedstream.spark import streams
+from fedstream.spark.lines import follow_lines
 
 SHOWN = 10  # as many rows of a micro-batch are printed, as pprint(num=10) does in the report
 

@@ -17,16 +17,16 @@ import pytest
 from pyspark.sql import DataFrame, Row
 from pyspark.sql.streaming.query import StreamingQuery
 
-from fedstream import arrays as wire
-from fedstream import snapshot
-from fedstream.console import console_table
-from fedstream.messages import GlobalModel, NodeUpdate
-from fedstream.metrics import Score
-from fedstream.models import make_model
-from fedstream.protocol import ModelUpdate, RoundModel, TooLargeError
-from fedstream.rounds import Federation
+from fedstream.commands.console import console_table
+from fedstream.learning import arrays as wire
+from fedstream.learning.metrics import Score
+from fedstream.learning.models import make_model
+from fedstream.messages.messages import GlobalModel, NodeUpdate
+from fedstream.messages.protocol import ModelUpdate, RoundModel, TooLargeError
+from fedstream.rounds import snapshot
+from fedstream.rounds.rounds import Federation
 from fedstream.settings import Settings
-from fedstream.state import BatchState
+from fedstream.spark.state import BatchState
 from tests.spark.conftest import Recorder, Topic, release_lock
 
 MAX_UPDATE_BYTES = 1000

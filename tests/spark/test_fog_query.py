@@ -17,12 +17,12 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from fedstream.models import make_model
-from fedstream.plain import Plain
-from fedstream.protocol import RoundModel
+from fedstream.learning.models import make_model
+from fedstream.messages.protocol import RoundModel
 from fedstream.settings import SettingError, Settings, StackError
-from fedstream.state import BatchState, StateError
-from fedstream.streams import parse_readings
+from fedstream.spark.plain import Plain
+from fedstream.spark.state import BatchState, StateError
+from fedstream.spark.streams import parse_readings
 from tests.spark.conftest import RECORD_DDL, Recorder, Topic
 
 READINGS_DDL = "node INT, sensor_id STRING, temperature DOUBLE, vibration DOUBLE, reason STRING"

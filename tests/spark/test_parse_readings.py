@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, Row, SparkSession
 
-from fedstream.messages import READING_FIELDS
-from fedstream.plain import take_apart
+from fedstream.messages.messages import READING_FIELDS
 from fedstream.settings import Settings
-from fedstream.streams import parse_readings
+from fedstream.spark.plain import take_apart
+from fedstream.spark.streams import parse_readings
 
 RECORD_DDL = "value BINARY, topic STRING, partition INT, offset BIGINT"
 LARGEST = 65_536  # bytes; the default of MAX_VALUE_BYTES

@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 from pyspark.sql import Row, SparkSession
 
-from fedstream import arrays as wire
-from fedstream import kafka, realtime, registry
-from fedstream.messages import BadMessage, label_of, to_json
-from fedstream.models import make_model
-from fedstream.protocol import RoundModel
-from fedstream.scoring import LARGEST_MODEL, scorable, scoring_layout
+from fedstream.broker import kafka
+from fedstream.commands import registry
+from fedstream.learning import arrays as wire
+from fedstream.learning.models import make_model
+from fedstream.learning.training import Scaler
+from fedstream.messages.messages import BadMessage, label_of, to_json
+from fedstream.messages.protocol import RoundModel
 from fedstream.settings import Settings
-from fedstream.streams import parse_readings
-from fedstream.training import Scaler
+from fedstream.spark import realtime
+from fedstream.spark.scoring import LARGEST_MODEL, scorable, scoring_layout
+from fedstream.spark.streams import parse_readings
 
 RECORDS_DDL = "key BINARY, value BINARY, topic STRING, partition INT, offset BIGINT, timestamp TIMESTAMP"
 

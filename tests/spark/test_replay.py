@@ -17,16 +17,16 @@ from click.testing import CliRunner
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from fedstream.messages import label_of
-from fedstream.models import make_model
-from fedstream.plain import Plain
-from fedstream.position import Position
-from fedstream.protocol import ModelUpdate, RoundModel
-from fedstream.replay import replay_topic
+from fedstream.broker.position import Position
+from fedstream.commands.replay import replay_topic
+from fedstream.learning.models import make_model
+from fedstream.learning.training import Scaler
+from fedstream.messages.messages import label_of
+from fedstream.messages.protocol import ModelUpdate, RoundModel
 from fedstream.settings import Settings
-from fedstream.state import BatchState
-from fedstream.trainer import build_training_query
-from fedstream.training import Scaler
+from fedstream.spark.plain import Plain
+from fedstream.spark.state import BatchState
+from fedstream.spark.trainer import build_training_query
 from tests.spark.conftest import RECORD_DDL, Recorder, Topic
 from tests.unit.fake_broker import Broker
 

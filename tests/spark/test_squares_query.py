@@ -15,7 +15,7 @@ from types import ModuleType
 import pytest
 from pyspark.sql import Row
 
-from fedstream.lines import complete_lines
+from fedstream.spark.lines import complete_lines
 
 LINES_DDL = "value STRING, timestamp TIMESTAMP"
 SECONDS = 30.0  # longest wait for a line
@@ -211,7 +211,7 @@ def test_without_output_no_file_is_written(run, topic, tmp_path):
 
 RELAY = """
 import importlib.util, sys, threading
-from fedstream import lines
+from fedstream.spark import lines
 spec = importlib.util.spec_from_file_location("consumer", "socket_stream/consumer.py")
 consumer = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(consumer)

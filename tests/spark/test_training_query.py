@@ -16,14 +16,14 @@ import pytest
 from pyspark.sql import DataFrame, Row
 from pyspark.sql.streaming.query import StreamingQuery
 
-from fedstream import arrays as wire
-from fedstream.messages import label_of
-from fedstream.metrics import Score
-from fedstream.models import TrainConfig, make_model
-from fedstream.protocol import ModelUpdate, RoundModel
+from fedstream.learning import arrays as wire
+from fedstream.learning.metrics import Score
+from fedstream.learning.models import TrainConfig, make_model
+from fedstream.learning.training import Scaler, Trained, train, train_seed
+from fedstream.messages.messages import label_of
+from fedstream.messages.protocol import ModelUpdate, RoundModel
 from fedstream.settings import Settings
-from fedstream.trainer import Task, build_training_query, is_next, merge_groups, train_groups
-from fedstream.training import Scaler, Trained, train, train_seed
+from fedstream.spark.trainer import Task, build_training_query, is_next, merge_groups, train_groups
 from tests.spark.conftest import Recorder
 
 READINGS_DDL = "node INT, partition INT, offset BIGINT, temperature DOUBLE, vibration DOUBLE, label INT, reason STRING"
@@ -485,7 +485,7 @@ def test_a_training_that_fails_is_told_and_answered_without_arrays(capsys, monke
             return Trained({"w": np.zeros(1)}, len(y), good)
         return Trained({name: np.full_like(array, np.inf) for name, array in arrays.items()}, len(y), good)
 
-    monkeypatch.setattr("fedstream.trainer.train", train_too_fast)
+    monkeypatch.setattr("fedstream.spark.trainer.train", train_too_fast)
     table = pa.table({"temperature": [75.0] * 9, "vibration": [0.05] * 9, "label": [0] * 9, "offset": list(range(9))})
     group = Task(ROUND, SETTINGS).train_group((pa.scalar(1), pa.scalar(0)), table)
     (row,) = [Row(**each) for each in group.to_pylist()]

@@ -9,8 +9,8 @@ from collections import Counter, defaultdict
 import numpy as np
 from kafka import KafkaProducer
 
-from fedstream.models import make_model
-from fedstream.protocol import RoundModel
+from fedstream.learning.models import make_model
+from fedstream.messages.protocol import RoundModel
 from tests.stack.conftest import Stack, eventually
 from tests.stack.test_rounds import QUICK, send_readings
 

@@ -8,7 +8,7 @@ import signal
 import psutil
 import pytest
 
-from fedstream.processes import left_over
+from fedstream.stack.processes import left_over
 from tests.stack.conftest import ENV, ROOT, Stack, eventually
 
 RUN_PATH = ROOT / ENV["RUN_DIR"]

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 from kafka import TopicPartition
 
-from fedstream import kafka
+from fedstream.broker import kafka
 
 
 class Future:
@@ -27,7 +27,7 @@ class Future:
 
 
 class Broker:
-    """Stands in for the clients that `fedstream.kafka` connects."""
+    """Stands in for the clients that `fedstream.broker.kafka` connects."""
 
     def __init__(self):
         """Start without a topic."""

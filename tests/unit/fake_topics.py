@@ -7,19 +7,20 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from fedstream import admission, kafka
-from fedstream.messages import MODEL_WEIGHTS, NodeUpdate, label_of, sensor_topic
-from fedstream.models import TrainConfig, make_model
-from fedstream.protocol import ModelUpdate
-from fedstream.rounds import Federation
+from fedstream.broker import kafka
+from fedstream.learning.models import TrainConfig, make_model
+from fedstream.learning.training import Statistics, merge_statistics, statistics_of, train
+from fedstream.messages.messages import MODEL_WEIGHTS, NodeUpdate, label_of, sensor_topic
+from fedstream.messages.protocol import ModelUpdate
+from fedstream.rounds import admission
+from fedstream.rounds.rounds import Federation
 from fedstream.settings import Settings, parse_options
-from fedstream.training import Statistics, merge_statistics, statistics_of, train
 
 NODES = ("fog-1", "fog-2")
 
 
 class Topics:
-    """Stands in for the broker at the two functions of `fedstream.kafka`."""
+    """Stands in for the broker at the two functions of `fedstream.broker.kafka`."""
 
     def __init__(self):
         """Start without a record."""
@@ -43,7 +44,7 @@ class Topics:
         return [json.loads(record.value) for record in self.records.get(topic, []) if record.value]
 
     def follow_topic(self, settings, topic, last=None, first=None):
-        """See `fedstream.kafka.follow_topic`; `on_read` may add records before each reading."""
+        """See `fedstream.broker.kafka.follow_topic`; `on_read` may add records before each reading."""
         position = max(0, len(self.records.get(topic, [])) - last) if last else 0
 
         def read(timeout_seconds):
@@ -56,7 +57,7 @@ class Topics:
         return read
 
     def connect_publisher(self, settings):
-        """See `fedstream.kafka.connect_publisher`."""
+        """See `fedstream.broker.kafka.connect_publisher`."""
 
         def publish(*outgoing):
             for topic, key, message in outgoing:

@@ -7,8 +7,8 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from fedstream.alerts import alert_rows, delays
-from fedstream.cli import main
+from fedstream.commands.alerts import alert_rows, delays
+from fedstream.commands.cli import main
 from tests.unit.fake_topics import Topics
 
 

@@ -12,17 +12,18 @@ from click.testing import CliRunner
 from fake_topics import NODES, Stack, Topics
 from rich.console import Console
 
-from fedstream import admission, curves, registry
-from fedstream import arrays as wire
-from fedstream.commands import COMMANDS
-from fedstream.curves import central_curve, measured_rounds, read_readings
-from fedstream.messages import EVENTS, GLOBAL_MODEL, MODEL_VERSIONS, MODEL_WEIGHTS, sensor_topic
-from fedstream.models import TrainConfig, make_model
-from fedstream.protocol import RoundModel
+from fedstream.commands import curves, registry
+from fedstream.commands.commands import COMMANDS
+from fedstream.commands.curves import central_curve, measured_rounds, read_readings
+from fedstream.commands.terminal import MEASURES
+from fedstream.commands.watch import closes_round, round_row, view
+from fedstream.learning import arrays as wire
+from fedstream.learning.models import TrainConfig, make_model
+from fedstream.learning.training import Scaler, train
+from fedstream.messages.messages import EVENTS, GLOBAL_MODEL, MODEL_VERSIONS, MODEL_WEIGHTS, sensor_topic
+from fedstream.messages.protocol import RoundModel
+from fedstream.rounds import admission
 from fedstream.settings import Settings
-from fedstream.terminal import MEASURES
-from fedstream.training import Scaler, train
-from fedstream.watch import closes_round, round_row, view
 
 BY_NAME = {command.name: command for command in COMMANDS}
 

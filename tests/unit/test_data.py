@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer
 
-from fedstream.data import load, split
-from fedstream.partitions import partition, spread
 from fedstream.settings import SettingError
+from fedstream.simulation.data import load, split
+from fedstream.simulation.partitions import partition, spread
 
 GOOD = "speed,failure,heat\n1.5,no,20\n2,yes,30.25\n-3e1,no,40\n"
 

@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from fedstream import drift, kafka
+from fedstream.broker import kafka
+from fedstream.rounds import drift
 from fedstream.settings import StackError
 
 

@@ -14,13 +14,13 @@ from click.testing import CliRunner
 from sklearn.metrics import accuracy_score
 from sklearn.naive_bayes import GaussianNB
 
-from fedstream.cli import main, read_settings
-from fedstream.data import load, split
-from fedstream.models import TrainConfig, make_model
-from fedstream.scenario import Scenario
+from fedstream.commands.cli import main, read_settings
+from fedstream.learning.models import TrainConfig, make_model
+from fedstream.rounds.strategies import Reply, aggregate, make_strategy, open_round, restore_strategy, strategy_state
 from fedstream.settings import Settings, parse_options
-from fedstream.simulate import simulate
-from fedstream.strategies import Reply, aggregate, make_strategy, open_round, restore_strategy, strategy_state
+from fedstream.simulation.data import load, split
+from fedstream.simulation.scenario import Scenario
+from fedstream.simulation.simulate import simulate
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ("README.md", "docs/federated-learning.md")

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from fedstream import health
-from fedstream.health import NotReadyError, StartingError
+from fedstream.stack import health
+from fedstream.stack.health import NotReadyError, StartingError
 
 
 @contextlib.contextmanager
@@ -239,21 +239,21 @@ def test_on_the_command_line_the_exit_code_answers_and_the_log_is_shown(program,
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "producer.log").write_text("it was me\n")
     variables = {"NUMBERS_PORT": str(closed_port), "RUN_PATH": str(tmp_path)}
-    with program("-m", "fedstream.health", "producer", **variables) as process:
+    with program("-m", "fedstream.stack.health", "producer", **variables) as process:
         _, err = process.communicate()
     assert process.returncode == 1
     assert err.startswith("producer is not ready after 0 s: nothing listens")
     assert err.endswith("it was me\n")
     with socket.create_server(("127.0.0.1", 0)) as server:
         variables["NUMBERS_PORT"] = str(server.getsockname()[1])
-        with program("-m", "fedstream.health", "producer", **variables) as process:
+        with program("-m", "fedstream.stack.health", "producer", **variables) as process:
             out, _ = process.communicate()
     assert process.returncode == 0
     assert out.split()[:2] == ["producer", "ready"]
 
 
 def test_topics_of_a_broker_that_does_not_answer_in_time_are_not_ready_yet(program, closed_port):
-    code = "from fedstream import health; health.BROKER_TIMEOUT_MS = 200; health.main()"
+    code = "from fedstream.stack import health; health.BROKER_TIMEOUT_MS = 200; health.main()"
     variables = {"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{closed_port}", "NODES": "2"}
     with program("-c", code, "topics", **variables) as process:
         _, err = process.communicate()

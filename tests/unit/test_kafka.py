@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from kafka.errors import KafkaTimeoutError
 
-from fedstream import kafka
-from fedstream.kafka import KafkaUnavailableError
+from fedstream.broker import kafka
+from fedstream.broker.kafka import KafkaUnavailableError
 from fedstream.settings import Settings
 
 
@@ -91,8 +91,8 @@ def test_the_topics_of_a_stack_are_those_of_the_contract():
 def test_no_broker_is_named_within_the_bounded_time_with_what_to_check(program, closed_port, call):
     code = (
         "import os, sys, time\n"
-        "from fedstream.kafka import *\n"
-        "from fedstream.kafka import main\n"
+        "from fedstream.broker.kafka import *\n"
+        "from fedstream.broker.kafka import main\n"
         "settings = Settings.from_env(os.environ)\n"
         "begin = time.monotonic()\n"
         f"try: {call}\n"

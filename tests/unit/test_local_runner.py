@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from test_contracts import ROOT, repository_files
 
-from fedstream import processes
+from fedstream.stack import processes
 
 # Lives until it is told to end, or its test is over.
 LIVES = "import sys; print('ready', flush=True); sys.stdin.read()"

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from fedstream.messages import (
+from fedstream.messages.messages import (
     BadMessage,
     GlobalModel,
     NodeUpdate,

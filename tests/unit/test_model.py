@@ -9,8 +9,8 @@ from dataclasses import asdict
 
 import pytest
 
-from fedstream.messages import BadMessage, NodeUpdate
-from fedstream.model import Totals, global_weight, merge_update
+from fedstream.messages.messages import BadMessage, NodeUpdate
+from fedstream.messages.model import Totals, global_weight, merge_update
 
 
 def test_the_weight_of_two_readings_is_what_pencil_and_paper_give():

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import SGDClassifier
 
-from fedstream.arrays import layout
-from fedstream.messages import label_of
-from fedstream.metrics import score
-from fedstream.models import TrainConfig, make_model
+from fedstream.learning.arrays import layout
+from fedstream.learning.metrics import score
+from fedstream.learning.models import TrainConfig, make_model
+from fedstream.messages.messages import label_of
 from fedstream.settings import SettingError
 
 MODELS = [("logistic", {}), ("mlp", {}), ("mlp", {"hidden_units": "8,4"})]

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from fedstream import parts
+from fedstream.stack import parts
 
 TRACE = """\
 Traceback (most recent call last):

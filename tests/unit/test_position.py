@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from fake_broker import Broker
 from kafka import TopicPartition
 
-from fedstream.position import (
+from fedstream.broker.position import (
     Position,
     find_spans,
     offsets_at,
@@ -121,7 +121,7 @@ def consumer(broker):
         broker.add("t", 0, time_ms)
     broker.add("t", 1, 250, offset=2)
     broker.starts[TopicPartition("t", 1)] = 2
-    from fedstream import kafka
+    from fedstream.broker import kafka
 
     return kafka.connect_consumer(Settings())
 

@@ -6,7 +6,9 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "module", ["settings", "messages", "model", "state", "kafka", "health"], ids=lambda module: f"fedstream.{module}"
+    "module",
+    ["settings", "messages.messages", "messages.model", "spark.state", "broker.kafka", "stack.health"],
+    ids=lambda module: f"fedstream.{module}",
 )
 def test_a_module_without_spark_imports_without_pyspark(program, module):
     with program("-c", f"import sys; sys.modules['pyspark'] = None; import fedstream.{module}") as process:
@@ -22,7 +24,7 @@ def test_a_producer_runs_without_pyspark(program, path):
     assert process.returncode == 0, err
 
 
-@pytest.mark.parametrize("module", ["settings", "messages", "model", "state"])
+@pytest.mark.parametrize("module", ["settings", "messages.messages", "messages.model", "spark.state"])
 def test_the_maths_the_messages_and_the_state_know_no_kafka_client_either(program, module):
     with program("-c", f"import sys; sys.modules['kafka'] = None; import fedstream.{module}") as process:
         _, err = process.communicate()
@@ -30,6 +32,8 @@ def test_the_maths_the_messages_and_the_state_know_no_kafka_client_either(progra
 
 
 def test_the_doctor_and_the_health_checks_need_no_installed_package(program):
-    with program("-S", "-c", "import fedstream.doctor, fedstream.health") as process:  # -S: without site-packages
+    with program(
+        "-S", "-c", "import fedstream.stack.doctor, fedstream.stack.health"
+    ) as process:  # -S: without site-packages
         _, err = process.communicate()
     assert process.returncode == 0, err

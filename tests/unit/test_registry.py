@@ -11,18 +11,18 @@ import skops.io
 from click.testing import CliRunner
 from fake_topics import Stack, Topics
 
-from fedstream import arrays as wire
-from fedstream import registry
-from fedstream.commands import models
-from fedstream.export import as_json, export, pipeline_of
-from fedstream.messages import GLOBAL_MODEL, MODEL_VERSIONS
-from fedstream.metrics import Score
-from fedstream.models import make_model
-from fedstream.protocol import RoundModel, fit_model
-from fedstream.registry import best, find, load_run, pick_run, pick_version, read_runs, scores
+from fedstream.commands import registry
+from fedstream.commands.commands import models
+from fedstream.commands.export import as_json, export, pipeline_of
+from fedstream.commands.registry import best, find, load_run, pick_run, pick_version, read_runs, scores
+from fedstream.commands.watch import watch
+from fedstream.learning import arrays as wire
+from fedstream.learning.metrics import Score
+from fedstream.learning.models import make_model
+from fedstream.learning.training import Scaler
+from fedstream.messages.messages import GLOBAL_MODEL, MODEL_VERSIONS
+from fedstream.messages.protocol import RoundModel, fit_model
 from fedstream.settings import Settings, StackError
-from fedstream.training import Scaler
-from fedstream.watch import watch
 
 SETTINGS = Settings()
 

@@ -13,9 +13,10 @@ from fake_broker import Broker
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
-from fedstream import kafka, replay
-from fedstream.cli import main
-from fedstream.schedule import by_time, paced, parse_speed
+from fedstream.broker import kafka
+from fedstream.commands import replay
+from fedstream.commands.cli import main
+from fedstream.commands.schedule import by_time, paced, parse_speed
 
 
 class Clock:

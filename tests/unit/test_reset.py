@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from fedstream import reset
+from fedstream.commands import reset
 from fedstream.settings import StackError
-from fedstream.state import BatchState
+from fedstream.spark.state import BatchState
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 

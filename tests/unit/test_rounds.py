@@ -9,14 +9,14 @@ import json
 import numpy as np
 import pytest
 
-from fedstream import admission, snapshot
-from fedstream import arrays as wire
-from fedstream.messages import BadMessage, NodeUpdate
-from fedstream.metrics import Score
-from fedstream.protocol import ModelUpdate, RoundModel, TooLargeError
-from fedstream.rounds import Federation
+from fedstream.learning import arrays as wire
+from fedstream.learning.metrics import Score
+from fedstream.learning.training import Statistics
+from fedstream.messages.messages import BadMessage, NodeUpdate
+from fedstream.messages.protocol import ModelUpdate, RoundModel, TooLargeError
+from fedstream.rounds import admission, snapshot
+from fedstream.rounds.rounds import Federation
 from fedstream.settings import SettingError, Settings
-from fedstream.training import Statistics
 
 RUN = "run-1"
 NAMES = ("a", "b", "c", "d")

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from fedstream.rows import BadRow, read_number, read_rows
+from fedstream.simulation.rows import BadRow, read_number, read_rows
 
 
 def read(text: str) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:

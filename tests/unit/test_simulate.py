@@ -13,12 +13,12 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
-from fedstream import scenario as scenarios
-from fedstream import simulate as simulation
-from fedstream.cli import main
-from fedstream.scenario import Scenario
+from fedstream.commands.cli import main
 from fedstream.settings import SettingError, Settings, StackError
-from fedstream.simulate import simulate
+from fedstream.simulation import scenario as scenarios
+from fedstream.simulation import simulate as simulation
+from fedstream.simulation.scenario import Scenario
+from fedstream.simulation.simulate import simulate
 
 LOGISTIC = {"model": "logistic", "local_epochs": 5, "learning_rate": 0.01}
 CANCER = {"data": "breast_cancer", "nodes": 10, "rounds": 5}
@@ -110,9 +110,9 @@ def test_the_baselines_train_as_long_as_the_federation_and_alone_nodes_do_worse(
 
 SCRIPT = """
 import json
-from fedstream.scenario import Scenario
+from fedstream.simulation.scenario import Scenario
 from fedstream.settings import Settings
-from fedstream.simulate import simulate
+from fedstream.simulation.simulate import simulate
 settings = Settings(model="mlp", strategy="FedAdam", round_mode="{mode}", seed=7)
 scenario = Scenario(nodes=4, rounds=3, rows=400, dropout=0.3, stragglers=1, attackers=1, attack="noise")
 result = simulate(settings, scenario, baselines=True)
@@ -424,7 +424,7 @@ def test_help_shows_examples_and_the_settings_defaults(flag):
 def test_help_needs_neither_scikit_learn_nor_flower_nor_spark(program):
     code = (
         "import sys\nfor name in ('flwr', 'sklearn', 'pyspark'): sys.modules[name] = None\n"
-        "from fedstream.cli import main\nmain(['simulate', '--help'])"
+        "from fedstream.commands.cli import main\nmain(['simulate', '--help'])"
     )
     with program("-c", code) as process:
         out, err = process.communicate()
@@ -433,7 +433,7 @@ def test_help_needs_neither_scikit_learn_nor_flower_nor_spark(program):
 
 
 def test_a_simulation_needs_neither_spark_nor_a_kafka_client(program):
-    code = "import sys; sys.modules['pyspark'] = sys.modules['kafka'] = None; import fedstream.simulate"
+    code = "import sys; sys.modules['pyspark'] = sys.modules['kafka'] = None; import fedstream.simulation.simulate"
     with program("-c", code) as process:
         _, err = process.communicate()
     assert process.returncode == 0, err

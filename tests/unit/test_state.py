@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fedstream import state as state_module
-from fedstream.state import BatchState, StateError
+from fedstream.spark import state as state_module
+from fedstream.spark.state import BatchState, StateError
 
 # By design the lock stays open until the process ends; here it ends with the object, which Python remarks on.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
@@ -158,8 +158,8 @@ def test_a_second_driver_is_refused_with_a_hint(tmp_path):
 
 
 def test_a_driver_in_another_process_is_noticed_and_its_end_by_kill_frees_the_state(tmp_path, program):
-    code = "import sys, pathlib, fedstream.state as s; x = s.BatchState(pathlib.Path(sys.argv[1]), {}); print('open'); "
-    with program("-u", "-c", code + "sys.stdin.read()", str(tmp_path)) as driver:
+    code = "import sys, pathlib, fedstream.spark.state as s; s = s.BatchState(pathlib.Path(sys.argv[1]), {})"
+    with program("-u", "-c", code + "; print('open'); sys.stdin.read()", str(tmp_path)) as driver:
         assert driver.stdout.readline() == "open\n"
         with pytest.raises(StateError, match="another running driver"):
             BatchState(tmp_path, {})
@@ -185,7 +185,7 @@ def test_a_file_that_is_no_saved_state_is_refused_and_left_alone(tmp_path, conte
 DRIVER = f"""
 import sys
 from pathlib import Path
-from fedstream.state import BatchState
+from fedstream.spark.state import BatchState
 
 state = BatchState(Path(sys.argv[1]), {{"batches": 0, "numbers": []}})
 while True:

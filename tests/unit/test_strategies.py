@@ -11,8 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from fedstream.settings import SettingError
-from fedstream.strategies import (
+from fedstream.rounds.strategies import (
     Reply,
     StrategyError,
     aggregate,
@@ -22,6 +21,7 @@ from fedstream.strategies import (
     restore_strategy,
     strategy_state,
 )
+from fedstream.settings import SettingError
 
 FIXED, ADAPTIVE = (f"DifferentialPrivacyServerSide{kind}Clipping" for kind in ("Fixed", "Adaptive"))
 SILENT = {"noise_multiplier": 0.0, "num_sampled_clients": 7}
@@ -514,7 +514,7 @@ def test_the_weight_may_have_another_name():
 
 def test_flower_reports_nothing_and_logs_nothing(program):
     code = (
-        "import sys, logging, fedstream.strategies as s, numpy as np; assert 'flwr' not in sys.modules\n"
+        "import sys, logging, fedstream.rounds.strategies as s, numpy as np; assert 'flwr' not in sys.modules\n"
         "strategy = s.make_strategy('FedAvg', {})\n"
         "s.open_round(strategy, 1, {'w': np.ones(1)}, ['a'])\n"
         "s.aggregate(strategy, 1, [s.Reply('a', {'w': np.ones(1)}, 1, {})])\n"

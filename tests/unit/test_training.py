@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import StandardScaler
 
-from fedstream.messages import BadMessage
-from fedstream.metrics import Score, score
-from fedstream.models import TrainConfig, make_model
-from fedstream.training import (
+from fedstream.learning.metrics import Score, score
+from fedstream.learning.models import TrainConfig, make_model
+from fedstream.learning.training import (
     Scaler,
     Statistics,
     Trained,
@@ -23,6 +22,7 @@ from fedstream.training import (
     statistics_of,
     train,
 )
+from fedstream.messages.messages import BadMessage
 
 
 @pytest.fixture

@@ -7,10 +7,16 @@ import json
 import pytest
 from kafka.errors import KafkaConnectionError
 
-from fedstream import watchdog
 from fedstream.settings import Settings, StackError
-from fedstream.state import StateError
-from fedstream.watchdog import FIRST_EXECUTOR_SECONDS, NO_EXECUTOR_SECONDS, ExecutorCheck, NoExecutorError, TopicCheck
+from fedstream.spark import watchdog
+from fedstream.spark.state import StateError
+from fedstream.spark.watchdog import (
+    FIRST_EXECUTOR_SECONDS,
+    NO_EXECUTOR_SECONDS,
+    ExecutorCheck,
+    NoExecutorError,
+    TopicCheck,
+)
 
 
 class Driver:

@@ -1,0 +1,351 @@
+"""Every option and call of a Kafka client, for Spark and for plain Python, in one place."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
+
+from fedstream.messages.messages import (
+    DEAD_LETTER,
+    EVENTS,
+    GLOBAL_MODEL,
+    MODEL_VERSIONS,
+    MODEL_WEIGHTS,
+    ROUND_CONTROL,
+    SENSOR_DATA,
+    Outgoing,
+    sensor_topic,
+    to_json,
+)
+from fedstream.settings import Settings, StackError
+
+CLUSTER_DEFAULT = -1  # replicas of a topic: as many as default.replication.factor of the brokers says
+# A dead letter is the original record in base64 (4/3 of its size) and some fields; no other topic takes 1.5 MB.
+DEAD_LETTER_MAX_BYTES = 2 * 2**20
+
+
+ROUND_TOPICS = (MODEL_WEIGHTS, GLOBAL_MODEL, ROUND_CONTROL, MODEL_VERSIONS, EVENTS)
+
+RECORD_OVERHEAD_BYTES = 50_000  # of a message's other fields, its key and the record batch around it
+
+# Of a consumer that reads a part of a topic: records that are gone are an error.
+HISTORY = {
+    "auto_offset_reset": "none",
+    "max_poll_records": 2000,
+    "fetch_max_bytes": 8 * 2**20,
+}
+
+
+class KafkaUnavailableError(StackError):
+    """No broker answered in time; the text names the brokers, the time and what to check."""
+
+
+def source_options(settings: Settings, topics: str, max_records: int | None) -> dict[str, str]:
+    """Return the options with which Spark reads topics (`a,b`, or a pattern with `*`), from their first records on.
+
+    Args:
+        settings: broker and waits.
+        topics: names or pattern.
+        max_records: of a micro-batch; None in real-time mode, which knows no such bound.
+    """
+    micro_batch = {
+        "maxOffsetsPerTrigger": str(max_records),
+        # What a micro-batch fetches is there; what the client fetches ahead holds up all that it asks next.
+        "kafka.fetch.max.wait.ms": "0",
+        # As the system sizes it: with the client's 64 KiB a fetch trickles in, and what is asked next waits behind it.
+        "kafka.receive.buffer.bytes": "-1",
+    }
+    return (micro_batch if max_records is not None else {}) | {
+        **_committed_options(settings),
+        "subscribePattern" if "*" in topics else "subscribe": topics,
+        "startingOffsets": "earliest",
+        "kafka.max.poll.records": str(_poll_records(topics)),
+        # A topic that was deleted or expired under a checkpoint is an error, never a silent gap.
+        "failOnDataLoss": "true",
+    }
+
+
+def range_options(settings: Settings, ranges: Iterable[Any]) -> dict[str, str]:
+    """Return the options with which Spark reads parts of topics once.
+
+    Args:
+        settings: broker and waits.
+        ranges: one for each partition: (topic, partition, first, last), both offsets included.
+    """
+    first: dict[str, dict[int, int]] = defaultdict(dict)
+    end: dict[str, dict[int, int]] = defaultdict(dict)
+    for part in ranges:
+        first[part.topic][part.partition], end[part.topic][part.partition] = part.first, part.last + 1
+    return {
+        **_committed_options(settings),
+        "assign": json.dumps({topic: list(offsets) for topic, offsets in first.items()}),
+        "startingOffsets": json.dumps(first),
+        "endingOffsets": json.dumps(end),
+        "failOnDataLoss": "true",
+    }
+
+
+def _committed_options(settings: Settings) -> dict[str, str]:
+    """Return where the topics are, and that what a producer has taken back (aborted) is not read."""
+    return {
+        "kafka.bootstrap.servers": settings.kafka_bootstrap_servers,
+        "kafka.isolation.level": "read_committed",
+    }
+
+
+def _poll_records(topics: str) -> int:
+    """Return how many records a poll may take: of few topics all that a fetch of 1 MiB holds.
+
+    For each poll a micro-batch asks for the topic's first and last offset, and drops what else was fetched: with the
+    default of 500 that costs a third of the time (docs/performance.md). But what a poll took and the micro-batch did
+    not stays in the executor's memory, for each partition: so fewer of many topics, or of a pattern.
+    """
+    return 500 if "*" in topics else max(500, 50_000 // len(topics.split(",")))
+
+
+def real_time_options(settings: Settings) -> dict[str, str]:
+    """Return the options in which a source in real-time mode differs: it waits for records that are to come."""
+    return {
+        "kafka.fetch.max.wait.ms": str(settings.fetch_max_wait_ms),
+        # What a poll took is in memory until it is done, and each garbage collection copies it: with fetches of 1 MiB,
+        # the client's default, that takes a tenth of the cores (docs/performance.md).
+        "kafka.max.partition.fetch.bytes": str(2**18),
+    }
+
+
+def gathering_options(settings: Settings, nodes: int) -> dict[str, str]:
+    """Return the options with which Spark waits for enough readings to train that many nodes, within limits."""
+    return {
+        "minOffsetsPerTrigger": str(settings.update_min_readings * nodes),
+        "maxTriggerDelay": f"{round(settings.update_max_wait_seconds * 1000)}ms",
+    }
+
+
+def sink_options(settings: Settings, topic: str | None = None) -> dict[str, str]:
+    """Return the options with which Spark writes a topic, or to the topic that each row names."""
+    options = {
+        "kafka.bootstrap.servers": settings.kafka_bootstrap_servers,
+        "kafka.max.request.size": str(DEAD_LETTER_MAX_BYTES),
+        "kafka.linger.ms": str(settings.sink_linger_ms),
+        # With the default of 16 KiB a job that catches up waits for its requests (docs/performance.md).
+        "kafka.batch.size": str(2**17),
+    }
+    return options | ({"topic": topic} if topic else {})
+
+
+def _connection_options(settings: Settings) -> dict[str, Any]:
+    return {
+        "bootstrap_servers": settings.kafka_bootstrap_servers.split(","),
+        "bootstrap_timeout_ms": int(settings.wait_timeout_seconds * 1000),
+        # The default doubles the pause up to 30 s, long after a broker that was just starting is there.
+        "reconnect_backoff_max_ms": 500,
+    }
+
+
+def connect_producer(settings: Settings, linger_ms: int = 0) -> KafkaProducer:
+    """Return a producer; it is idempotent and waits for all replicas (the defaults of kafka-python 3).
+
+    Raises:
+        KafkaUnavailableError: no broker answered within `wait_timeout_seconds`.
+    """
+    timeout_ms = int(settings.wait_timeout_seconds * 1000)
+    try:
+        return KafkaProducer(
+            **_connection_options(settings),
+            delivery_timeout_ms=max(timeout_ms, 31_000),  # at least one request_timeout_ms (30 s) and the linger
+            linger_ms=linger_ms,
+            batch_size=2**18 if linger_ms else 2**14,  # who lingers has many records, and each request has its cost
+            max_request_size=DEAD_LETTER_MAX_BYTES,
+        )
+    except KafkaTimeoutError as error:
+        raise _unavailable(settings) from error
+
+
+def connect_publisher(settings: Settings) -> Callable[..., None]:
+    """Return `publish(*outgoing)`, which returns when the broker has all messages on their topics, in their order.
+
+    Each is (topic, key, message). All are on their way before the first answer is awaited.
+
+    Raises:
+        KafkaUnavailableError: no broker answered in time, or (raised by `publish`) it did not take a message.
+    """
+    producer = connect_producer(settings)
+
+    def take(place: tuple[str, str], step: Callable[..., Any], **options: Any) -> Any:
+        try:
+            return step(**options)
+        except KafkaError as error:
+            (topic, key), brokers = place, settings.kafka_bootstrap_servers
+            msg = f"topic {topic} at {brokers} did not take a message of key {key}: {type(error).__name__}: {error}"
+            raise KafkaUnavailableError(msg) from error
+
+    def publish(*outgoing: Outgoing) -> None:
+        answers = [
+            take((topic, key), producer.send, topic=topic, key=key.encode(), value=to_json(message))
+            for topic, key, message in outgoing
+        ]
+        for (topic, key, _), answer in zip(outgoing, answers, strict=True):
+            take((topic, key), answer.get, timeout=settings.wait_timeout_seconds)
+
+    return publish
+
+
+def connect_consumer(settings: Settings, **options: Any) -> KafkaConsumer:
+    """Return a consumer that belongs to no group, and does not see what was taken back (aborted).
+
+    Raises:
+        KafkaUnavailableError: no broker answered within `wait_timeout_seconds`.
+    """
+    options |= {"enable_auto_commit": False, "fetch_max_wait_ms": settings.fetch_max_wait_ms}
+    options["isolation_level"] = "read_committed"
+    try:
+        return KafkaConsumer(**_connection_options(settings), **options)
+    except KafkaTimeoutError as error:
+        raise _unavailable(settings) from error
+
+
+def connect_admin(settings: Settings) -> KafkaAdminClient:
+    """Return a client that can list and make topics.
+
+    Raises:
+        KafkaUnavailableError: no broker answered within `wait_timeout_seconds`.
+    """
+    try:
+        return KafkaAdminClient(**_connection_options(settings))
+    except KafkaTimeoutError as error:
+        raise _unavailable(settings) from error
+
+
+def follow_topic(
+    settings: Settings, topic: str, last: int | None = None, first: int | None = None
+) -> Callable[[float], list[Any]]:
+    """Return `read(timeout_seconds)`: the records of a topic that have come since the last call, in order.
+
+    The first call returns all there is, or of each partition the `last` ones. A call waits for new records up to the
+    timeout, and ends once it has `first` ones.
+
+    Raises:
+        KafkaUnavailableError: no broker answered within `wait_timeout_seconds`, or there is no such topic.
+    """
+    consumer = connect_consumer(settings)
+    numbers = consumer.partitions_for_topic(topic)
+    if not numbers:
+        msg = f"there is no topic {topic} at {settings.kafka_bootstrap_servers}; start the stack first: make up"
+        raise KafkaUnavailableError(msg)
+    partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
+    consumer.assign(partitions)
+    starts, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+    for partition in partitions:
+        consumer.seek(partition, max(starts[partition], ends[partition] - last) if last else starts[partition])
+
+    def read(timeout_seconds: float) -> list[Any]:
+        records: list[Any] = []
+        ends = consumer.end_offsets(partitions)
+        if all(consumer.position(partition) >= ends[partition] for partition in partitions):
+            for batch in consumer.poll(timeout_ms=int(timeout_seconds * 1000)).values():
+                records += batch
+        while any(consumer.position(each) < ends[each] for each in partitions) and len(records) < (first or math.inf):
+            for batch in consumer.poll(timeout_ms=500).values():
+                records += batch
+        return records
+
+    return read
+
+
+def ensure_topics(settings: Settings, names: Iterable[str]) -> list[str]:
+    """Create the topics that are missing, wait until each has a leader, and return those that were created.
+
+    Raises:
+        KafkaUnavailableError: no broker answered within `wait_timeout_seconds`.
+    """
+    timeout_ms = int(settings.wait_timeout_seconds * 1000)
+    names = list(names)
+    with connect_admin(settings) as admin:
+        missing = sorted(set(names) - set(admin.list_topics()))
+        for name in missing:
+            topic = {"num_partitions": settings.topic_partitions, "replication_factor": CLUSTER_DEFAULT}
+            try:
+                admin.create_topics({name: topic | {"configs": _topic_configs(name, settings)}})
+            except TopicAlreadyExistsError:
+                continue  # another job was quicker
+        try:
+            admin.wait_for_topics(names, timeout_ms=timeout_ms)
+        except KafkaError as error:
+            msg = f"topics {', '.join(names)} are not ready after {settings.wait_timeout_seconds:g} s: {error}"
+            raise KafkaUnavailableError(msg) from error
+    return missing
+
+
+def _topic_configs(name: str, settings: Settings) -> dict[str, str]:
+    """Return what is not as usual about a topic."""
+    configs = {"max.message.bytes": str(settings.max_update_bytes + RECORD_OVERHEAD_BYTES)}
+    if name == DEAD_LETTER:
+        return {"max.message.bytes": str(DEAD_LETTER_MAX_BYTES)}
+    if name in (MODEL_WEIGHTS, GLOBAL_MODEL, ROUND_CONTROL):
+        return configs
+    if name == MODEL_VERSIONS:
+        return configs | {"cleanup.policy": "compact"}
+    return {}
+
+
+def partitions_of(consumer: Any, topics: str) -> list[TopicPartition]:
+    """Return the partitions that topics (`a,b`, or a pattern with `*`) have now; a topic that is not there has none."""
+    names = [name for name in consumer.topics() if re.fullmatch(topics, name)] if "*" in topics else topics.split(",")
+    return [TopicPartition(name, number) for name in names for number in consumer.partitions_for_topic(name) or ()]
+
+
+def count_partitions(settings: Settings, topics: str) -> int:
+    """Return how many partitions topics (`a,b`, or a pattern with `*`) have now.
+
+    Raises:
+        KafkaUnavailableError: no broker answered within `wait_timeout_seconds`.
+    """
+    with closing(connect_consumer(settings)) as consumer:
+        return len(partitions_of(consumer, topics))
+
+
+def topic_ids(admin: KafkaAdminClient, topics: str) -> dict[str, str]:
+    """Return the id of each topic (of `a,b`, or of a pattern with `*`) that is there: one made anew has another.
+
+    Raises:
+        kafka.errors.KafkaError: no broker answered in time.
+    """
+    found = admin.describe_topics(None if "*" in topics else topics.split(","))
+    return {
+        topic["name"]: str(topic["topic_id"])
+        for topic in found
+        if topic["error_code"] == 0 and ("*" not in topics or re.fullmatch(topics, topic["name"]))
+    }
+
+
+def stack_topics(nodes: int) -> list[str]:
+    """Return the topics of a stack with that many fog nodes."""
+    return [SENSOR_DATA, *map(sensor_topic, range(1, nodes + 1)), *ROUND_TOPICS, DEAD_LETTER]
+
+
+def _unavailable(settings: Settings) -> KafkaUnavailableError:
+    return KafkaUnavailableError(
+        f"no Kafka broker answered at {settings.kafka_bootstrap_servers} within {settings.wait_timeout_seconds:g} s; "
+        "is the stack up (`make ps`, `make doctor`)? Else set KAFKA_BOOTSTRAP_SERVERS or WAIT_TIMEOUT_SECONDS."
+    )
+
+
+def main() -> None:
+    """Create the stack's topics; run once at start-up: `python -m fedstream.broker.kafka NODES`."""
+    settings, names = Settings.from_env(os.environ), stack_topics(int(sys.argv[1]))
+    created = ensure_topics(settings, names)
+    print(f"topics ready: {', '.join(names)} ({len(created)} new)")
+
+
+if __name__ == "__main__":
+    main()

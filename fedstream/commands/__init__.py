@@ -1,0 +1,1 @@
+"""The command line: fedstream and its subcommands."""

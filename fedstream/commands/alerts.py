@@ -1,0 +1,93 @@
+"""What is on the topic of alerts: how many, how quick, which ones twice, and when each model version took over."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+import numpy as np
+
+from fedstream.broker import kafka
+from fedstream.commands.registry import Message, read_messages
+from fedstream.commands.terminal import json_option, make_console, make_table
+from fedstream.messages.messages import ALERTS, MODEL_VERSIONS
+from fedstream.settings import Settings, StackError, command_help
+
+PERCENTS = (50, 95, 99, 100)
+
+
+def delays(scored: Iterable[Message]) -> dict[str, float]:
+    """Return percentiles of the ms from a reading's event time to its score; empty where there is no reading."""
+    found = [message["scored_at"] - message["event_time"] for message in scored]
+    return {f"p{percent}": float(np.percentile(found, percent)) for percent in PERCENTS} if found else {}
+
+
+def alert_rows(
+    keys: Sequence[bytes], messages: Sequence[Message], made_at: Mapping[tuple[str, int], int]
+) -> list[Message]:
+    """Return a row for each model version that scored readings, in the order of their first scores.
+
+    Args:
+        keys: the key of each record; a reading that is scored again has the same one.
+        messages: the records' messages, of the same length.
+        made_at: when each version came onto `model-versions`, by run and version (ms since 1970).
+    """
+    versions: dict[tuple[str, int], list[Message]] = {}
+    repeats: dict[tuple[str, int], int] = {}
+    seen: set[bytes] = set()
+    for key, message in zip(keys, messages, strict=True):
+        version = (message["run_id"], message["model_version"])
+        versions.setdefault(version, []).append(message)
+        repeats[version] = repeats.get(version, 0) + (key in seen)
+        seen.add(key)
+    rows = []
+    for version, scored in versions.items():
+        first = min(message["scored_at"] for message in scored)
+        rows.append(
+            {"run_id": version[0], "version": version[1], "scored": len(scored), "repeated": repeats[version]}
+            | {"alerts": sum(message["alert"] for message in scored), "first_scored_at": first}
+            | {"took_over_ms": first - made_at[version] if version in made_at else None, "delay_ms": delays(scored)}
+        )
+    return rows
+
+
+def version_times(records: Iterable[Any]) -> dict[tuple[str, int], int]:
+    """Return when each version came onto `model-versions` (ms since 1970), by run and version."""
+    found: dict[tuple[str, int], int] = {}
+    for record in records:
+        for message in read_messages([record]):
+            found.setdefault((message.get("run_id", ""), message.get("version", -1)), record.timestamp)
+    return found
+
+
+@click.command(
+    help=command_help(
+        "Show what the alerts job has scored: readings, repeats, delays, and when each model version took over.\n\n"
+        "A delay is that from a reading's event time to its score; repeats are readings that were scored before,\n"
+        "after a crash of the job. A version that was overtaken within an interval scored nothing.\n\n"
+        "Examples:\n    fedstream alerts\n    fedstream alerts --last 1000 --json"
+    )
+)
+@click.option("--last", default=100_000, show_default=True, type=click.IntRange(1), help="So many of each partition.")
+@json_option
+def alerts(last: int, is_json: bool) -> None:
+    """Print a row for each model version."""
+    settings = Settings.from_env(os.environ)
+    records = kafka.follow_topic(settings, ALERTS, last)(0)
+    if not records:
+        raise StackError(f"topic {ALERTS} is empty; start the job first: make run-alerts (and run-fog, run-cloud)")
+    times = version_times(kafka.follow_topic(settings, MODEL_VERSIONS)(0))
+    rows = alert_rows([record.key for record in records], read_messages(records), times)
+    if is_json:
+        click.echo(json.dumps(rows))
+        return
+    headings = ("version", "readings", "repeated", "alerts", *(f"p{percent} ms" for percent in PERCENTS), "took over s")
+    table = make_table("Alerts, by model version", *headings)
+    for row in rows:
+        taken = "-" if row["took_over_ms"] is None else f"{row['took_over_ms'] / 1000:.1f}"
+        counts = (str(row[name]) for name in ("version", "scored", "repeated", "alerts"))
+        table.add_row(*counts, *(f"{delay:.0f}" for delay in row["delay_ms"].values()), taken)
+    make_console().print(table)

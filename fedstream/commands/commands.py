@@ -1,0 +1,207 @@
+"""The commands on the versions of the global model, and the list of all commands on rounds."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from fedstream.broker import kafka
+from fedstream.commands import export as exporting
+from fedstream.commands import registry
+from fedstream.commands.alerts import alerts
+from fedstream.commands.analysis import history
+from fedstream.commands.curves import plot
+from fedstream.commands.registry import GLOBAL, Message, Run
+from fedstream.commands.replay import replay
+from fedstream.commands.terminal import (
+    MEASURES,
+    cells,
+    json_option,
+    make_console,
+    make_table,
+    measures,
+    metric_option,
+    run_option,
+)
+from fedstream.commands.watch import watch
+from fedstream.learning import arrays as wire
+from fedstream.learning.metrics import Score
+from fedstream.messages.messages import GLOBAL_MODEL, ROUND_CONTROL
+from fedstream.messages.protocol import check_size
+from fedstream.settings import Settings, StackError, command_help
+
+
+def version_rows(run: Run, metric: str) -> list[Message]:
+    """Return a row for each version: its own score, and whether it is the best or the current one."""
+    measured, best = registry.scores(run), registry.best(run, metric)
+    return [
+        {"run_id": run.run_id, "version": version, "round": message["round"], "strategy": message["strategy"]}
+        | measures(measured[version][GLOBAL].as_dict() if version in measured else None)
+        | {"best": version == best, "current": version == run.current, "restored_from": message.get("restored_from")}
+        for version, message in sorted(run.versions.items())
+    ]
+
+
+def describe(message: Message, measured: Mapping[str, Score]) -> Message:
+    """Return what `models show` tells of a version."""
+    kept = ("run_id", "version", "round", "model", "mode", "strategy", "opened_at", "base_version", "restored_from")
+    arrays = wire.from_wire(message["arrays"])
+    own = exporting.as_json(message, measured)
+    return {name: message.get(name) for name in kept} | {
+        "metrics": own["metrics"],
+        "node_metrics": own["node_metrics"],
+        "counts": message.get("counts", {}),
+        "updates": message.get("updates", []),
+        "participants": message.get("participants", []),
+        "scaler": message.get("scaler"),
+        "arrays": [
+            {"name": name, "shape": list(array.shape), "norm": math.sqrt(float((array**2).sum()))}
+            for name, array in arrays.items()
+        ],
+    }
+
+
+@click.group(help=command_help("The versions of the global model: list, show, roll back, export."))
+def models() -> None:
+    """Group the commands on versions."""
+
+
+@models.command(
+    "list",
+    help=command_help(
+        "List the versions of a run with their scores.\n\n"
+        "A score is prequential: measured on readings the version had not seen. The best one has a star.\n\n"
+        "Examples:\n    fedstream models list\n    fedstream models list --metric loss --json"
+    ),
+)
+@run_option
+@metric_option
+@json_option
+def list_versions(run_id: str | None, metric: str, is_json: bool) -> None:
+    """Print a row for each version."""
+    run = registry.load_run(Settings.from_env(os.environ), run_id)
+    rows = version_rows(run, metric)
+    if is_json:
+        click.echo(json.dumps(rows))
+        return
+    table = make_table(f"Run {run.run_id}", "version", "round", "examples", *MEASURES.values(), "strategy", "mark")
+    for row in rows:
+        marks = ["* best"] * row["best"] + ["current"] * row["current"]
+        marks += [f"= version {row['restored_from']}"] if row["restored_from"] is not None else []
+        table.add_row(str(row["version"]), str(row["round"]), *cells(row), row["strategy"], ", ".join(marks))
+    make_console().print(table)
+
+
+@models.command(
+    "show",
+    help=command_help(
+        "Show all that is known of one version.\n\nVERSION is a number, best or current.\n\n"
+        "Examples:\n    fedstream models show 12\n    fedstream models show best --json"
+    ),
+)
+@click.argument("version")
+@run_option
+@metric_option
+@json_option
+def show_version(version: str, run_id: str | None, metric: str, is_json: bool) -> None:
+    """Print scores, counts, arrays and nodes of a version."""
+    run = registry.load_run(Settings.from_env(os.environ), run_id)
+    message = registry.pick_version(run, version, metric)
+    about = describe(message, registry.scores(run).get(message["version"], {}))
+    if is_json:
+        click.echo(json.dumps(about))
+        return
+    click.echo(f"Version {about['version']} of run {about['run_id']}: {about['model']}, {about['strategy']}")
+    if about["restored_from"] is not None:
+        click.echo(f"Its arrays are those of version {about['restored_from']} (rollback).")
+    table = make_table(f"Scores of version {about['version']}", "node", "examples", *MEASURES.values())
+    for node, score in [*about["node_metrics"].items(), *([(GLOBAL, about["metrics"])] if about["metrics"] else [])]:
+        table.add_row(node, *cells(score))
+    if about["metrics"]:
+        make_console().print(table)
+    else:
+        click.echo("Not measured yet: its round is still open, or brought no update.")
+    if about["updates"]:
+        table = make_table(f"Made of version {about['base_version']} and", "node", "examples", "staleness")
+        for each in about["updates"]:
+            table.add_row(each["node_id"], str(each["num_examples"]), str(each["staleness"]))
+        counts = ", ".join(f"{kind}: {count}" for kind, count in about["counts"].items() if count)
+        table.caption = counts
+        make_console().print(table)
+    table = make_table("Arrays", "array", "shape", "norm")
+    for array in about["arrays"]:
+        table.add_row(array["name"], " x ".join(map(str, array["shape"])), f"{array['norm']:.6g}")
+    make_console().print(table)
+    scaler = about["scaler"]
+    click.echo(f"Scaler: mean {scaler['mean']}, std {scaler['std']}" if scaler else "Scaler: none")
+    click.echo(f"Asked to train: {', '.join(about['participants']) or 'all nodes'}")
+
+
+@models.command(
+    "rollback",
+    help=command_help(
+        "Make an older version of the newest run the current one.\n\n"
+        "VERSION is a number or best. The cloud opens a new round with its arrays, under a new version. The command\n"
+        "waits for it, at most WAIT_TIMEOUT_SECONDS.\n\n"
+        "Examples:\n    fedstream models rollback 12\n    fedstream models rollback best --metric loss"
+    ),
+)
+@click.argument("version")
+@metric_option
+def rollback(version: str, metric: str) -> None:
+    """Publish the command and wait for its effect."""
+    settings = Settings.from_env(os.environ)
+    run = registry.load_run(settings)
+    message = registry.pick_version(run, version, metric)
+    command = {"command": "rollback", "run_id": run.run_id, "sent_at": time.time_ns() // 1_000_000, "model": message}
+    check_size(command, "the command", settings.max_update_bytes)
+    read = kafka.follow_topic(settings, GLOBAL_MODEL, last=1)
+    read(0)  # what was there before the command is no answer to it
+    kafka.connect_publisher(settings)((ROUND_CONTROL, run.run_id, command))
+    deadline = time.monotonic() + settings.wait_timeout_seconds
+    while (left := deadline - time.monotonic()) > 0:
+        for model in filter(registry.opens_round, registry.read_messages(read(min(left, 1.0)))):
+            is_new = model["round"] not in run.rounds  # that of an earlier rollback may be said again
+            if is_new and model["run_id"] == run.run_id and model.get("restored_from") == message["version"]:
+                new = model["version"]
+                click.echo(f"Version {message['version']} of run {run.run_id} is back as version {new}.")
+                return
+    msg = (
+        f"no model with restored_from {message['version']} came on topic {GLOBAL_MODEL} within "
+        f"{settings.wait_timeout_seconds:g} s; is the cloud running (make ps)? What it cannot use is in dead-letter"
+    )
+    raise StackError(msg)
+
+
+@models.command(
+    "export",
+    help=command_help(
+        "Write one version to a file.\n\n"
+        "VERSION is a number, best or current. json holds the arrays by name, the scaler and the\n"
+        "metrics, for any language; skops a fitted Pipeline of scikit-learn, without pickle:\n"
+        "skops.io.load(FILE).predict_proba(readings).\n\n"
+        "Examples:\n    fedstream models export best --format skops --output model.skops\n"
+        "    fedstream models export 12 --format json --output model.json"
+    ),
+)
+@click.argument("version")
+@click.option("--format", "kind", required=True, type=click.Choice(["json", "skops"]))
+@click.option("--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The file to write.")
+@run_option
+@metric_option
+def export(version: str, kind: str, output: Path, run_id: str | None, metric: str) -> None:
+    """Write a version."""
+    settings = Settings.from_env(os.environ)
+    run = registry.load_run(settings, run_id)
+    message = registry.pick_version(run, version, metric)
+    exporting.export(message, registry.scores(run).get(message["version"], {}), kind, output, settings)
+    click.echo(f"Version {message['version']} of run {run.run_id} is in {output}.")
+
+
+COMMANDS = [models, watch, history, replay, plot, alerts]

@@ -1,0 +1,196 @@
+"""Learning curves: the federation's, each node's, and those of the same model trained on all readings in one place."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from fedstream.broker import kafka
+from fedstream.commands import registry
+from fedstream.commands.export import model_of
+from fedstream.commands.registry import GLOBAL, Message, Run
+from fedstream.commands.terminal import run_option
+from fedstream.learning import arrays as wire
+from fedstream.learning.arrays import Matrix
+from fedstream.messages.messages import BadMessage, read_count, read_field, read_json_object, sensor_topic
+from fedstream.settings import Settings, StackError, command_help
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Readings = tuple[Matrix, npt.NDArray[np.int64]]
+Curve = dict[int, dict[str, float]]  # by round: f1 and loss
+
+CENTRAL = "centralised"
+MOST_COLOURS = 10  # more nodes are one kind of line in the legend
+PANELS = {"f1": "prequential F1", "loss": "prequential log loss (nats)"}
+
+
+def measured_rounds(run: Run) -> dict[int, Message]:
+    """Return the message that closed each round with a score, by the closed round."""
+    return {number - 1: message for number, message in sorted(run.rounds.items()) if "metrics" in message}
+
+
+def federated_curves(run: Run) -> dict[str, Curve]:
+    """Return the curve of each node, sorted by name, and of all together, which comes first."""
+    curves: dict[str, Curve] = {GLOBAL: {}}
+    for number, message in measured_rounds(run).items():
+        for node, score in {**message["node_metrics"], GLOBAL: message["metrics"]}.items():
+            curves.setdefault(node, {})[number] = {name: score[name] for name in PANELS}
+    return dict(sorted(curves.items(), key=lambda entry: (entry[0] != GLOBAL, len(entry[0]), entry[0])))
+
+
+def read_readings(records: Iterable[Any], settings: Settings) -> Readings:
+    """Return the good readings of sensor records, (n, 2) and labels (n,), in order of the records' time."""
+    rows = []
+    for record in sorted(records, key=lambda record: (record.timestamp, record.topic, record.partition, record.offset)):
+        with suppress(BadMessage):  # the fog nodes, too, leave it out
+            rows.append(_reading(read_json_object(record.value), settings))
+    table = np.array(rows, dtype=np.float64).reshape(-1, 3)
+    return table[:, :2], table[:, 2].astype(np.int64)
+
+
+def _reading(message: Message, settings: Settings) -> tuple[float, float, int]:
+    numbers = (int, float)
+    temperature: float = read_field(message, "temperature", numbers, "a number")
+    vibration: float = read_field(message, "vibration", numbers, "a number")
+    label = read_count(message, "label", low=0)
+    is_warm = settings.temperature_min_celsius <= temperature <= settings.temperature_max_celsius
+    if not is_warm or not 0 <= vibration <= settings.vibration_max_g or label > 1:
+        raise BadMessage("a value is out of range")
+    read_field(message, "sensor_id", str, "a string")
+    return temperature, vibration, label
+
+
+def central_curve(run: Run, readings: Readings, settings: Settings) -> Curve:
+    """Train the run's model on all readings in one stream: tested, then trained, in steps as large as the rounds.
+
+    It starts from the run's first version and scales as the federation did in the same round. The curve ends where
+    the readings do.
+    """
+    from fedstream.learning.training import Scaler, train, train_config  # scikit-learn takes a second
+
+    config = train_config(settings, {})  # nothing of a round: no strategy asks for anything here
+    first = run.versions[min(run.versions)]
+    model, arrays = model_of(first, settings), wire.from_wire(first["arrays"])
+    curve: Curve = {}
+    start = 0
+    for number, message in measured_rounds(run).items():
+        end = start + message["metrics"]["num_examples"]
+        if end > len(readings[1]):
+            break
+        opened = run.rounds.get(number, message)
+        scaler = Scaler.from_dict(opened["scaler"]) if opened["scaler"] else None
+        x, y = readings[0][start:end], readings[1][start:end]
+        trained = train(model, arrays, scaler, x, y, config, settings.seed + number, settings.decision_threshold)
+        curve[number] = {name: getattr(trained.score, name) for name in PANELS}
+        arrays, start = trained.arrays, end
+    return curve
+
+
+def draw(curves: dict[str, Curve], title: str) -> Figure:
+    """Return the figure: F1 above, loss below, the legend on the right of both."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 6), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)  # needs no display
+    panels: Sequence[Any] = figure.subplots(len(PANELS), 1, sharex=True)
+    nodes = [name for name in curves if name != GLOBAL and not name.startswith(CENTRAL)]
+    for panel, (measure, label) in zip(panels, PANELS.items(), strict=True):
+        for name, curve in curves.items():
+            look: dict[str, Any] = {"linewidth": 1.0, "alpha": 0.75, "label": name}
+            if name == GLOBAL:
+                look = {"linewidth": 2.5, "color": "black", "zorder": 3, "label": name}
+            elif name not in nodes:
+                look = {"linewidth": 2.0, "color": "tab:red", "linestyle": "--", "zorder": 4, "label": name}
+            elif len(nodes) > MOST_COLOURS:
+                about = f"each of {len(nodes)} nodes" if name == nodes[0] else None
+                look = {"linewidth": 0.7, "alpha": 0.5, "color": "tab:blue", "label": about}
+            marker = "o" if len(curve) == 1 else None  # a line of one point would not be seen
+            panel.plot(list(curve), [point[measure] for point in curve.values()], marker=marker, **look)
+        panel.set_ylabel(label)
+        panel.grid(alpha=0.3)
+    panels[0].set_ylim(-0.02, 1.02)
+    panels[1].set_ylim(bottom=0)
+    panels[1].set_xlabel("round")
+    panels[1].xaxis.get_major_locator().set_params(integer=True)
+    panels[0].set_title(title)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    return figure
+
+
+def central_name(run: Run, curve: Curve, taken: int, most: int) -> str:
+    """Return the legend's name of the centralised curve, which says where and why it ends early."""
+    missing = [number for number in measured_rounds(run) if number not in curve]
+    if not missing:
+        return CENTRAL
+    reason = f"--max-readings {most}" if taken >= most else "no more readings on the topics"
+    return f"{CENTRAL}\n(none in round {missing[0]} and later:\n{reason})"
+
+
+def load_readings(run: Run, settings: Settings, most: int) -> Readings:
+    """Return the first readings of the run's nodes: fog-3 learns from topic sensor-data-node-3."""
+    ends = [node.rpartition("-")[2] for node in federated_curves(run)]
+    numbers = sorted({int(end) for end in ends if end.isdecimal()})
+    records: list[Any] = []
+    for number in numbers:
+        try:
+            records += kafka.follow_topic(settings, sensor_topic(number), first=most)(0)
+        except kafka.KafkaUnavailableError as error:
+            click.echo(f"Without the readings of node {number}: {error.message}", err=True)
+    x, y = read_readings(records, settings)
+    return x[:most], y[:most]
+
+
+@click.command(
+    help=command_help(
+        "Draw a run's learning curves: global, each node, and centralised.\n\n"
+        "Centralised is the same model with the same settings (LOCAL_EPOCHS, LEARNING_RATE, ...), trained on all\n"
+        "nodes' readings in one stream, from the first on the topics. All scores are prequential.\n\n"
+        "Examples:\n    fedstream plot --output curves.png\n    fedstream plot --output curves.svg --max-readings 50000"
+    )
+)
+@click.option(
+    "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="*.png, *.svg, *.pdf or - (PNG)"
+)
+@run_option
+@click.option(
+    "--max-readings",
+    "most",
+    default=200_000,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Most readings of the centralised training; 0 leaves its curve out.",
+)
+def plot(output: Path, run_id: str | None, most: int) -> None:
+    """Draw the learning curves."""
+    settings = Settings.from_env(os.environ)
+    run = registry.load_run(settings, run_id)
+    if not measured_rounds(run):
+        raise StackError(f"no round of run {run.run_id} has closed yet; see: fedstream watch")
+    is_piped = output == Path("-")
+    if not is_piped and output.suffix not in (".png", ".svg", ".pdf"):
+        raise StackError(f"--output is {output}; expected - or a name that ends in .png, .svg or .pdf")
+    curves = federated_curves(run)
+    if most:
+        readings = load_readings(run, settings, most)
+        central = central_curve(run, readings, settings)
+        curves[central_name(run, central, len(readings[1]), most)] = central
+    about = run.versions[max(run.versions)]
+    try:
+        figure = draw(curves, f"Learning curves of run {run.run_id} ({about['model']}, {about['strategy']})")
+        target: Any = sys.stdout.buffer if is_piped else output
+        figure.savefig(target, format="png" if is_piped else None)
+    except OSError as error:
+        raise StackError(f"cannot write {output}: {error.strerror}") from error
+    if not is_piped:
+        click.echo(f"The curves of run {run.run_id}, {len(curves[GLOBAL])} rounds, are in {output}.")

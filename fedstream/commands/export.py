@@ -1,0 +1,104 @@
+"""A version of the global model as a file that is of use without this project."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedstream.commands.registry import GLOBAL, Message
+from fedstream.learning import arrays as wire
+from fedstream.learning.metrics import Score
+from fedstream.settings import Settings, StackError, parse_options
+
+if TYPE_CHECKING:
+    from fedstream.learning.models import Model
+
+
+def as_json(message: Message, measured: Mapping[str, Score]) -> Message:
+    """Return a version for use without this project: each array as lists of numbers, nested as in its shape.
+
+    A reading x is scaled as (x - mean) / std first. The metrics are the version's own; null: not measured yet.
+    """
+    by_node = {node: score.as_dict() for node, score in measured.items()}
+    whole = by_node.pop(GLOBAL, None)
+    kept = ("run_id", "version", "round", "model", "strategy", "opened_at", "restored_from", "scaler")
+    return {name: message[name] for name in kept if name in message} | {
+        "arrays": {name: array.tolist() for name, array in wire.from_wire(message["arrays"]).items()},
+        "metrics": whole,
+        "node_metrics": by_node,
+    }
+
+
+def model_of(message: Message, settings: Settings) -> Model:
+    """Return the model of a version: a built-in one of the size its arrays tell, else the user's own.
+
+    Raises:
+        SettingError: the user's own cannot be made with the present MODEL_OPTIONS.
+    """
+    from fedstream.learning.models import make_model  # scikit-learn takes a second, and few commands need it
+
+    name, arrays = message["model"], wire.from_wire(message["arrays"])
+    if name == "logistic":
+        rows, features = arrays["coef"].shape
+        return make_model(name, {}, features, 2 if rows == 1 else rows)
+    if name == "mlp":
+        sizes = [arrays[f"coefs_{i}"].shape for i in range(len(arrays) // 2)]
+        hidden, outputs = ",".join(str(units) for _, units in sizes[:-1]), sizes[-1][1]
+        return make_model(name, {"hidden_units": hidden}, sizes[0][0], 2 if outputs == 1 else outputs)
+    return make_model(name, parse_options("MODEL_OPTIONS", settings.model_options))
+
+
+def pipeline_of(message: Message, settings: Settings) -> Any:
+    """Return a version as a fitted Pipeline of scikit-learn: the scaler, if there is one, and the classifier.
+
+    Raises:
+        StackError: it is a model of the user's own.
+    """
+    if message["model"] not in ("logistic", "mlp"):
+        msg = f"model {message['model']} is not one of scikit-learn's; export it with --format json"
+        raise StackError(msg)
+    import numpy as np
+    from sklearn.linear_model import SGDClassifier
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from fedstream.learning.models import Mlp
+
+    model: Any = model_of(message, settings)
+    arrays, steps = wire.from_wire(message["arrays"]), []
+    if message["scaler"]:
+        scaler = StandardScaler()
+        scaler.mean_, scaler.scale_ = np.array(message["scaler"]["mean"]), np.array(message["scaler"]["std"])
+        scaler.var_, scaler.n_samples_seen_ = scaler.scale_**2, message.get("samples", 1)
+        scaler.n_features_in_ = model.features
+        steps.append(("scaler", scaler))
+    if isinstance(model, Mlp):
+        classifier = model.network(arrays, 0).set_params(random_state=None, batch_size="auto")
+    else:
+        classifier, classes = (
+            SGDClassifier(loss="log_loss", alpha=0.0, learning_rate="constant"),
+            np.arange(model.classes),
+        )
+        classifier.partial_fit(np.zeros((model.classes, model.features)), classes, classes=classes)  # only to allocate
+        classifier.coef_, classifier.intercept_ = arrays["coef"], arrays["intercept"]
+    return Pipeline([*steps, ("model", classifier)])
+
+
+def export(message: Message, measured: Mapping[str, Score], kind: str, path: Path, settings: Settings) -> None:
+    """Write a version to a file: `json` (numbers and names only) or `skops` (scikit-learn without pickle).
+
+    Raises:
+        StackError: the model has no such format, or the file cannot be written.
+    """
+    try:
+        if kind == "json":
+            path.write_text(json.dumps(as_json(message, measured), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        else:
+            pipeline = pipeline_of(message, settings)
+            import skops.io
+
+            skops.io.dump(pipeline, path)
+    except OSError as error:
+        raise StackError(f"cannot write {path}: {error.strerror}") from error

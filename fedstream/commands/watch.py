@@ -1,0 +1,181 @@
+"""The command that shows the rounds as they close."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import click
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+from fedstream.broker import kafka
+from fedstream.commands.console import unusual_counts
+from fedstream.commands.registry import Message, opens_round, read_messages
+from fedstream.commands.terminal import MEASURES, cells, json_option, make_console, make_table, measures
+from fedstream.messages.messages import EVENTS, GLOBAL_MODEL
+from fedstream.settings import Settings, StackError, command_help
+
+HEADINGS = ("round", "version", "nodes", "examples", *MEASURES.values())
+PLAIN = "{:>6} {:>8} {:>6} {:>9} {:>8} {:>9} {:>7} {:>7} {:>13}  {}"
+ROWS_SHOWN = 15
+EVENTS_SHOWN = 5
+LOOK_BACK = 200  # records: in them the live table finds the rounds before it was started
+POLL_SECONDS = 0.5
+
+Read = Callable[[float], list[Any]]
+
+
+def closes_round(message: Message) -> bool:
+    """Tell whether a message of `global-model` ends a round, and not only opens a run's first one."""
+    return opens_round(message) and any(part in message for part in ("metrics", "failed", "restored_from"))
+
+
+def round_row(message: Message) -> Message:
+    """Return the row of the round that a message closes: the scores are those of the version it started from."""
+    return {
+        "type": "round",
+        "run_id": message["run_id"],
+        "round": message["round"] - 1,
+        "version": message["version"],
+        "base_version": message.get("base_version"),
+        "nodes": len(message.get("node_metrics", {})),
+        **measures(message.get("metrics")),
+        "counts": message.get("counts", {}),
+        "strategy": message.get("strategy"),
+        "failed": message.get("failed"),
+        "restored_from": message.get("restored_from"),
+    }
+
+
+def remarks(row: Message) -> str:
+    """Return what is out of the ordinary in a round."""
+    found = unusual_counts(row["counts"])
+    found += [f"failed: {row['failed']}"] if row["failed"] else []
+    found += [f"rollback to version {row['restored_from']}"] if row["restored_from"] is not None else []
+    return ", ".join(found)
+
+
+def event_text(event: Message) -> str:
+    """Return an event as one line."""
+    return " ".join(str(event[part]) for part in ("kind", "node_id", "detail") if event.get(part))
+
+
+def texts(row: Message) -> list[str]:
+    """Return a row's cells, in the order of HEADINGS and with the remarks at the end."""
+    return [str(row["round"]), str(row["version"]), str(row["nodes"]), *cells(row), remarks(row)]
+
+
+def view(rows: Sequence[Message], events: Sequence[Message]) -> Group:
+    """Return the live table and the events below it."""
+    run = rows[-1]["run_id"] if rows else "not known yet: waiting for a round to close"
+    table = make_table(f"Run {run}", *HEADINGS, "")
+    for row in rows:
+        table.add_row(*texts(row))
+    return Group(table, *(Text(f"round {event.get('round')}: {event_text(event)}") for event in events))
+
+
+def follow(
+    read_models: Read,
+    read_events: Read,
+    rounds: int | None,
+    timeout_seconds: float | None,
+    where: str,
+    seen: set[tuple[str, int]],
+) -> Iterator[Message]:
+    """Yield the rows of rounds and the events as they come, until so many rounds have closed.
+
+    `seen` has the rounds, each (run, number), that were there before.
+
+    Raises:
+        StackError: no round has closed for `timeout_seconds`; the text says what came before and where it waited.
+    """
+    last, closed, heard_at = "none came before", 0, time.monotonic()
+    while rounds is None or closed < rounds:
+        left = POLL_SECONDS if timeout_seconds is None else heard_at + timeout_seconds - time.monotonic()
+        if left <= 0:
+            wanted = "" if rounds is None else f", {closed} of {rounds} rounds seen"
+            msg = f"no round closed within {timeout_seconds:g} s on {where} ({last}{wanted})"
+            msg += "; are the fog nodes and the cloud running (make ps)?"
+            raise StackError(msg)
+        models = read_models(min(left, POLL_SECONDS))
+        # An event is sent before the model of its round, so it is there already; sorting is stable and puts it first.
+        for record in sorted([*read_events(0), *models], key=lambda record: record.timestamp):
+            for message in read_messages([record]):
+                if record.topic == EVENTS:
+                    yield {"type": "event"} | message
+                elif closes_round(message) and (place := (message["run_id"], message["round"])) not in seen:
+                    seen.add(place)  # the cloud says a round's message again and again
+                    closed, heard_at = closed + 1, time.monotonic()
+                    last = f"the last one was round {message['round'] - 1} of run {message['run_id']}"
+                    yield round_row(message)
+                    if closed == rounds:
+                        return
+
+
+def _print_live(coming: Iterator[Message], past: Sequence[Message]) -> None:
+    rows, events = deque(past, ROWS_SHOWN), deque[Message](maxlen=EVENTS_SHOWN)
+    with Live(view(rows, events), console=make_console(), auto_refresh=False) as live:
+        for entry in coming:
+            (rows if entry["type"] == "round" else events).append(entry)
+            live.update(view(rows, events), refresh=True)
+
+
+def _print_plain(coming: Iterator[Message]) -> None:
+    click.echo(PLAIN.format(*HEADINGS, "").rstrip())
+    for entry in coming:
+        is_round = entry["type"] == "round"
+        click.echo(PLAIN.format(*texts(entry)).rstrip() if is_round else f"event: {event_text(entry)}")
+        sys.stdout.flush()
+
+
+def _print_json(coming: Iterator[Message]) -> None:
+    for entry in coming:
+        click.echo(json.dumps(entry))
+        sys.stdout.flush()
+
+
+@click.command(
+    help=command_help(
+        "Show each round as it closes, and the events.\n\n"
+        "The scores are prequential: those of the version a round started from. In a terminal it is a live table,\n"
+        "elsewhere a row per round, with --json a line of JSON per round and event. Ctrl-C ends it.\n\n"
+        "Examples:\n    fedstream watch\n    fedstream watch --json --rounds 10 --timeout 60 | jq .f1"
+    )
+)
+@json_option
+@click.option("--rounds", type=click.IntRange(1), help="End after so many rounds.  [default: go on]")
+@click.option(
+    "--timeout",
+    "timeout_seconds",
+    type=click.FloatRange(0, min_open=True),
+    help="Longest wait for the next round to close, in seconds.  [default: no limit]",
+)
+def watch(is_json: bool, rounds: int | None, timeout_seconds: float | None) -> None:
+    """Print rounds and events as they come."""
+    settings = Settings.from_env(os.environ)
+    read_events = kafka.follow_topic(settings, EVENTS, last=1)
+    read_models = kafka.follow_topic(settings, GLOBAL_MODEL, last=LOOK_BACK)
+    read_events(0)
+    past = {
+        (message["run_id"], message["round"]): round_row(message)
+        for message in read_messages(read_models(0))
+        if closes_round(message)
+    }
+    where = f"topic {GLOBAL_MODEL} at {settings.kafka_bootstrap_servers}"
+    coming = follow(read_models, read_events, rounds, timeout_seconds, where, set(past))
+    try:
+        if is_json:
+            _print_json(coming)
+        elif sys.stdout.isatty():
+            _print_live(coming, list(past.values()))
+        else:
+            _print_plain(coming)
+    except KeyboardInterrupt:  # how one ends it
+        return

@@ -1,0 +1,1 @@
+"""What a node learns: arrays, models, training, scores. numpy and scikit-learn only."""

@@ -1,0 +1,186 @@
+"""One node's training: scaling the features, measuring before learning, joining what was trained in parallel."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedstream.learning.arrays import Arrays, Matrix
+from fedstream.learning.metrics import Score, score
+from fedstream.learning.models import Model, TrainConfig
+from fedstream.messages.messages import BadMessage
+from fedstream.settings import Settings
+
+Numbers = tuple[float, ...]  # one per feature
+
+_LARGEST = 1e300  # so that the sum of many nodes' numbers stays finite
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a node tells of its features: the number of readings, and each feature's sum and sum of squares.
+
+    `source` says which readings these are (`NodeUpdate.source`).
+    """
+
+    count: int
+    sums: Numbers
+    squares: Numbers
+    source: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the statistics as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, message: Any) -> Statistics:
+        """Read statistics.
+
+        Raises:
+            BadMessage: a part is missing, of the wrong type, negative or not finite, or the lengths differ.
+        """
+        sums, squares = _numbers(message, sums=-_LARGEST, squares=0.0)
+        count = message.get("count")
+        if type(count) is not int or not 0 <= count < 2**63:
+            msg = f"count is {count!r:.100}; expected a whole number from 0 to 2^63 - 1"
+            raise BadMessage(msg)
+        return cls(count, sums, squares, str(message.get("source", "")))
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """Takes each feature to mean 0 and variance 1: (x - mean) / std."""
+
+    mean: Numbers
+    std: Numbers
+
+    def apply(self, x: Matrix) -> Matrix:
+        """Return x (n, features) scaled."""
+        return np.asarray((x - np.array(self.mean)) / np.array(self.std))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the scaler as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, message: Any) -> Scaler:
+        """Read a scaler.
+
+        Raises:
+            BadMessage: a part is missing, of the wrong type or not finite, a std is not above 0, or the lengths differ.
+        """
+        return cls(*_numbers(message, mean=-_LARGEST, std=1e-300))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Trained arrays, the readings they learned from, and how good the arrays were on these before the training."""
+
+    arrays: Arrays
+    num_examples: int
+    score: Score
+
+
+def statistics_of(x: Matrix) -> Statistics:
+    """Return the statistics of x (n, features)."""
+    return Statistics(len(x), tuple(x.sum(axis=0).tolist()), tuple((x * x).sum(axis=0).tolist()))
+
+
+def merge_statistics(parts: Iterable[Statistics]) -> Statistics:
+    """Return the statistics of all readings together; the exact sums do not depend on the order of the parts."""
+    given = list(parts)
+    sums = zip(*(part.sums for part in given), strict=True)
+    squares = zip(*(part.squares for part in given), strict=True)
+    return Statistics(sum(p.count for p in given), tuple(map(math.fsum, sums)), tuple(map(math.fsum, squares)))
+
+
+def scaler_of(statistics: Statistics) -> Scaler:
+    """Return the scaler with the mean and the population variance E[x²] - E[x]², as StandardScaler.
+
+    A variance within the rounding of the sums is none: such a feature counts as constant, and its std is 1, or as much
+    as that rounding may hide if this is more. So a time stamp in ms never gives numbers of thousands.
+
+    Raises:
+        ZeroDivisionError: there is no reading yet, so there is no mean.
+    """
+    mean = [total / statistics.count for total in statistics.sums]
+    square = [total / statistics.count for total in statistics.squares]
+    variance = [e - m * m for e, m in zip(square, mean, strict=True)]
+    # Of E[x²]: each addition rounds by at most half an epsilon, and a few more operations follow (Chan, Golub, LeVeque
+    # 1983). It stops at 1e-12: many readings are added up in parts, and no narrow feature may turn constant in the end.
+    rounding = min((statistics.count + 8) * sys.float_info.epsilon / 2, 1e-12)
+    std = [
+        math.sqrt(v) if v > rounding * e else max(1.0, math.sqrt(rounding * e))
+        for v, e in zip(variance, square, strict=True)
+    ]
+    return Scaler(tuple(mean), tuple(std))
+
+
+def train_config(settings: Settings, round_config: Mapping[str, Any]) -> TrainConfig:
+    """Return the settings of a node's training, with what the round's strategy wants of the nodes."""
+    return TrainConfig(
+        epochs=settings.local_epochs,
+        batch_size=settings.train_batch_size,
+        learning_rate=settings.learning_rate * float(round_config.get("learning-rate-factor", 1.0)),
+        class_weight=settings.class_weight,
+        proximal_mu=float(round_config.get("proximal-mu", 0.0)),
+    )
+
+
+def train_seed(settings: Settings, round_number: int, node: int, partition: int = 0) -> int:
+    """Return the seed of one training: another for each round, node and partition, the same again after a crash."""
+    return (settings.seed * 1_000_003 + round_number * 1009 + node * 31 + partition) % 2**31
+
+
+def train(
+    model: Model,
+    arrays: Arrays,
+    scaler: Scaler | None,
+    x: Matrix,
+    y: npt.NDArray[np.int64],
+    config: TrainConfig,
+    seed: int,
+    threshold: float = 0.5,
+) -> Trained:
+    """Test, then train: score `arrays` on x (n, features) and y (n,), and only then learn from them.
+
+    Each reading is thus measured by a model that has not seen it: the prequential error (Gama et al. 2013, sec. 3).
+    """
+    scaled = x if scaler is None else scaler.apply(x)
+    before = score(model.predict(arrays, scaled), y, threshold)
+    return Trained(model.fit(arrays, scaled, y, config, seed), len(y), before)
+
+
+def merge_trained(parts: Sequence[Trained]) -> Trained:
+    """Join the partitions of one node: their arrays averaged by num_examples (parameter averaging), their scores added.
+
+    Raises:
+        ZeroDivisionError: the parts hold no reading.
+    """
+    total = sum(part.num_examples for part in parts)
+    shares = [part.num_examples / total for part in parts]
+    arrays = {
+        name: np.sum([share * part.arrays[name] for share, part in zip(shares, parts, strict=True)], axis=0)
+        for name in parts[0].arrays
+    }
+    return Trained(arrays, total, sum((part.score for part in parts), Score()))
+
+
+def _numbers(message: Any, **lowest: float) -> list[Numbers]:
+    """Read lists of numbers, all of one length; each number is at least its list's lowest one."""
+    fields: dict[str, Any] = message if isinstance(message, dict) else {}
+    found: list[Numbers] = []
+    for name, low in lowest.items():
+        values = fields.get(name)
+        good = isinstance(values, (list, tuple)) and len(values) == len(found[0] if found else values)
+        if not good or not all(type(v) in (int, float) and low <= v <= _LARGEST for v in values or ()):  # no NaN, too
+            msg = f"{name} is {values!r:.100}; expected a finite number of at least {low:g} for each feature"
+            raise BadMessage(msg)
+        found.append(tuple(map(float, values or ())))
+    return found

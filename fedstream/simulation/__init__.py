@@ -1,0 +1,1 @@
+"""The same rounds in one process: data, partitions, scenarios."""

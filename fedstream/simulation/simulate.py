@@ -1,0 +1,180 @@
+"""A federation of many nodes in one process: the cloud's rounds, the nodes' training, and time that is only counted.
+
+    open model --(JSON)--> node: test, then train --(JSON)--> Federation --> next round
+
+Every message is written and read as on the topics. What happens when is decided by a queue of events in virtual time,
+so that nodes can be silent, slow or hostile; the same seed gives the same result, bit by bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from fedstream.learning import metrics
+from fedstream.learning.metrics import Score
+from fedstream.learning.models import make_model
+from fedstream.learning.training import scaler_of
+from fedstream.messages.messages import GLOBAL_MODEL, BadMessage, NodeUpdate, read_json_object, to_json
+from fedstream.messages.protocol import RoundModel
+from fedstream.rounds import admission
+from fedstream.rounds.rounds import FIRST_SAMPLES, KINDS, Federation
+from fedstream.settings import SettingError, Settings, StackError, parse_options
+from fedstream.simulation.data import load
+from fedstream.simulation.partitions import spread
+from fedstream.simulation.scenario import Node, Scenario, World
+
+TEST_FRACTION = 0.25
+MEASURES = ("num_examples", *metrics.MEASURES)
+MOST_SILENCE = 200  # deadlines in a row without a new round, after which there will never be one
+
+
+def _run(world: World, nodes: list[Node], federation: Federation) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield every message that opens a round, with its virtual time in ms, until the rows of a stream are used up."""
+    queue: list[tuple[int, int, Node | None, Any]] = []  # time, order, a node's message or a round's deadline
+    order, random, dropout = itertools.count(), world.random, world.scenario.dropout
+    deadline = round(world.settings.round_deadline_seconds * 1000)
+    now = silence = 0
+    for node in nodes:
+        admission.hear(federation, world.running(node))
+    federation.settle(now)
+    while True:
+        for topic, _, message in federation.outbox:
+            if topic == GLOBAL_MODEL:
+                yield now, message
+                opened, silence = RoundModel.from_message(read_json_object(to_json(message))), 0
+                heapq.heappush(queue, (now + deadline, next(order), None, opened.round))
+                if world.is_over(nodes):
+                    return
+        federation.outbox.clear()
+        for node in nodes:
+            if node.is_busy or node.asked >= opened.round or node.name not in (opened.participants or (node.name,)):
+                continue
+            node.asked = opened.round
+            if random.uniform() >= dropout:
+                node.is_busy = True
+                arrival = now + max(1, round(1000 * node.seconds * random.uniform(0.9, 1.1)))
+                heapq.heappush(queue, (arrival, next(order), node, world.answer(node, opened, now)))
+        now, _, sender, content = heapq.heappop(queue)
+        if sender:
+            sender.is_busy = False
+            update = read_json_object(to_json(content))
+            with suppress(BadMessage):  # counted as rejected
+                admission.receive_message(federation, update, None)
+                admission.hear(federation, NodeUpdate.from_message(update))
+            federation.settle(now)
+        elif content == federation.round:
+            federation.pass_deadline(federation.run_id, content)
+            if not federation.settle(now):
+                silence += 1
+                if silence > MOST_SILENCE:
+                    found = f"{len(federation.pending)} updates, {dict(federation.counts)}, {federation.quarantine}"
+                    msg = f"round {content} has not closed in {silence} deadlines; updates, counts, quarantine: {found}"
+                    raise StackError(msg)
+                heapq.heappush(queue, (now + deadline, next(order), None, content))
+                for node in nodes:  # those that were silent are asked again
+                    node.asked = min(node.asked, content - (node.name not in federation.answered))
+
+
+def simulate(
+    settings: Settings,
+    scenario: Scenario,
+    *,
+    baselines: bool = False,
+    on_round: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Run a federation; return every round, the final scores and what they were made with, as JSON values.
+
+    Args:
+        settings: model, strategy, training and the rules of a round.
+        scenario: nodes, data, and what goes wrong.
+        baselines: add `centralised` (one machine with all training rows, as many epochs in all, its own scaler) and
+            `local_only` (each node alone in the same way, tested on all held-out rows: mean, lowest, highest).
+        on_round: called with each round's entry as soon as it is closed.
+
+    Raises:
+        SettingError: a setting or value of the scenario cannot be used.
+        StackError: the rounds cannot go on.
+    """
+    started = time.perf_counter()
+    if settings.model == "mean":
+        raise SettingError("MODEL is 'mean', which has no rounds; expected logistic, mlp or package.module:Class")
+    if settings.round_quorum > scenario.nodes:
+        raise SettingError(f"ROUND_QUORUM is {settings.round_quorum}; expected at most the {scenario.nodes} nodes")
+    settings = replace(settings, feature_scaling="shared" if scenario.scaling == "shared" else "none")
+    stream, rows = scenario.readings_per_round, scenario.rows
+    if stream and scenario.data == "sensors" and rows is None:
+        rows = math.ceil(scenario.nodes * (scenario.rounds * stream + 1) / (1 - TEST_FRACTION))
+    data = spread(
+        load(scenario.data, scenario.label, rows, settings.seed),
+        scenario.nodes,
+        scenario.partition,
+        settings.seed,
+        TEST_FRACTION,
+    )
+    features, classes = data.train.x.shape[1], data.train.classes
+    model = make_model(settings.model, parse_options("MODEL_OPTIONS", settings.model_options), features, classes)
+    world = World(settings, scenario, data, model, np.random.RandomState(settings.seed % 2**32))
+    nodes = world.nodes()
+    if (first := sum(node.seen for node in nodes)) < FIRST_SAMPLES:
+        raise SettingError(f"the nodes start with {first} rows in all; expected at least {FIRST_SAMPLES}")
+    federation = Federation("simulation", features=features, classes=classes).join(settings, model)
+    history: list[dict[str, Any]] = []
+    for now, message in _run(world, nodes, federation):
+        if message["round"] == 1:
+            continue
+        scalers = [federation.scaler]
+        if scenario.scaling == "local":
+            scalers = [scaler_of(world.statistics(node)) for node in nodes]
+        prequential = message.get("metrics", {})
+        history.append(
+            {"round": message["round"] - 1, "version": message["version"], "virtual_seconds": now / 1000}
+            | {"prequential": {name: prequential[name] for name in MEASURES if prequential}}
+            | {"test": _measures(world.test(federation.arrays, scalers)), "counts": message["counts"]}
+            | ({"failed": message["failed"]} if "failed" in message else {})
+        )
+        on_round(history[-1])
+        if len(history) == scenario.rounds:
+            break
+    everything = hashlib.sha256(b"".join(array.tobytes() for array in federation.arrays.values()))
+    totals = {kind: sum(entry["counts"][kind] for entry in history) for kind in KINDS}
+    result = {
+        "scenario": asdict(scenario),
+        "settings": dict(itertools.dropwhile(lambda item: item[0] != "model", asdict(settings).items())),
+        "versions": {name: version(name) for name in ("flwr", "numpy", "scikit-learn")},
+        "data": {"train": len(data.train.y), "test": len(data.test.y), "features": features}
+        | {"labels": list(data.train.labels), "rows_per_node": [len(part) for part in data.parts]}
+        | {"attackers": [node.name for node in nodes if node.is_attacker]},
+        "rounds": history,
+        "final": {key: history[-1][key] for key in ("version", "virtual_seconds", "prequential", "test")}
+        | {"counts": totals, "model_sha256": everything.hexdigest()},
+    }
+    if baselines:
+        result["baselines"] = _baselines(world, nodes)
+    return result | {"seconds": round(time.perf_counter() - started, 3)}
+
+
+def _measures(result: Score) -> dict[str, Any]:
+    return {name: getattr(result, name) for name in MEASURES}
+
+
+def _baselines(world: World, nodes: list[Node]) -> dict[str, Any]:
+    used = [node.rows[: node.trained] if world.scenario.readings_per_round else node.rows for node in nodes]
+    epochs = world.settings.local_epochs * (1 if world.scenario.readings_per_round else world.scenario.rounds)
+    alone = [_measures(world.alone(rows, epochs)) for rows in used if len(rows)]
+    values = {name: [each[name] for each in alone] for name in MEASURES}
+    return {
+        "centralised": _measures(world.alone(np.concatenate(used), epochs)),
+        "local_only": {name: math.fsum(found) / len(found) for name, found in values.items()}
+        | {f"{edge.__name__}_accuracy": edge(values["accuracy"]) for edge in (min, max)},
+    }

@@ -1,0 +1,1 @@
+"""Spark: session, sources, state of a job, training, real-time expressions, scoring."""

@@ -1,0 +1,1 @@
+"""Is the stack up, and does data move? The standard library is enough."""

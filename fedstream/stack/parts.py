@@ -1,0 +1,152 @@
+"""Which parts of a running stack are in trouble, and why: what `make ps` and `make doctor` say beside their names.
+
+Runs on the host, perhaps before anything is installed: it needs the standard library only, until a local stack runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import xmlrpc.client
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from fedstream.stack import health, processes
+
+START_SECONDS = 180  # a driver may take so long for its first executor
+JUST_STARTED_SECONDS = 60
+MANY_ENDS = 2
+MANY = "ended {} times and was started again"
+LATELY = timedelta(minutes=3)
+LOG_LINES = 500
+STOPPED_CODES = ("0", "137", "143")  # at its end, or by docker stop
+SERVICES = {name: name for name in ("zookeeper", "kafka", "topics", "producer")} | {"spark-master": "spark"}
+
+# What ends a program: its own paragraph, or the last line of a trace.
+_LAST_WORD = re.compile(r"^(?:Error: (?P<told>.+)|(?P<raised>[\w.]+(?:Error|Exception): .+))$", re.MULTILINE)
+_END = re.compile(r"^(\S+ \S+),\d+ \w+ (exited|stopped): (\S+) ", re.MULTILINE)
+
+
+def troubles(env: Mapping[str, str]) -> dict[str, str]:
+    """Return what is wrong with each part of a running stack that is not well, by its name."""
+    return _docker_troubles(env) if env["STACK"] == "docker" else _local_troubles(env)
+
+
+def last_word(log: str) -> str:
+    r"""Return the line of a log in which a program said last why it ended, or an empty text.
+
+    >>> last_word("ready\nError: topic t was made anew\nready\n")
+    'topic t was made anew'
+    """
+    found = list(_LAST_WORD.finditer(log))
+    return (found[-1]["told"] or found[-1]["raised"]) if found else ""
+
+
+def ended(how: str, log: str) -> str:
+    """Return what is said of a part that has ended, and why by its log."""
+    word = last_word(log)
+    return f"{how}; " + (f"its last error: {word}" if word else "its log does not say why")
+
+
+def unhealthy(output: str) -> str:
+    """Return the reason in what a health check has printed, be it `fedstream.stack.health` or any other program."""
+    return output.strip().rpartition(" is not ready after 0 s: ")[2] or "its health check fails without a word"
+
+
+# --- local runner
+
+
+def _local_troubles(env: Mapping[str, str]) -> dict[str, str]:
+    run_path = Path(env["RUN_PATH"])
+    if not processes.supervisords(run_path):
+        lost = "runs on, though supervisord has ended: make down ends it, and make up starts all anew"
+        return dict.fromkeys(processes.left_over(run_path).values(), lost)
+    ends = count_ends((run_path / "logs" / "supervisord.log").read_text(errors="replace"), datetime.now())
+    found = {}
+    for process in _processes(env):
+        name, uptime = process["name"], process["now"] - process["start"]
+        runs = process["statename"] == "RUNNING"
+        if ends.get(name, 0) >= MANY_ENDS and not (runs and uptime >= JUST_STARTED_SECONDS):
+            found[name] = ended(MANY.format(ends[name]), health.log_end(name, env, LOG_LINES))
+        elif process["statename"] in ("BACKOFF", "FATAL", "EXITED") and process["exitstatus"] != 0:
+            found[name] = ended("ended", health.log_end(name, env, LOG_LINES))
+        elif (runs or name in SERVICES) and (reason := _not_ready(name, uptime, env)):
+            found[name] = reason
+    return found
+
+
+def _processes(env: Mapping[str, str]) -> list[dict[str, Any]]:
+    from supervisor.xmlrpc import SupervisorTransport  # the local runner has it
+
+    transport = SupervisorTransport(None, None, serverurl=f"unix://{env['RUN_PATH']}/supervisor.sock")
+    with xmlrpc.client.ServerProxy("http://localhost", transport=transport) as server:
+        found: Any = server.supervisor.getAllProcessInfo()
+    return list(found)
+
+
+def count_ends(supervisord_log: str, now: datetime) -> dict[str, int]:
+    """Return how often each process has ended by itself lately, since it was last stopped on purpose."""
+    ends: dict[str, int] = {}
+    for time, how, name in _END.findall(supervisord_log):
+        if now - datetime.fromisoformat(time) <= LATELY:
+            ends[name] = ends.get(name, 0) + 1 if how == "exited" else 0
+    return ends
+
+
+def _not_ready(name: str, uptime: float, env: Mapping[str, str]) -> str:
+    try:
+        health.check(SERVICES.get(name, name), env)
+    except health.StartingError as error:
+        return str(error) if uptime >= START_SECONDS else ""
+    except health.NotReadyError as error:
+        return str(error)
+    except ValueError:  # nothing can be asked of it
+        return ""
+    return ""
+
+
+# --- Docker
+
+
+def _docker_troubles(env: Mapping[str, str]) -> dict[str, str]:
+    project = f"label=com.docker.compose.project={env['COMPOSE_PROJECT_NAME']}"
+    names = _output("docker", "ps", "-aq", "--filter", project).split()
+    form = "{{.Name}}\t{{.State.Status}}\t{{.State.ExitCode}}\t{{.RestartCount}}\t{{.State.StartedAt}}"
+    form += "\t{{with .State.Health}}{{.Status}}{{end}}"
+    found = {}
+    for line in _output("docker", "inspect", "--format", form, *names).splitlines() if names else ():
+        name, status, code, ends, started_at, condition = line.removeprefix("/").split("\t")
+        started = datetime.fromisoformat(re.sub(r"\.\d+Z$|Z$", "+00:00", started_at))
+        uptime = (datetime.now(timezone.utc) - started).total_seconds()  # noqa: UP017 - an old Python has no UTC
+        is_well = status == "running" and (condition == "healthy" or uptime >= JUST_STARTED_SECONDS)
+        if int(ends) >= MANY_ENDS and not is_well:
+            found[name] = ended(MANY.format(ends), _docker_log(name))
+        elif status in ("exited", "dead", "restarting") and code not in STOPPED_CODES:
+            found[name] = ended(status, _docker_log(name))
+        elif condition == "unhealthy":
+            checks = json.loads(_output("docker", "inspect", "--format", "{{json .State.Health.Log}}", name))
+            found[name] = unhealthy(checks[-1]["Output"])
+    return found
+
+
+def _docker_log(name: str) -> str:
+    return _output("docker", "logs", "--tail", str(LOG_LINES), name)
+
+
+def _output(*command: str) -> str:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30, check=True)
+    return done.stdout
+
+
+def main() -> None:
+    """Print a line for each part that is not well."""
+    for name, trouble in troubles(os.environ).items():
+        print(f"  FAIL  {name}: {trouble}")
+
+
+if __name__ == "__main__":
+    main()
