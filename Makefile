@@ -135,10 +135,11 @@ test-stack: setup $(PYTHON) ## tests of the real stack, on the chosen runner, be
 test-smoke: setup $(PYTHON) ## the most telling of the stack tests, on the chosen runner
 	$(PYTHON) -m pytest tests/stack -m smoke --durations=12
 
-lint: $(PYTHON) ## ruff and mypy
+lint: $(PYTHON) ## ruff, mypy, and the arrows between packages
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
 
 need-S:
 	@if [[ -z '$(S)' ]]; then echo 'S is empty; expected a name that make ps shows: make logs S=fog-1' >&2; exit 2; fi

@@ -56,9 +56,10 @@ from stack import BOOTSTRAP, BOOTSTRAP_INSIDE, LOGS, ROOT, RUNNER, kafka_tool, s
 from topics import Topics
 
 from fedstream.broker import kafka
-from fedstream.messages.messages import ALERTS, GLOBAL_MODEL, MODEL_WEIGHTS
-from fedstream.messages.protocol import RoundModel
-from fedstream.settings import Settings, StackError, command_help
+from fedstream.errors import StackError
+from fedstream.messages.rounds import GlobalModel
+from fedstream.messages.topics import ALERTS, GLOBAL_MODEL, MODEL_WEIGHTS
+from fedstream.settings import Settings, command_help
 
 LEAST_RATE = 100_000.0  # messages a second, at which a back-log of any size is caught up on in the time given
 SETTINGS = Settings(kafka_bootstrap_servers=BOOTSTRAP)
@@ -112,7 +113,7 @@ def serve_model(version: int = 1) -> dict[str, Floats]:
     random = np.random.default_rng(version)
     shapes = {"coefs_0": (2, 16), "intercepts_0": (16,), "coefs_1": (16, 1), "intercepts_1": (1,)}
     arrays = {name: random.normal(0, 0.05, shape) for name, shape in shapes.items()}
-    model = RoundModel("bench", round=version, version=version, model="mlp", mode="sync", arrays=arrays)
+    model = GlobalModel("bench", round=version, version=version, model="mlp", mode="sync", arrays=arrays)
     kafka.connect_publisher(SETTINGS)((GLOBAL_MODEL, "mlp", model.as_dict()))
     return arrays
 

@@ -21,8 +21,8 @@ from rivals import Run, Running, failure, start, stop
 from stack import BOOTSTRAP, FOG_NUMBERS
 from topics import PLACE, Topics
 
-from fedstream.messages.messages import ALERTS, MODEL_WEIGHTS, sensor_topic
-from fedstream.settings import StackError
+from fedstream.errors import StackError
+from fedstream.messages.topics import ALERTS, MODEL_WEIGHTS, sensor_topic
 
 BACKLOG_PARTITIONS = 2
 BACKLOG_TOPICS = {

@@ -34,12 +34,14 @@ import streamed
 from stack import RUNNER
 
 from cloud import aggregator
-from fedstream.learning.metrics import score
 from fedstream.learning.models import make_model
-from fedstream.messages.messages import MODEL_WEIGHTS, NodeUpdate, read_json_object, to_json
-from fedstream.messages.protocol import ModelUpdate, RoundModel
+from fedstream.learning.scores import score
+from fedstream.messages.door import read_json_object, to_json
+from fedstream.messages.rounds import GlobalModel, ModelUpdate
+from fedstream.messages.topics import MODEL_WEIGHTS
+from fedstream.messages.weights import NodeWeight
 from fedstream.rounds import admission, snapshot
-from fedstream.rounds.rounds import Federation
+from fedstream.rounds.federation import Federation
 from fedstream.settings import Settings, command_help
 from fedstream.simulation.data import load
 from fedstream.simulation.partitions import spread
@@ -183,7 +185,7 @@ def flower() -> dict[str, Any]:
     return {name: beside_flower(name, options) for name, options in FLOWER.items()}
 
 
-def flower_alone(name: str, options: dict[str, Any]) -> Callable[[RoundModel, list[dict[str, Any]]], dict[str, Any]]:
+def flower_alone(name: str, options: dict[str, Any]) -> Callable[[GlobalModel, list[dict[str, Any]]], dict[str, Any]]:
     """Return what merges a round's updates, as read from JSON, by Flower's strategy and messages alone."""
     from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
     from flwr.serverapp import strategy as strategies
@@ -191,7 +193,7 @@ def flower_alone(name: str, options: dict[str, Any]) -> Callable[[RoundModel, li
     quiet = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1, "fraction_evaluate": 0.0}
     strategy = getattr(strategies, name)(**options, **quiet)
 
-    def merge(opened: RoundModel, updates: list[dict[str, Any]]) -> dict[str, Any]:
+    def merge(opened: GlobalModel, updates: list[dict[str, Any]]) -> dict[str, Any]:
         now = ArrayRecord({key: Array(array) for key, array in opened.arrays.items()})
         grid = SimpleNamespace(get_node_ids=lambda: list(range(1, len(updates) + 1)))
         strategy.configure_train(opened.round, now, ConfigRecord(), grid)
@@ -262,7 +264,7 @@ def merge_round(nodes: int) -> dict[str, Any]:
     """Return the cost of a running weight, of an update, and of keeping the state, with that many nodes."""
     settings, model = Settings(model="mlp"), make_model("mlp", {})
     federation = Federation("bench").join(settings, model)
-    weights = [NodeUpdate(f"fog-{n}", 0.5, 1000, 0, (70_000.0, 50.0), (5e6, 3.0)) for n in range(nodes)]
+    weights = [NodeWeight(f"fog-{n}", 0.5, 1000, 0, (70_000.0, 50.0), (5e6, 3.0)) for n in range(nodes)]
     for weight in weights:
         admission.hear(federation, weight)
     federation.settle(0)

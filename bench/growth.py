@@ -35,7 +35,7 @@ from rich.console import Console
 from stack import BOOTSTRAP, PORTS, ROOT, RUNNER, make
 from topics import Topics
 
-from fedstream.messages.messages import MODEL_WEIGHTS, sensor_topic
+from fedstream.messages.topics import MODEL_WEIGHTS, sensor_topic
 from fedstream.settings import command_help
 
 LATE_SHARE = 0.01

@@ -16,7 +16,7 @@ import statistics
 import click
 
 from fedstream.broker import kafka
-from fedstream.messages.messages import MODEL_WEIGHTS, sensor_topic
+from fedstream.messages.topics import MODEL_WEIGHTS, sensor_topic
 from fedstream.settings import Settings, command_help
 
 

@@ -29,7 +29,7 @@ import click
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from plan import WORKLOADS, due_at
 
-from fedstream.settings import StackError
+from fedstream.errors import StackError
 
 LINGER_MS = 5  # default of this library and, since 4.0, of Java: a request holds a few messages, as in the field
 # Of a consumer: with the default it fetches nothing for a second whenever 100,000 messages are queued.

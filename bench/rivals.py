@@ -30,7 +30,7 @@ from stack import (
 )
 
 from fedstream.broker.position import now_ms, show_time
-from fedstream.settings import StackError
+from fedstream.errors import StackError
 
 JAVA = ROOT / "bench" / "jvm" / "target"
 READY_SECONDS = 180.0

@@ -41,8 +41,9 @@ from rivals import Run, Running, start, stop
 from stack import BOOTSTRAP, DATA, LOGS, PORTS, ROOT, RUNNER, environment, inside, standing
 from topics import Topics
 
-from fedstream.messages.messages import MODEL_WEIGHTS
-from fedstream.settings import StackError, command_help
+from fedstream.errors import StackError
+from fedstream.messages.topics import MODEL_WEIGHTS
+from fedstream.settings import command_help
 
 JOBS = (("real-time", "squares"), ("fog node", "weights"))
 LOOKS = 5

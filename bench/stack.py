@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fedstream.settings import StackError
+from fedstream.errors import StackError
 
 ROOT = Path(__file__).parents[1]
 BASE = int(os.environ.get("BENCH_PORT", "23100"))  # all ports of the stack lie in the hundred from here on

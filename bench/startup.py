@@ -30,8 +30,9 @@ from rivals import end_group, launch
 from stack import BOOTSTRAP, LOGS, PORTS, ROOT, RUN_DIR, RUNNER, inside, make, standing
 from topics import Topics
 
-from fedstream.messages.messages import MODEL_WEIGHTS, sensor_topic
-from fedstream.settings import StackError, command_help
+from fedstream.errors import StackError
+from fedstream.messages.topics import MODEL_WEIGHTS, sensor_topic
+from fedstream.settings import command_help
 
 NODES = (1, 2)
 TIMEOUT_SECONDS = 300.0

@@ -18,11 +18,11 @@ from processes import drivers, executors, memory_mb, with_descendants
 from stack import BASE, BOOTSTRAP, PORTS, PREFIX, ROOT, RUNNER, environment, inside, make, wait_until
 
 from fedstream.broker import kafka
-from fedstream.learning.metrics import score
 from fedstream.learning.models import make_model
+from fedstream.learning.scores import score
 from fedstream.learning.training import scaler_of, statistics_of, train, train_config, train_seed
-from fedstream.messages.messages import GLOBAL_MODEL, MODEL_WEIGHTS, sensor_topic
-from fedstream.messages.protocol import RoundModel
+from fedstream.messages.rounds import GlobalModel
+from fedstream.messages.topics import GLOBAL_MODEL, MODEL_WEIGHTS, sensor_topic
 from fedstream.settings import Settings
 from fedstream.simulation.data import load
 
@@ -104,7 +104,7 @@ def learning(name: str, per_update: int = 500, most_rounds: int = 30) -> dict[st
     model = make_model(name, {})
     curve = []
     for message in opened[1:]:
-        version = RoundModel.from_message(message)
+        version = GlobalModel.from_message(message)
         curve.append(test_score(model, version.arrays, version.scaler)["f1"])
     used = sum(each["metrics"]["num_examples"] for each in opened[1:])
     x, y = readings(2)
@@ -114,7 +114,7 @@ def learning(name: str, per_update: int = 500, most_rounds: int = 30) -> dict[st
         chunk = slice(first, min(first + step, used))
         seed = train_seed(SETTINGS, number, 0)
         arrays = train(model, arrays, scaler, x[chunk], y[chunk], train_config(SETTINGS, {}), seed).arrays
-    last = RoundModel.from_message(opened[-1])
+    last = GlobalModel.from_message(opened[-1])
     federated, central = test_score(model, last.arrays, last.scaler), test_score(model, arrays, scaler)
     return {
         "rounds": most_rounds,

@@ -35,8 +35,9 @@ from stack import BOOTSTRAP, PREFIX, RUNNER, standing
 from topics import PLACE, Topics
 
 from fedstream.broker import kafka
-from fedstream.messages.messages import ALERTS
-from fedstream.settings import StackError, command_help
+from fedstream.errors import StackError
+from fedstream.messages.topics import ALERTS
+from fedstream.settings import command_help
 
 WARM_UP_SECONDS = 30.0
 VERSION_SECONDS = 7.0  # from one version to the next: at all places of an interval

@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 from load import FETCH_ON
 from measures import Floats, Ints
 
-from fedstream.settings import StackError
+from fedstream.errors import StackError
 
 TIMEOUT_SECONDS = 30.0
 PLACE = "place of the input"  # PLACES_IN_PARTITION * its partition + its offset

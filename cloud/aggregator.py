@@ -26,22 +26,21 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from fedstream.broker import kafka
+from fedstream.broker import kafka, models
 from fedstream.broker.position import Position, now_ms, start_option
-from fedstream.commands import registry
-from fedstream.commands.console import console_table, round_table
+from fedstream.errors import BadMessage
 from fedstream.learning.models import Model, make_model
-from fedstream.messages import messages
-from fedstream.messages.messages import BadMessage, GlobalModel, NodeUpdate
-from fedstream.messages.model import global_weight, merge_update
-from fedstream.messages.protocol import RoundModel, check_size, fit_model
+from fedstream.messages import door, readings, topics
+from fedstream.messages.rounds import GlobalModel, check_size, fit_model
+from fedstream.messages.weights import GlobalWeight, NodeWeight, global_weight, merge_update
 from fedstream.rounds import admission, drift, snapshot
-from fedstream.rounds.rounds import Federation
+from fedstream.rounds.federation import Federation
 from fedstream.settings import Settings, command_help, parse_options
 from fedstream.spark import streams, watchdog
 from fedstream.spark.state import BatchState
+from fedstream.tables import console_table, round_table
 
-TOPICS = f"{messages.MODEL_WEIGHTS},{messages.ROUND_CONTROL}"
+TOPICS = f"{topics.MODEL_WEIGHTS},{topics.ROUND_CONTROL}"
 
 Rejected = tuple[Row, str]  # a record of the topic and the reason
 
@@ -65,14 +64,14 @@ def read_message(record: Row, max_value_bytes: int) -> dict[str, Any]:
     if (record.size or 0) > max_value_bytes:
         msg = f"value of {record.size} bytes; expected at most MAX_UPDATE_BYTES={max_value_bytes}"
         raise BadMessage(msg)
-    return messages.read_json_object(record.value)
+    return door.read_json_object(record.value)
 
 
 @dataclass
 class Taken:
     """What has come of a micro-batch: its rejected records, and how many weights were replayed or late."""
 
-    latest: dict[str, NodeUpdate]  # by node
+    latest: dict[str, NodeWeight]  # by node
     federation: Federation | None
     rejected: list[Rejected] = field(default_factory=list)
     stale: int = 0
@@ -81,11 +80,11 @@ class Taken:
         """Take in a record. All checks of a record come before any change, so that a rejected one changes nothing."""
         try:
             message = read_message(record, settings.max_update_bytes)
-            if record.topic == messages.ROUND_CONTROL:
+            if record.topic == topics.ROUND_CONTROL:
                 if self.federation:
                     admission.obey(self.federation, message, now)
             else:
-                update = NodeUpdate.from_message(message)
+                update = NodeWeight.from_message(message)
                 if self.federation:
                     admission.check_sums(self.federation, update)
                     if "round" in message:
@@ -101,7 +100,7 @@ class Taken:
 
 def take_in(
     records: Iterable[Row],
-    latest: Mapping[str, NodeUpdate],
+    latest: Mapping[str, NodeWeight],
     open_federation: Callable[[], Federation] | None,
     settings: Settings,
     now: int,
@@ -132,12 +131,12 @@ def take_in(
             return taken
 
 
-def global_model(latest: Mapping[str, Any]) -> GlobalModel | None:
+def global_model(latest: Mapping[str, Any]) -> GlobalWeight | None:
     """Return the global model of the nodes' latest updates, or None while there is none."""
-    updates = [NodeUpdate.from_message(update) for update in latest.values()]
+    updates = [NodeWeight.from_message(update) for update in latest.values()]
     if not updates:
         return None
-    return GlobalModel(global_weight(updates), sum(update.samples for update in updates), len(updates))
+    return GlobalWeight(global_weight(updates), sum(update.samples for update in updates), len(updates))
 
 
 def say_again(
@@ -152,7 +151,7 @@ def say_again(
     if federation.about:  # a state of before does not have the whole message
         weight = global_model(value["latest"])
         message = (weight.as_dict() if weight else {}) | federation.open_model().as_dict()
-        publish((messages.GLOBAL_MODEL, federation.settings.model, message))
+        publish((topics.GLOBAL_MODEL, federation.settings.model, message))
         print(f"Cloud -> ronde {federation.round} toujours ouverte : modèle redit", flush=True)
 
 
@@ -178,7 +177,7 @@ def build_query(
 
         def compute(value: dict[str, Any]) -> dict[str, Any]:
             opener = functools.partial(open_federation, value["federation"]) if open_federation else None
-            known = {node: NodeUpdate.from_message(update) for node, update in value["latest"].items()}
+            known = {node: NodeWeight.from_message(update) for node, update in value["latest"].items()}
             rows = batch.select(*bounded_columns(settings.max_update_bytes)).collect()
             taken = take_in(rows, known, opener, settings, clock_ms())
             if taken.rejected:
@@ -199,19 +198,19 @@ def build_query(
 
         value = state.advance(batch_id, compute)
         model = global_model(value["latest"])
-        outgoing: list[messages.Outgoing] = []
+        outgoing: list[topics.Outgoing] = []
         if model and value["latest"] != before:
-            outgoing.append((messages.GLOBAL_MODEL, messages.GLOBAL_MODEL_KEY, model.as_dict()))
+            outgoing.append((topics.GLOBAL_MODEL, topics.GLOBAL_MODEL_KEY, model.as_dict()))
         for topic, key, message in value["outbox"]:
-            weight = model.as_dict() if model and topic != messages.EVENTS else {}
+            weight = model.as_dict() if model and topic != topics.EVENTS else {}
             outgoing.append((topic, key, weight | message))
         publish(*outgoing)
         if open_federation and value.get("is_to_be_said_again"):
             say_again(value, open_federation, publish)
         for topic, _, message in value["outbox"]:
-            if topic == messages.EVENTS:
+            if topic == topics.EVENTS:
                 print(f"Cloud -> {message['kind']} : {message['node_id'] or ''} {message['detail']}", flush=True)
-            elif topic == messages.GLOBAL_MODEL:
+            elif topic == topics.GLOBAL_MODEL:
                 print(round_table(message), flush=True)
         print(console_table(batch_id, model), flush=True)
         arm_deadline(value["federation"])
@@ -234,7 +233,7 @@ def _with_reasons(batch: DataFrame, rejected: list[Rejected]) -> DataFrame:
 
 
 def open_federation(
-    saved: Mapping[str, Any] | None, settings: Settings, model: Model, last: RoundModel | None
+    saved: Mapping[str, Any] | None, settings: Settings, model: Model, last: GlobalModel | None
 ) -> Federation:
     """Return the federation that goes on: the saved one, else that of the last model on the topic, else a new one.
 
@@ -250,13 +249,13 @@ def open_federation(
     )
 
 
-def resumable(last: RoundModel, settings: Settings, model: Model) -> RoundModel:
+def resumable(last: GlobalModel, settings: Settings, model: Model) -> GlobalModel:
     """Return a model of the topic if a run can go on from it: one that the nodes, too, will take.
 
     Raises:
         BadMessage: it does not fit the settings.
     """
-    last = fit_model(last, model.initial_arrays(settings.seed), settings, len(messages.FEATURES))
+    last = fit_model(last, model.initial_arrays(settings.seed), settings, len(readings.FEATURES))
     snapshot.resume(last, settings, model)  # raises if the state of its strategy is none
     return last
 
@@ -279,7 +278,7 @@ def deadline_timer(settings: Settings, publish: Callable[..., None]) -> Callable
     def send(command: dict[str, Any]) -> None:
         seconds = settings.round_deadline_seconds
         try:
-            publish((messages.ROUND_CONTROL, command["run_id"], command))
+            publish((topics.ROUND_CONTROL, command["run_id"], command))
         except kafka.KafkaUnavailableError as error:  # or the round would stay open until the next message
             print(f"Cloud -> {error.message}", flush=True)
             seconds = 1.0
@@ -308,11 +307,11 @@ def main(start: Position | None) -> None:
     if settings.model != "mean":  # bad options end the job here, by their names
         model = make_model(settings.model, parse_options("MODEL_OPTIONS", settings.model_options))
         Federation("none").join(settings, model)
-        first = RoundModel("none", 1, 0, settings.model, settings.round_mode, model.initial_arrays(settings.seed))
+        first = GlobalModel("none", 1, 0, settings.model, settings.round_mode, model.initial_arrays(settings.seed))
         check_size(first.as_dict(), "a global model", settings.max_update_bytes)
         if settings.drift_threshold:
             threading.Thread(target=drift.detector_class, daemon=True).start()
-    kafka.ensure_topics(settings, [*kafka.ROUND_TOPICS, messages.DEAD_LETTER])
+    kafka.ensure_topics(settings, [*kafka.ROUND_TOPICS, topics.DEAD_LETTER])
     folder = settings.checkpoint_dir / "cloud" / (f"from-{start}" if start else "")
     check_topics = watchdog.guard_topics(settings, TOPICS, folder)
     publish = kafka.connect_publisher(settings)
@@ -320,7 +319,7 @@ def main(start: Position | None) -> None:
     state = BatchState(folder, {"latest": {}, "federation": None, "outbox": []}, check_topics)
     if model:
         fit = functools.partial(resumable, settings=settings, model=model)
-        last = None if state.value["federation"] else registry.follow_models(settings, fit, "Cloud")(0)
+        last = None if state.value["federation"] else models.follow_models(settings, fit, "Cloud")(0)
         opener = functools.partial(open_federation, settings=settings, model=model, last=last)
         if state.value["federation"]:
             say_again(state.value, opener, publish)
@@ -329,7 +328,7 @@ def main(start: Position | None) -> None:
     records = streams.read_topic(spark, settings, TOPICS, settings.max_updates_per_trigger, start)
     reject = functools.partial(streams.write_dead_letters, settings=settings)
     query = build_query(records, state, settings, opener, publish, reject, now_ms, arm_deadline)
-    streams.run_query(query, ready=f"Cloud prêt : {messages.MODEL_WEIGHTS} -> {messages.GLOBAL_MODEL}")
+    streams.run_query(query, ready=f"Cloud prêt : {topics.MODEL_WEIGHTS} -> {topics.GLOBAL_MODEL}")
 
 
 if __name__ == "__main__":

@@ -11,15 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import click
-
-
-class StackError(click.ClickException):
-    """An error whose text tells the user what to do: the command line shows it without a traceback, exit code 1."""
-
-
-class SettingError(StackError):
-    """A setting has a value that cannot be used; the text names the setting, its value and what is expected."""
+from fedstream.errors import SettingError
 
 
 # A function, so that a field's default, meaning and limits stand on one line.

@@ -27,20 +27,18 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from fedstream.broker import kafka
+from fedstream.broker import kafka, models
 from fedstream.broker.position import Position, now_ms, start_option
-from fedstream.commands import registry
-from fedstream.commands.reset import reset_at
+from fedstream.errors import StackError
 from fedstream.learning.models import make_model
 from fedstream.learning.training import train_config
-from fedstream.messages import messages
-from fedstream.messages.messages import NodeUpdate
-from fedstream.messages.model import Totals
-from fedstream.messages.protocol import RoundModel, fit_model
-from fedstream.settings import Settings, StackError, command_help, parse_options
+from fedstream.messages import readings, topics
+from fedstream.messages.rounds import GlobalModel, fit_model
+from fedstream.messages.weights import NodeWeight, RunningSums
+from fedstream.settings import Settings, command_help, parse_options
 from fedstream.spark import realtime, streams, trainer, watchdog
 from fedstream.spark.plain import LONGEST, RECORD, SCHEMA, Plain
-from fedstream.spark.state import BatchState
+from fedstream.spark.state import BatchState, reset_at
 
 FEW_TOPICS = 8  # of a driver that trains their nodes in one task
 
@@ -48,7 +46,7 @@ FEW_TOPICS = 8  # of a driver that trains their nodes in one task
 def node_of_topic(records: DataFrame) -> DataFrame:
     """Add `node`: the number at the end of a record's topic; topics without one (sensor-data) are nobody's."""
     quick = F.substring_index("topic", "-", -1).try_cast("int")  # cheaper than the expression below
-    node = F.coalesce(quick, F.regexp_extract("topic", messages.NODE_OF_TOPIC, 1).try_cast("int"))
+    node = F.coalesce(quick, F.regexp_extract("topic", topics.NODE_OF_TOPIC, 1).try_cast("int"))
     return records.withColumn("node", node).dropna(subset="node")
 
 
@@ -95,11 +93,11 @@ def totals_columns() -> list[Column]:
     """Return the columns of a node's totals. Made once: for each micro-batch that took 65 ms each time."""
     is_good = F.col("reason").isNull()
     sums = [
-        F.coalesce(F.sum(F.when(is_good, F.col(name))), F.lit(0.0)).alias(f"sum_{name}") for name in messages.FEATURES
+        F.coalesce(F.sum(F.when(is_good, F.col(name))), F.lit(0.0)).alias(f"sum_{name}") for name in readings.FEATURES
     ]
     squares = [
         F.coalesce(F.sum(F.when(is_good, F.col(name) * F.col(name))), F.lit(0.0)).alias(f"sum_squared_{name}")
-        for name in messages.FEATURES
+        for name in readings.FEATURES
     ]
     return [F.count_if(is_good).alias("count"), *sums, *squares, F.count_if(~is_good).alias("rejected")]
 
@@ -112,15 +110,15 @@ def summarise(readings: DataFrame) -> DataFrame:
 def learn(totals: dict[str, Any], summary: Row) -> dict[str, Any]:
     """Return a node's running totals after what a summary adds."""
     batch = {name: value for name, value in summary.asDict().items() if name in totals}
-    return asdict(Totals(**totals) + Totals(**batch))
+    return asdict(RunningSums(**totals) + RunningSums(**batch))
 
 
-def node_update(node: str, totals: dict[str, Any]) -> NodeUpdate | None:
+def node_update(node: str, totals: dict[str, Any]) -> NodeWeight | None:
     """Return what the node has learned, or None while it has seen no good reading."""
-    learned = Totals(**totals)
+    learned = RunningSums(**totals)
     if learned.count == 0:
         return None
-    return NodeUpdate(
+    return NodeWeight(
         f"fog-{node}",
         round(learned.weight(), 4),
         learned.count,
@@ -173,7 +171,7 @@ def build_query(
             for summary in summaries:
                 if summary.node is not None:
                     node = str(summary.node)
-                    totals[node] = learn(totals.get(node, asdict(Totals())), summary)
+                    totals[node] = learn(totals.get(node, asdict(RunningSums())), summary)
                     changed.add(node)
             return {"totals": totals, "changed": sorted(changed, key=int)}
 
@@ -212,7 +210,7 @@ def node_messages(state: BatchState, wanted: Collection[str], timeout_seconds: f
         time.sleep(0.05)
 
 
-def round_waiter(settings: Settings) -> Callable[[Callable[[RoundModel], bool]], RoundModel]:
+def round_waiter(settings: Settings) -> Callable[[Callable[[GlobalModel], bool]], GlobalModel]:
     """Return `wait(is_next)`, which blocks until the newest global model is one to train from.
 
     There is no end to that wait, since the cloud may start later; what is waited for is said now and then. A model that
@@ -224,10 +222,10 @@ def round_waiter(settings: Settings) -> Callable[[Callable[[RoundModel], bool]],
     train_config(settings, {})
     own = make_model(settings.model, parse_options("MODEL_OPTIONS", settings.model_options))
     arrays = own.initial_arrays(settings.seed)
-    fit = functools.partial(fit_model, own=arrays, settings=settings, features=len(messages.FEATURES))
-    newest = registry.follow_models(settings, fit, "Fog")
+    fit = functools.partial(fit_model, own=arrays, settings=settings, features=len(readings.FEATURES))
+    newest = models.follow_models(settings, fit, "Fog")
 
-    def wait(is_next: Callable[[RoundModel], bool]) -> RoundModel:
+    def wait(is_next: Callable[[GlobalModel], bool]) -> GlobalModel:
         said_at = time.monotonic()
         while True:
             model = newest(0.5)
@@ -236,7 +234,7 @@ def round_waiter(settings: Settings) -> Callable[[Callable[[RoundModel], bool]],
             if time.monotonic() - said_at > settings.wait_timeout_seconds:
                 said_at = time.monotonic()
                 last = f"la ronde après {model.round}" if model else "la première ronde"
-                print(f"Fog -> en attente de {last} sur {messages.GLOBAL_MODEL} (make run-cloud ?)", flush=True)
+                print(f"Fog -> en attente de {last} sur {topics.GLOBAL_MODEL} (make run-cloud ?)", flush=True)
 
     return wait
 
@@ -281,7 +279,7 @@ def main(nodes: list[int], topic: str | None, sensors: str | None, start: Positi
     if is_pattern == bool(nodes) or (sensors and (len(nodes) > 1 or is_pattern)):
         msg = "expected --node, or --topic with a pattern that has a *; --sensors goes with one node and a shared topic"
         raise click.UsageError(msg)
-    own_topics = [messages.sensor_topic(node) for node in nodes]
+    own_topics = [topics.sensor_topic(node) for node in nodes]
     topics = topic or ",".join(own_topics)
     is_shared = not is_pattern and topics.split(",") != own_topics
     name = f"fog-{nodes[0]}" if len(nodes) == 1 else f"fog-{nodes[0]}-{nodes[-1]}" if nodes else "fog-all"
@@ -289,7 +287,7 @@ def main(nodes: list[int], topic: str | None, sensors: str | None, start: Positi
     since = reset_at(settings.checkpoint_dir / name)
     source = " ".join([topics] * is_shared + [f"from {start}"] * bool(start) + [f"since {since}"] * bool(since))
     wanted = [] if is_pattern else topics.split(",")
-    kafka.ensure_topics(settings, [*wanted, *kafka.ROUND_TOPICS, messages.DEAD_LETTER])
+    kafka.ensure_topics(settings, [*wanted, *kafka.ROUND_TOPICS, topics.DEAD_LETTER])
     check_topics = watchdog.guard_topics(settings, topics, folder)
     own = sensors.split(",") if sensors else []
     of_sensors = {name: nodes[0] for name in own} or {f"node-{node}": node for node in nodes}
@@ -302,7 +300,7 @@ def main(nodes: list[int], topic: str | None, sensors: str | None, start: Positi
 
     def publish(*updates: tuple[str, dict[str, Any]]) -> None:
         about = {"source": source} if source else {}
-        send(*((messages.MODEL_WEIGHTS, node_id, update | about) for node_id, update in updates))
+        send(*((topics.MODEL_WEIGHTS, node_id, update | about) for node_id, update in updates))
 
     def read(max_records: int, tasks: int, **options: str) -> DataFrame:
         return streams.read_topic(spark, settings, topics, max_records, start, **options).coalesce(tasks)
@@ -325,7 +323,7 @@ def main(nodes: list[int], topic: str | None, sensors: str | None, start: Positi
                 now_ms,
             )
         )
-    streams.run_query(*queries, ready=f"{name.capitalize()} prêt : {topics} -> {messages.MODEL_WEIGHTS}")
+    streams.run_query(*queries, ready=f"{name.capitalize()} prêt : {topics} -> {topics.MODEL_WEIGHTS}")
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ import click
 from kafka import KafkaProducer
 
 from fedstream.broker import kafka
-from fedstream.messages import messages
-from fedstream.messages.messages import READING_FIELDS
+from fedstream.messages import door, readings, topics
+from fedstream.messages.readings import READING_FIELDS
 from fedstream.settings import Settings, command_help
 from fedstream.simulation.rows import read_number, read_rows
 
@@ -43,7 +43,7 @@ Shifts = dict[int, tuple[float, float]]
 def simulate_readings(nodes: int, seed: int | None, shifts: Shifts | None = None) -> Iterator[tuple[int, Reading]]:
     """Yield (node, reading) for ever, node after node; `shifts` moves a node's ranges by (°C, g).
 
-    Temperature is uniform on 60-90 °C and vibration on 0.02-0.1 g; the label follows `messages.label_of`.
+    Temperature is uniform on 60-90 °C and vibration on 0.02-0.1 g; the label follows `readings.label_of`.
     """
     shifts = shifts or {}
     source = random.Random(seed)
@@ -51,7 +51,7 @@ def simulate_readings(nodes: int, seed: int | None, shifts: Shifts | None = None
         warmer, stronger = shifts.get(node, (0.0, 0.0))
         temperature = round(source.uniform(*TEMPERATURE_CELSIUS) + warmer, 2)
         vibration = round(source.uniform(*VIBRATION_G) + stronger, 3)
-        label = messages.label_of(temperature, vibration)
+        label = readings.label_of(temperature, vibration)
         yield node, {"sensor_id": f"node-{node}", "temperature": temperature, "vibration": vibration, "label": label}
 
 
@@ -60,7 +60,7 @@ def csv_readings(lines: Iterable[str], columns: dict[str, str], nodes: int) -> I
 
     `columns` maps a field to its column. Without a column for `sensor_id` the rows are dealt out to the nodes in turn;
     with one, each sensor belongs to a node, in the order in which the sensors appear. Without a column for `label` the
-    label follows `messages.label_of`.
+    label follows `readings.label_of`.
 
     Raises:
         ValueError: a column is missing, or a line cannot be read (`read_rows`), has no sensor, or a value that is no
@@ -97,7 +97,7 @@ def csv_readings(lines: Iterable[str], columns: dict[str, str], nodes: int) -> I
         temperature, vibration = number(line, row, "temperature", float), number(line, row, "vibration", float)
         reading = {"sensor_id": sensor_id, "temperature": temperature, "vibration": vibration}
         has_label = column_of["label"] in header
-        reading["label"] = number(line, row, "label", int) if has_label else messages.label_of(temperature, vibration)
+        reading["label"] = number(line, row, "label", int) if has_label else readings.label_of(temperature, vibration)
         if column_of["event_time"] in header:
             reading["event_time"] = number(line, row, "event_time", int)
         yield node, reading
@@ -158,7 +158,7 @@ def publish_readings(
     sent = 0
     failed: list[BaseException] = []
     for node, reading in readings:
-        delivery = producer.send(topics[node], key=reading["sensor_id"].encode(), value=messages.to_json(reading))
+        delivery = producer.send(topics[node], key=reading["sensor_id"].encode(), value=door.to_json(reading))
         delivery.add_errback(failed.append)
         sent += 1
         if not quiet:
@@ -214,7 +214,7 @@ def main(
     except ValueError as error:
         raise click.UsageError(f"--shift {' '.join(shift)} --columns {columns}: {error}") from error
 
-    topics = {node: topic or messages.sensor_topic(node) for node in range(1, nodes + 1)}
+    topics = {node: topic or topics.sensor_topic(node) for node in range(1, nodes + 1)}
     per_second = rate * nodes
     if quiet is None:
         quiet = per_second == 0 or per_second > QUIET_ABOVE_RATE

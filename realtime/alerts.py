@@ -25,20 +25,21 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from fedstream.broker import kafka
+from fedstream.broker import kafka, models
 from fedstream.broker.position import Position, start_option
-from fedstream.commands import registry
-from fedstream.messages.messages import ALERTS, DEAD_LETTER, FEATURES, GLOBAL_MODEL, SENSOR_DATA, to_json
-from fedstream.messages.protocol import RoundModel
+from fedstream.messages.door import to_json
+from fedstream.messages.readings import FEATURES
+from fedstream.messages.rounds import GlobalModel
+from fedstream.messages.topics import ALERTS, DEAD_LETTER, GLOBAL_MODEL, SENSOR_DATA
 from fedstream.settings import Settings, command_help
 from fedstream.spark import realtime, streams, watchdog
 from fedstream.spark.scoring import Layout, scorable, scoring_ddl, scoring_layout, scoring_message, with_probability
 
 POLL_SECONDS = 0.5
-SERVED = "fedstream.commands.alerts.served"  # property of the driver's JVM
+SERVED = "fedstream.alerts.served"  # property of the driver's JVM
 
 
-def serve(spark: SparkSession, model: RoundModel) -> None:
+def serve(spark: SparkSession, model: GlobalModel) -> None:
     """Have readings scored by this version from the next plan on: at the end of an interval, or of a micro-batch."""
     assert spark._jvm is not None
     spark._jvm.java.lang.System.setProperty(SERVED, to_json(scoring_message(model)).decode())
@@ -81,7 +82,7 @@ def score_readings(readings: DataFrame, served: DataFrame, layout: Layout, thres
     )
 
 
-def wait_for_model(newest: Callable[[float], RoundModel | None], timeout_seconds: float) -> RoundModel:
+def wait_for_model(newest: Callable[[float], GlobalModel | None], timeout_seconds: float) -> GlobalModel:
     """Return the newest global model; wait for the first one, however long the cloud takes, and say so now and then."""
     said_at = time.monotonic()
     while (model := newest(POLL_SECONDS)) is None:
@@ -109,9 +110,9 @@ def build_query(
 def follow_models(
     spark: SparkSession,
     query: StreamingQuery,
-    model: RoundModel,
-    newest: Callable[[float], RoundModel | None],
-) -> RoundModel:
+    model: GlobalModel,
+    newest: Callable[[float], GlobalModel | None],
+) -> GlobalModel:
     """Serve each new version to the running query; return the first one that this query cannot take over.
 
     Raises:
@@ -144,7 +145,7 @@ def main(topics: str, mode: str, start: Position | None) -> None:
     watchdog.guard_topics(settings, topics, folder)
     spark = streams.start_session("Alerts", settings)
     mode = realtime.usable_mode(mode, realtime.count_slots(spark), kafka.count_partitions(settings, topics))
-    newest = registry.follow_models(settings, scorable, "Alertes")
+    newest = models.follow_models(settings, scorable, "Alertes")
     model = wait_for_model(newest, settings.wait_timeout_seconds)
     while True:
         layout = scoring_layout(model)

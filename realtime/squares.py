@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 
 from fedstream.broker import kafka
 from fedstream.broker.position import Position, start_option
-from fedstream.messages.messages import DEAD_LETTER, NUMBERS, SQUARES
+from fedstream.messages.topics import DEAD_LETTER, NUMBERS, SQUARES
 from fedstream.settings import Settings, command_help
 from fedstream.spark import realtime, streams, watchdog
 

@@ -16,7 +16,7 @@ import os
 import click
 
 from fedstream.broker import kafka
-from fedstream.messages.messages import NUMBERS
+from fedstream.messages.topics import NUMBERS
 from fedstream.settings import Settings, command_help
 from fedstream.spark.lines import follow_lines
 

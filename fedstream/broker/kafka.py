@@ -15,7 +15,9 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
 
-from fedstream.messages.messages import (
+from fedstream.errors import StackError
+from fedstream.messages.door import to_json
+from fedstream.messages.topics import (
     DEAD_LETTER,
     EVENTS,
     GLOBAL_MODEL,
@@ -25,9 +27,8 @@ from fedstream.messages.messages import (
     SENSOR_DATA,
     Outgoing,
     sensor_topic,
-    to_json,
 )
-from fedstream.settings import Settings, StackError
+from fedstream.settings import Settings
 
 CLUSTER_DEFAULT = -1  # replicas of a topic: as many as default.replication.factor of the brokers says
 # A dead letter is the original record in base64 (4/3 of its size) and some fields; no other topic takes 1.5 MB.

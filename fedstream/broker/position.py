@@ -18,7 +18,8 @@ import click
 from kafka import TopicPartition
 
 from fedstream.broker import kafka
-from fedstream.settings import Settings, StackError
+from fedstream.errors import StackError
+from fedstream.settings import Settings
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}

@@ -13,8 +13,9 @@ import numpy as np
 from fedstream.broker import kafka
 from fedstream.commands.registry import Message, read_messages
 from fedstream.commands.terminal import json_option, make_console, make_table
-from fedstream.messages.messages import ALERTS, MODEL_VERSIONS
-from fedstream.settings import Settings, StackError, command_help
+from fedstream.errors import StackError
+from fedstream.messages.topics import ALERTS, MODEL_VERSIONS
+from fedstream.settings import Settings, command_help
 
 PERCENTS = (50, 95, 99, 100)
 

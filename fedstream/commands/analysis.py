@@ -16,13 +16,14 @@ from fedstream.broker import kafka
 from fedstream.commands import registry
 from fedstream.commands.registry import GLOBAL, Message, Run, read_messages
 from fedstream.commands.terminal import MEASURES, make_console, make_table, measures, run_option
+from fedstream.errors import BadMessage, StackError
 from fedstream.learning import arrays as wire
 from fedstream.learning.arrays import Arrays
-from fedstream.messages.messages import EVENTS, MODEL_WEIGHTS, BadMessage
-from fedstream.messages.protocol import ModelUpdate, RoundModel
+from fedstream.messages.rounds import GlobalModel, ModelUpdate
+from fedstream.messages.topics import EVENTS, MODEL_WEIGHTS
 from fedstream.rounds import strategies
 from fedstream.rounds.strategies import StrategyError
-from fedstream.settings import Settings, StackError, command_help
+from fedstream.settings import Settings, command_help
 
 Place = tuple[int, int]  # partition and offset in topic model-weights
 
@@ -166,7 +167,7 @@ def aggregate_again(run: Run, message: Message, updates: Mapping[Place, Message]
     own = {name: message[name] for name in ("strategy", "strategy_options", "seed")}
     own = {name: value for name, value in own.items() if value is not None}  # a secret seed is not published
     settings = replace(settings, **own, round_mode=message["mode"])
-    last = RoundModel.from_message(before)
+    last = GlobalModel.from_message(before)
     if before["strategy"] != message["strategy"]:
         last = replace(last, strategy_state={})  # the cloud was started again with another one, which began afresh
     federation = snapshot.resume(last, settings, cast("Any", None))  # nothing is trained here: no model is needed

@@ -30,11 +30,12 @@ from fedstream.commands.terminal import (
     run_option,
 )
 from fedstream.commands.watch import watch
+from fedstream.errors import StackError
 from fedstream.learning import arrays as wire
-from fedstream.learning.metrics import Score
-from fedstream.messages.messages import GLOBAL_MODEL, ROUND_CONTROL
-from fedstream.messages.protocol import check_size
-from fedstream.settings import Settings, StackError, command_help
+from fedstream.learning.scores import Score
+from fedstream.messages.rounds import check_size
+from fedstream.messages.topics import GLOBAL_MODEL, ROUND_CONTROL
+from fedstream.settings import Settings, command_help
 
 
 def version_rows(run: Run, metric: str) -> list[Message]:

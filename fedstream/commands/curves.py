@@ -18,10 +18,12 @@ from fedstream.commands import registry
 from fedstream.commands.export import model_of
 from fedstream.commands.registry import GLOBAL, Message, Run
 from fedstream.commands.terminal import run_option
+from fedstream.errors import BadMessage, StackError
 from fedstream.learning import arrays as wire
 from fedstream.learning.arrays import Matrix
-from fedstream.messages.messages import BadMessage, read_count, read_field, read_json_object, sensor_topic
-from fedstream.settings import Settings, StackError, command_help
+from fedstream.messages.door import read_count, read_field, read_json_object
+from fedstream.messages.topics import sensor_topic
+from fedstream.settings import Settings, command_help
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

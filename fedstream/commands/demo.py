@@ -21,8 +21,10 @@ from rich.table import Table
 
 from fedstream.broker import kafka
 from fedstream.commands import analysis, registry
-from fedstream.messages.messages import GLOBAL_MODEL, MODEL_WEIGHTS, label_of, sensor_topic
-from fedstream.settings import Settings, StackError, command_help
+from fedstream.errors import StackError
+from fedstream.messages.readings import label_of
+from fedstream.messages.topics import GLOBAL_MODEL, MODEL_WEIGHTS, sensor_topic
+from fedstream.settings import Settings, command_help
 
 READINGS_WANTED = 5
 ROUNDS_WANTED = 10

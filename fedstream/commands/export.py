@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedstream.commands.registry import GLOBAL, Message
+from fedstream.errors import StackError
 from fedstream.learning import arrays as wire
-from fedstream.learning.metrics import Score
-from fedstream.settings import Settings, StackError, parse_options
+from fedstream.learning.scores import Score
+from fedstream.settings import Settings, parse_options
 
 if TYPE_CHECKING:
     from fedstream.learning.models import Model

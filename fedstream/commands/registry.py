@@ -7,23 +7,16 @@ had not seen. So how good a version is stands in the message of a later round.
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fedstream.broker import kafka
-from fedstream.learning.metrics import Score
-from fedstream.messages.messages import (
-    GLOBAL_MODEL,
-    MODEL_VERSIONS,
-    BadMessage,
-    read_count,
-    read_field,
-    read_json_object,
-)
-from fedstream.messages.protocol import RoundModel, read_round_model
-from fedstream.settings import Settings, StackError
+from fedstream.errors import BadMessage, StackError
+from fedstream.learning.scores import Score
+from fedstream.messages.door import read_count, read_field, read_json_object
+from fedstream.messages.topics import GLOBAL_MODEL, MODEL_VERSIONS
+from fedstream.settings import Settings
 
 Message = dict[str, Any]
 
@@ -114,52 +107,6 @@ def load_run(settings: Settings, run_id: str | None = None) -> Run:
     """
     versions, models = (read_messages(kafka.follow_topic(settings, each)(0)) for each in (MODEL_VERSIONS, GLOBAL_MODEL))
     return pick_run(read_runs(versions, models), run_id)
-
-
-def follow_models(
-    settings: Settings, fit: Callable[[RoundModel], RoundModel], who: str
-) -> Callable[[float], RoundModel | None]:
-    """Return `newest(timeout_seconds)`: the newest model that opens a round and fits, None before the first.
-
-    A call takes in what has come, and waits up to the timeout if nothing has. `fit` returns a model as it is to be
-    used, or raises BadMessage. A model that cannot be used is skipped, and `who` (a job's name on the console) says
-    why: once, since the cloud says its model again and again.
-    """
-    newest = None
-    told: deque[str] = deque(maxlen=100)
-
-    def usable(record: Any) -> RoundModel | None:
-        where = f"{record.topic}[{record.partition}]@{record.offset}"
-        try:
-            model = read_round_model(record.value)
-            return fit(model) if model else None
-        except BadMessage as error:
-            reason = str(error)
-        except Exception as error:  # one that nobody foresaw must not end the job either
-            reason = f"internal: {type(error).__name__}: {error!s:.500}"
-            if reason not in told:
-                logging.getLogger(__name__).exception("unusable model at %s", where)
-        if reason not in told:
-            told.append(reason)
-            print(f"{who} -> modèle ignoré : {reason} ({where})", flush=True)
-        return None
-
-    last: int | None = 100
-    while True:  # most records are running weights: look back farther until a model is found
-        read = kafka.follow_topic(settings, GLOBAL_MODEL, last)
-        records = read(0)
-        if last is None or any(usable(record) for record in records):
-            break
-        last = last * 100 if last < 10_000 else None
-
-    def look(timeout_seconds: float) -> RoundModel | None:
-        nonlocal newest
-        for record in [*records, *read(0 if records else timeout_seconds)]:
-            newest = usable(record) or newest
-        records.clear()
-        return newest
-
-    return look
 
 
 def find(run: Run, version: int) -> Message:

@@ -24,7 +24,8 @@ from fedstream.broker.position import Position, find_spans, now_ms, parse_positi
 from fedstream.commands import analysis
 from fedstream.commands.schedule import by_time, paced, parse_speed
 from fedstream.commands.terminal import json_option, run_option
-from fedstream.settings import Settings, StackError, command_help
+from fedstream.errors import StackError
+from fedstream.settings import Settings, command_help
 
 HELD_BYTES = 2**22  # of a partition that waits for the others: more are not fetched
 UNACKNOWLEDGED_BYTES = 2**24  # most that is on its way to the broker: the client buffers without limit

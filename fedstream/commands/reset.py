@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fedstream.broker.position import now_ms, show_time
-from fedstream.settings import Settings, StackError
+from fedstream.errors import StackError
+from fedstream.settings import Settings
+from fedstream.spark.state import RESET_AT
 
 JOBS = ("cloud", "squares-kafka", "alerts")  # and fog-N: those that keep a checkpoint
-
-RESET_AT = "reset-at"
 
 
 def folder_name(job: str, nodes_per_driver: int) -> str:
@@ -36,12 +36,6 @@ def folder_name(job: str, nodes_per_driver: int) -> str:
         last = int(number) * nodes_per_driver
         return job if nodes_per_driver == 1 else f"fog-{last - nodes_per_driver + 1}-{last}"
     raise StackError(f"S is {job!r}; expected a job that keeps a checkpoint: fog-N, {', '.join(JOBS)}")
-
-
-def reset_at(folder: Path) -> str:
-    """Return when a job's folder was last reset, as a text, or an empty one."""
-    path = folder / RESET_AT
-    return path.read_text() if path.exists() else ""
 
 
 def reset(folder: Path, time_ms: int) -> None:

@@ -11,8 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fedstream.commands.console import WIDTH
 from fedstream.commands.registry import METRICS, Message
+from fedstream.tables import WIDTH
 
 MEASURES = {"loss": "loss", "accuracy": "accuracy", "f1": "F1", "recall": "recall", "false_alarm_rate": "false alarms"}
 

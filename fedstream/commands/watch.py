@@ -16,11 +16,12 @@ from rich.live import Live
 from rich.text import Text
 
 from fedstream.broker import kafka
-from fedstream.commands.console import unusual_counts
 from fedstream.commands.registry import Message, opens_round, read_messages
 from fedstream.commands.terminal import MEASURES, cells, json_option, make_console, make_table, measures
-from fedstream.messages.messages import EVENTS, GLOBAL_MODEL
-from fedstream.settings import Settings, StackError, command_help
+from fedstream.errors import StackError
+from fedstream.messages.topics import EVENTS, GLOBAL_MODEL
+from fedstream.settings import Settings, command_help
+from fedstream.tables import unusual_counts
 
 HEADINGS = ("round", "version", "nodes", "examples", *MEASURES.values())
 PLAIN = "{:>6} {:>8} {:>6} {:>9} {:>8} {:>9} {:>7} {:>7} {:>13}  {}"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedstream.messages.messages import BadMessage
+from fedstream.errors import BadMessage
 
 Matrix = npt.NDArray[np.float64]
 Arrays = dict[str, Matrix]  # in the model's own order, which is also the order on the wire

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fedstream.errors import SettingError
 from fedstream.learning.arrays import Arrays, Matrix
-from fedstream.settings import SettingError
 
 if TYPE_CHECKING:
     from sklearn.neural_network import MLPClassifier

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedstream.errors import BadMessage
 from fedstream.learning.arrays import Arrays, Matrix
-from fedstream.learning.metrics import Score, score
 from fedstream.learning.models import Model, TrainConfig
-from fedstream.messages.messages import BadMessage
+from fedstream.learning.scores import Score, score
 from fedstream.settings import Settings
 
 Numbers = tuple[float, ...]  # one per feature
@@ -26,7 +26,7 @@ _LARGEST = 1e300  # so that the sum of many nodes' numbers stays finite
 class Statistics:
     """What a node tells of its features: the number of readings, and each feature's sum and sum of squares.
 
-    `source` says which readings these are (`NodeUpdate.source`).
+    `source` says which readings these are (`NodeWeight.source`).
     """
 
     count: int

@@ -7,17 +7,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from fedstream.errors import BadMessage
 from fedstream.learning import arrays as wire
 from fedstream.learning.training import Statistics
-from fedstream.messages.messages import BadMessage, NodeUpdate, read_count, read_field
-from fedstream.messages.protocol import ModelUpdate, RoundModel
+from fedstream.messages.door import read_count, read_field
+from fedstream.messages.rounds import GlobalModel, ModelUpdate
+from fedstream.messages.weights import NodeWeight
 from fedstream.settings import Settings
 
 if TYPE_CHECKING:
-    from fedstream.rounds.rounds import Federation
+    from fedstream.rounds.federation import Federation
 
 
-def check_sums(federation: Federation, update: NodeUpdate) -> None:
+def check_sums(federation: Federation, update: NodeWeight) -> None:
     """Refuse what `hear` cannot take over.
 
     Raises:
@@ -33,7 +35,7 @@ def check_sums(federation: Federation, update: NodeUpdate) -> None:
         raise BadMessage(msg)
 
 
-def hear(federation: Federation, update: NodeUpdate) -> None:
+def hear(federation: Federation, update: NodeWeight) -> None:
     """Take over what a node's readings say about the features' scale; it takes part from now on.
 
     `check_sums` must have passed it.
@@ -112,7 +114,7 @@ def obey(federation: Federation, command: Mapping[str, Any], now: int) -> None:
         case "rollback":
             old = read_field(command, "model", dict, "a message of model-versions")
             if read_count({"sent_at": now, **command}, "sent_at", low=0) >= federation.started_at:  # else obeyed before
-                federation.rollback(RoundModel.from_message(old), now)
+                federation.rollback(GlobalModel.from_message(old), now)
         case other:
             msg = f"command is {other!r:.100}; expected deadline or rollback"
             raise BadMessage(msg)

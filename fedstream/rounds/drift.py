@@ -6,10 +6,10 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fedstream.messages.protocol import ModelUpdate
+from fedstream.messages.rounds import ModelUpdate
 
 if TYPE_CHECKING:
-    from fedstream.rounds.rounds import Federation
+    from fedstream.rounds.federation import Federation
 
 BOOST_ROUNDS = 5
 MOST_ERRORS = 500  # rounds that the detector looks back

@@ -10,9 +10,9 @@ from typing import Any
 from fedstream.learning import arrays as wire
 from fedstream.learning.models import Model
 from fedstream.learning.training import Scaler, Statistics
-from fedstream.messages.protocol import ModelUpdate, RoundModel
+from fedstream.messages.rounds import GlobalModel, ModelUpdate
 from fedstream.rounds import strategies
-from fedstream.rounds.rounds import Federation
+from fedstream.rounds.federation import Federation
 from fedstream.settings import Settings
 
 PLAIN = (
@@ -66,7 +66,7 @@ def restore(saved: Mapping[str, Any], settings: Settings, model: Model) -> Feder
     return federation.join(settings, model, saved["strategy_state"] if is_same else None)
 
 
-def resume(last: RoundModel, settings: Settings, model: Model) -> Federation:
+def resume(last: GlobalModel, settings: Settings, model: Model) -> Federation:
     """Return a federation that goes on from a global model on the topic, where the cloud's own state was lost."""
     federation = Federation(
         last.run_id,

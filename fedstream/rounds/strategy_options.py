@@ -10,8 +10,8 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast, get_args
 
+from fedstream.errors import SettingError
 from fedstream.rounds.strategy_state import PLAIN, remember_as_built
-from fedstream.settings import SettingError
 
 if TYPE_CHECKING:
     from flwr.serverapp.strategy import Strategy

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedstream.settings import StackError
+from fedstream.errors import StackError
 
 if TYPE_CHECKING:
     from flwr.serverapp.strategy import Strategy

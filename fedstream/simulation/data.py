@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from fedstream.errors import SettingError
 from fedstream.learning.arrays import Matrix
 from fedstream.learning.models import Labels
-from fedstream.messages.messages import label_of
-from fedstream.settings import SettingError
+from fedstream.messages.readings import label_of
 from fedstream.simulation.rows import BadRow, read_number, read_rows
 
 BUNDLED = ("breast_cancer", "digits", "wine", "iris")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fedstream.errors import SettingError
 from fedstream.learning.models import Labels
-from fedstream.settings import SettingError
 from fedstream.simulation.data import DataSet, readings, split
 
 LEAST_ROWS = 2  # of a node: fewer have no variance

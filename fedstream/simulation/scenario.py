@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from fedstream.errors import SettingError, StackError
 from fedstream.learning.arrays import Arrays, distance
-from fedstream.learning.metrics import Score, score
 from fedstream.learning.models import Model
+from fedstream.learning.scores import Score, score
 from fedstream.learning.training import Scaler, Statistics, scaler_of, statistics_of, train, train_config, train_seed
-from fedstream.messages.messages import NodeUpdate
-from fedstream.messages.protocol import ModelUpdate, RoundModel, check_size
-from fedstream.settings import SettingError, Settings, StackError
+from fedstream.messages.rounds import GlobalModel, ModelUpdate, check_size
+from fedstream.messages.weights import NodeWeight
+from fedstream.settings import Settings
 from fedstream.simulation.partitions import Indices, Spread
 
 ATTACKS = ("sign-flip", "noise", "label-flip", "scale:FACTOR")
@@ -126,12 +127,12 @@ class World:
         """Return what a node knows of its features' scale."""
         return statistics_of(self.data.train.x[node.rows[: node.seen]])
 
-    def running(self, node: Node) -> NodeUpdate:
+    def running(self, node: Node) -> NodeWeight:
         """Return the part of a node's message that is no model: what it has seen of the features."""
         known = self.statistics(node)
-        return NodeUpdate(node.name, 0.0, known.count, 0, known.sums, known.squares)
+        return NodeWeight(node.name, 0.0, known.count, 0, known.sums, known.squares)
 
-    def answer(self, node: Node, opened: RoundModel, now: int) -> dict[str, Any]:
+    def answer(self, node: Node, opened: GlobalModel, now: int) -> dict[str, Any]:
         """Return a node's update of a round, as on the topic `model-weights`."""
         rows = self.batch(node.rows, node.trained)
         if self.scenario.readings_per_round:

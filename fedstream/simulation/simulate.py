@@ -21,21 +21,24 @@ from typing import Any
 
 import numpy as np
 
-from fedstream.learning import metrics
-from fedstream.learning.metrics import Score
+from fedstream.errors import BadMessage, SettingError, StackError
+from fedstream.learning import scores
 from fedstream.learning.models import make_model
+from fedstream.learning.scores import Score
 from fedstream.learning.training import scaler_of
-from fedstream.messages.messages import GLOBAL_MODEL, BadMessage, NodeUpdate, read_json_object, to_json
-from fedstream.messages.protocol import RoundModel
+from fedstream.messages.door import read_json_object, to_json
+from fedstream.messages.rounds import GlobalModel
+from fedstream.messages.topics import GLOBAL_MODEL
+from fedstream.messages.weights import NodeWeight
 from fedstream.rounds import admission
-from fedstream.rounds.rounds import FIRST_SAMPLES, KINDS, Federation
-from fedstream.settings import SettingError, Settings, StackError, parse_options
+from fedstream.rounds.federation import FIRST_SAMPLES, KINDS, Federation
+from fedstream.settings import Settings, parse_options
 from fedstream.simulation.data import load
 from fedstream.simulation.partitions import spread
 from fedstream.simulation.scenario import Node, Scenario, World
 
 TEST_FRACTION = 0.25
-MEASURES = ("num_examples", *metrics.MEASURES)
+MEASURES = ("num_examples", *scores.MEASURES)
 MOST_SILENCE = 200  # deadlines in a row without a new round, after which there will never be one
 
 
@@ -52,7 +55,7 @@ def _run(world: World, nodes: list[Node], federation: Federation) -> Iterator[tu
         for topic, _, message in federation.outbox:
             if topic == GLOBAL_MODEL:
                 yield now, message
-                opened, silence = RoundModel.from_message(read_json_object(to_json(message))), 0
+                opened, silence = GlobalModel.from_message(read_json_object(to_json(message))), 0
                 heapq.heappush(queue, (now + deadline, next(order), None, opened.round))
                 if world.is_over(nodes):
                     return
@@ -71,7 +74,7 @@ def _run(world: World, nodes: list[Node], federation: Federation) -> Iterator[tu
             update = read_json_object(to_json(content))
             with suppress(BadMessage):  # counted as rejected
                 admission.receive_message(federation, update, None)
-                admission.hear(federation, NodeUpdate.from_message(update))
+                admission.hear(federation, NodeWeight.from_message(update))
             federation.settle(now)
         elif content == federation.round:
             federation.pass_deadline(federation.run_id, content)

@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 
-from fedstream.messages.messages import FEATURES, PLAIN_READING, node_of_topic
-from fedstream.messages.model import Totals
+from fedstream.messages.readings import FEATURES, PLAIN_READING
+from fedstream.messages.topics import node_of_topic
+from fedstream.messages.weights import RunningSums
 from fedstream.settings import Settings
 
 # Bytes of a value that comes here. Spark gathers 50,000 records for Python, however long they are: its check of bytes
@@ -129,22 +130,22 @@ class Plain:
         """
         spare_imports(len(sys.modules))
         fields = FEATURES if self.sensors is None else FIELDS
-        totals: dict[int, Totals] = {}
+        totals: dict[int, RunningSums] = {}
         odd = withheld = 0
         for batch in batches:
             is_plain, readings = take_apart(batch.column("value"), self.settings, fields)
             for node, more in self._totals(_where(is_plain, batch.column("topic")), readings):
-                totals[node] = totals.get(node, Totals()) + more
+                totals[node] = totals.get(node, RunningSums()) + more
             if is_plain.true_count < len(batch):
                 left = batch.filter(pc.invert(is_plain))
                 odd += len(left)
                 withheld += left.column("value").null_count
                 yield _without_sums(left)
         rows = [{"node": node, "odd": 0} | asdict(found) for node, found in totals.items()]
-        counts = {"odd": odd, "withheld": withheld} | asdict(Totals())
+        counts = {"odd": odd, "withheld": withheld} | asdict(RunningSums())
         yield pa.RecordBatch.from_pylist([*rows, counts], schema=SCHEMA)
 
-    def _totals(self, topics: pa.Array, readings: pa.Table) -> Iterator[tuple[int, Totals]]:
+    def _totals(self, topics: pa.Array, readings: pa.Table) -> Iterator[tuple[int, RunningSums]]:
         if self.sensors is None:
             names, known = topics, {topic: node_of_topic(topic) for topic in pc.unique(topics).to_pylist()}
         else:
@@ -154,4 +155,4 @@ class Plain:
         for node in pc.unique(nodes).drop_null().to_pylist():
             own = _where(pc.fill_null(pc.equal(nodes, node), False), readings)
             x, y = (own.column(name).to_numpy() for name in FEATURES)
-            yield node, Totals(len(x), float(x.sum()), float(y.sum()), float(x @ x), float(y @ y))
+            yield node, RunningSums(len(x), float(x.sum()), float(y.sum()), float(x @ x), float(y @ y))

@@ -14,9 +14,10 @@ from typing import Any
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from fedstream.errors import BadMessage
 from fedstream.learning.arrays import layout
-from fedstream.messages.messages import FEATURES, BadMessage
-from fedstream.messages.protocol import RoundModel, check_scaler
+from fedstream.messages.readings import FEATURES
+from fedstream.messages.rounds import GlobalModel, check_scaler
 
 Layout = dict[str, tuple[int, ...]]
 
@@ -24,7 +25,7 @@ LARGEST_MODEL = 2000  # weights: Java's limit of a method's length comes soon af
 MOST_LAYERS = 20  # each is a step of Spark's plan; hundreds overflow its stack
 
 
-def scoring_message(model: RoundModel) -> dict[str, Any]:
+def scoring_message(model: GlobalModel) -> dict[str, Any]:
     """Return what scoring needs of a model: names and plain lists of numbers."""
     size = len(FEATURES)
     mean, std = (model.scaler.mean, model.scaler.std) if model.scaler else ((0.0,) * size, (1.0,) * size)
@@ -38,7 +39,7 @@ def scoring_message(model: RoundModel) -> dict[str, Any]:
     }
 
 
-def scoring_layout(model: RoundModel) -> Layout:
+def scoring_layout(model: GlobalModel) -> Layout:
     """Return the layout that a query is made for; with another one the query must be made anew.
 
     Raises:
@@ -64,7 +65,7 @@ def scoring_layout(model: RoundModel) -> Layout:
     return expected
 
 
-def scorable(model: RoundModel) -> RoundModel:
+def scorable(model: GlobalModel) -> GlobalModel:
     """Return a model with its arrays in the order of the layout.
 
     Raises:

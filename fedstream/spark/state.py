@@ -9,11 +9,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fedstream.settings import StackError
+from fedstream.errors import StackError
 
 
 class StateError(StackError):
     """The state on disk and the checkpoint do not belong together, or another driver holds them."""
+
+
+RESET_AT = "reset-at"  # file in a job's folder: when it was last reset
+
+
+def reset_at(folder: Path) -> str:
+    """Return when a job's folder was last reset, as a text, or an empty one."""
+    path = folder / RESET_AT
+    return path.read_text() if path.exists() else ""
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -14,8 +14,10 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from fedstream.broker import kafka
 from fedstream.broker.position import Position, start_options
-from fedstream.messages.messages import DEAD_LETTER, PLAIN_READING, READING_DDL, READING_FIELDS
-from fedstream.settings import Settings, StackError
+from fedstream.errors import StackError
+from fedstream.messages.readings import PLAIN_READING, READING_DDL, READING_FIELDS
+from fedstream.messages.topics import DEAD_LETTER
+from fedstream.settings import Settings
 from fedstream.spark import watchdog
 
 

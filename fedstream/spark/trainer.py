@@ -18,11 +18,11 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from fedstream.learning import arrays as wire
-from fedstream.learning.metrics import Score
 from fedstream.learning.models import make_model
+from fedstream.learning.scores import Score
 from fedstream.learning.training import Trained, merge_trained, train, train_config, train_seed
-from fedstream.messages.messages import FEATURES
-from fedstream.messages.protocol import ModelUpdate, RoundModel, TooLargeError, check_size
+from fedstream.messages.readings import FEATURES
+from fedstream.messages.rounds import GlobalModel, ModelUpdate, TooLargeError, check_size
 from fedstream.settings import Settings, parse_options
 from fedstream.spark.state import BatchState
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class Task:
     """What an executor needs to train a group: the round's model and this stack's settings."""
 
-    model: RoundModel
+    model: GlobalModel
     settings: Settings
 
     def train_group(self, key: tuple[Any, ...], readings: pa.Table) -> pa.Table:
@@ -109,7 +109,7 @@ def merge_groups(rows: Iterable[Row]) -> dict[str, Trained]:
     return {node: merge_trained(trained) for node, trained in parts.items()}
 
 
-def is_next(model: RoundModel, last: Mapping[str, Any], hosted: Collection[str]) -> bool:
+def is_next(model: GlobalModel, last: Mapping[str, Any], hosted: Collection[str]) -> bool:
     """Tell whether the nodes of this driver can train for a round: another one than the last, or any in mode async.
 
     The newest model tells which round is open. Its number may be a lower one: then the last was not the cloud's.
@@ -123,7 +123,7 @@ def build_training_query(
     readings: DataFrame,
     folder: Path,
     settings: Settings,
-    wait_for_round: Callable[[Callable[[RoundModel], bool]], RoundModel],
+    wait_for_round: Callable[[Callable[[GlobalModel], bool]], GlobalModel],
     node_messages: Callable[[Collection[str]], dict[str, dict[str, Any]]],
     publish: Callable[..., None],
     clock_ms: Callable[[], int],

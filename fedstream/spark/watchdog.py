@@ -19,7 +19,8 @@ from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from fedstream.broker import kafka
-from fedstream.settings import Settings, StackError
+from fedstream.errors import StackError
+from fedstream.settings import Settings
 from fedstream.spark.state import StateError, write_json
 
 CHECK_SECONDS = 2.0

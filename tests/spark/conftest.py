@@ -23,7 +23,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from fedstream.messages.messages import to_json
+from fedstream.messages.door import to_json
 from tests.conftest import ROOT
 
 RECORD_DDL = "value BINARY, topic STRING, partition INT, offset BIGINT"

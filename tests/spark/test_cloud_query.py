@@ -17,16 +17,16 @@ import pytest
 from pyspark.sql import DataFrame, Row
 from pyspark.sql.streaming.query import StreamingQuery
 
-from fedstream.commands.console import console_table
 from fedstream.learning import arrays as wire
-from fedstream.learning.metrics import Score
 from fedstream.learning.models import make_model
-from fedstream.messages.messages import GlobalModel, NodeUpdate
-from fedstream.messages.protocol import ModelUpdate, RoundModel, TooLargeError
+from fedstream.learning.scores import Score
+from fedstream.messages.rounds import GlobalModel, ModelUpdate, TooLargeError
+from fedstream.messages.weights import GlobalWeight, NodeWeight
 from fedstream.rounds import snapshot
-from fedstream.rounds.rounds import Federation
+from fedstream.rounds.federation import Federation
 from fedstream.settings import Settings
 from fedstream.spark.state import BatchState
+from fedstream.tables import console_table
 from tests.spark.conftest import Recorder, Topic, release_lock
 
 MAX_UPDATE_BYTES = 1000
@@ -62,7 +62,7 @@ class Cloud:
         self.recorder = Recorder()
         self.run_driver = run_driver
         self.settings = settings
-        self.last: RoundModel | None = None
+        self.last: GlobalModel | None = None
         self.armed: list[dict[str, Any] | None] = []
         self.ms = itertools.count(1000)
 
@@ -142,9 +142,9 @@ def test_updates_are_read_in_the_topics_order_and_bad_records_stand_aside_with_t
     ]
     taken = cloud.take_in(records, {}, None, Settings(max_update_bytes=1000), now=1)
     assert list(taken.latest.values()) == [
-        NodeUpdate("fog-1", 40.0, 1),
-        NodeUpdate("fog-2", 44.0, 3),
-        NodeUpdate("fog-3", 1.0, 1),
+        NodeWeight("fog-1", 40.0, 1),
+        NodeWeight("fog-2", 44.0, 3),
+        NodeWeight("fog-3", 1.0, 1),
     ], "in the order of partitions and offsets"
     assert taken.stale == 0
     assert [rejected_record for rejected_record, _ in taken.rejected] == [bad, long, record(6, None)]
@@ -157,11 +157,11 @@ def test_taking_in_a_batch_keeps_the_latest_update_of_each_node_and_counts_the_s
     first = [record(0, update("fog-2", 44.0, 3)), record(1, update("fog-1", 40.0, 1))]
     taken = cloud.take_in(first, {}, None, Settings(), now=1)
     assert taken.stale == 0
-    assert taken.latest == {"fog-2": NodeUpdate("fog-2", 44.0, 3), "fog-1": NodeUpdate("fog-1", 40.0, 1)}
+    assert taken.latest == {"fog-2": NodeWeight("fog-2", 44.0, 3), "fog-1": NodeWeight("fog-1", 40.0, 1)}
     more = [record(2, update("fog-1", 9.0, 1)), record(3, update("fog-1", 41.0, 2))]
     later = cloud.take_in(more, taken.latest, None, Settings(), now=1)
     assert later.stale == 1
-    assert later.latest == {"fog-2": taken.latest["fog-2"], "fog-1": NodeUpdate("fog-1", 41.0, 2)}
+    assert later.latest == {"fog-2": taken.latest["fog-2"], "fog-1": NodeWeight("fog-1", 41.0, 2)}
 
 
 def test_what_is_saved_is_sorted_so_that_equal_states_are_equal_files(aggregator, topic):
@@ -173,9 +173,9 @@ def test_what_is_saved_is_sorted_so_that_equal_states_are_equal_files(aggregator
 
 
 def test_the_global_model_is_the_weighted_mean_of_the_latest_updates(cloud):
-    latest = {each.node_id: each.as_dict() for each in (NodeUpdate("fog-1", 40.0, 1), NodeUpdate("fog-2", 44.0, 3))}
+    latest = {each.node_id: each.as_dict() for each in (NodeWeight("fog-1", 40.0, 1), NodeWeight("fog-2", 44.0, 3))}
     # (40 * 1 + 44 * 3) / 4 = 43
-    assert cloud.global_model(latest) == GlobalModel(43.0, 4, 2)
+    assert cloud.global_model(latest) == GlobalWeight(43.0, 4, 2)
 
 
 def test_without_updates_there_is_no_global_model(cloud):
@@ -185,14 +185,14 @@ def test_without_updates_there_is_no_global_model(cloud):
 @pytest.mark.parametrize("weight", [40.22337737135774, 40.5, -50.0, 0.0, 1234567.25, 0.001])
 def test_the_console_table_is_the_one_that_spark_draws(spark, weight):
     drawn = spark.createDataFrame([(weight,)], "global_weight DOUBLE")._show_string(20, truncate=False)
-    lines = console_table(1340, GlobalModel(weight, 4, 2)).split("\n")
+    lines = console_table(1340, GlobalWeight(weight, 4, 2)).split("\n")
     # What Spark's console sink prints around it: ConsoleWrite, "Batch: N" between two rules of 43 hyphens.
     assert lines[:3] == ["-" * 43, "Batch: 1340", "-" * 43]
     assert "\n".join(lines[3:]) == drawn
 
 
 def test_the_console_table_of_the_report():
-    assert console_table(1342, GlobalModel(40.22335024752477, 1, 1)) == (
+    assert console_table(1342, GlobalWeight(40.22335024752477, 1, 1)) == (
         "-------------------------------------------\n"
         "Batch: 1342\n"
         "-------------------------------------------\n"
@@ -374,7 +374,7 @@ CONTROL = "round-control"
 def weight_of(node: int, samples: int = 20) -> dict[str, Any]:
     """Return the running weight of a node, with sums: temperatures of mean 75, vibrations of mean 0.05."""
     sums, squares = (75.0 * samples, 0.05 * samples), (5625.5 * samples, 0.01 * samples)
-    return NodeUpdate(f"fog-{node}", 40.0, samples, 0, sums, squares).as_dict()
+    return NodeWeight(f"fog-{node}", 40.0, samples, 0, sums, squares).as_dict()
 
 
 def joins(*nodes: int) -> list[tuple[str, int, bytes]]:
@@ -637,7 +637,7 @@ def test_a_run_goes_on_from_the_last_model_on_the_topic_if_the_state_is_lost(mak
         topic.append_records(records)
     aggregator.run()
     again = make_cloud(folder="anew", **ADAM)
-    again.last = RoundModel.from_message(models(aggregator)[-1])
+    again.last = GlobalModel.from_message(models(aggregator)[-1])
     assert again.last.round == 2
     for records in lesson(first)[3:]:
         topic.append_records(records)
@@ -887,7 +887,7 @@ def test_no_node_stops_the_rounds_of_the_others(rounds, topic, fields):
     rounds.run()
     closed = models(rounds)[-1]
     assert closed["round"] == 2
-    RoundModel.from_message(closed)
+    GlobalModel.from_message(closed)
     topic.append_records([answer(closed, 1, THIRDS), answer(closed, 2, THIRDS, trained_at=10**7)])
     topic.append_records([command(command="deadline", run_id=closed["run_id"], round=2)])
     rounds.run()
@@ -981,7 +981,7 @@ def test_a_record_that_fails_as_nobody_foresaw_is_as_if_it_had_never_come(
     monkeypatch.setattr(owner, where, fails)
     odd = record(7, answer(opened, 9, ONES)[2])
     good = [record(6, answer(opened, 1, ONES)[2]), record(8, answer(opened, 2, THIRDS)[2]), record(9, joins(3)[0][2])]
-    known = {node: NodeUpdate.from_message(update) for node, update in before["latest"].items()}
+    known = {node: NodeWeight.from_message(update) for node, update in before["latest"].items()}
 
     def take_in(records: list[Row]) -> tuple[Any, list, list]:
         def open_again() -> Federation:
@@ -1010,7 +1010,7 @@ def test_a_record_that_fails_as_nobody_foresaw_is_a_dead_letter_and_an_event(rou
     (opened,) = models(rounds)
     hear = rounds.cloud.admission.hear
 
-    def fails(federation: Federation, update: NodeUpdate) -> None:
+    def fails(federation: Federation, update: NodeWeight) -> None:
         hear(federation, update)
         if update.node_id in ("fog-8", "fog-9"):
             raise TypeError("odd")

@@ -17,9 +17,10 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
+from fedstream.errors import SettingError, StackError
 from fedstream.learning.models import make_model
-from fedstream.messages.protocol import RoundModel
-from fedstream.settings import SettingError, Settings, StackError
+from fedstream.messages.rounds import GlobalModel
+from fedstream.settings import Settings
 from fedstream.spark.plain import Plain
 from fedstream.spark.state import BatchState, StateError
 from fedstream.spark.streams import parse_readings
@@ -583,7 +584,7 @@ def test_the_training_gets_the_messages_of_all_nodes_seen_and_an_error_names_the
 
 
 def test_the_wait_for_a_round_ends_with_the_newest_model_that_will_do(fog, monkeypatch, capsys):
-    rounds = [None, None, *(RoundModel("run-1", number, number - 1, "mlp", "sync", {}) for number in (1, 2, 3))]
+    rounds = [None, None, *(GlobalModel("run-1", number, number - 1, "mlp", "sync", {}) for number in (1, 2, 3))]
     coming = iter(rounds)
     monkeypatch.setattr(fog.registry, "follow_models", lambda *_: lambda timeout_seconds: next(coming))
     wait = fog.round_waiter(Settings(wait_timeout_seconds=1e-9))
@@ -595,7 +596,7 @@ def test_the_wait_for_a_round_ends_with_the_newest_model_that_will_do(fog, monke
     assert capsys.readouterr().out == ""
 
 
-MODEL = RoundModel("run-1", 1, 0, "mlp", "sync", make_model("mlp", {}).initial_arrays(1)).as_dict()
+MODEL = GlobalModel("run-1", 1, 0, "mlp", "sync", make_model("mlp", {}).initial_arrays(1)).as_dict()
 COEFS = MODEL["arrays"][0]
 MISFITS = {
     "another model": {"model": "logistic"},

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, Row, SparkSession
 
-from fedstream.messages.messages import READING_FIELDS
+from fedstream.messages.readings import READING_FIELDS
 from fedstream.settings import Settings
 from fedstream.spark.plain import take_apart
 from fedstream.spark.streams import parse_readings

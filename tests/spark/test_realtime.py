@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from pyspark.sql import Row, SparkSession
 
-from fedstream.broker import kafka
-from fedstream.commands import registry
+from fedstream.broker import kafka, models
+from fedstream.errors import BadMessage
 from fedstream.learning import arrays as wire
 from fedstream.learning.models import make_model
 from fedstream.learning.training import Scaler
-from fedstream.messages.messages import BadMessage, label_of, to_json
-from fedstream.messages.protocol import RoundModel
+from fedstream.messages.door import to_json
+from fedstream.messages.readings import label_of
+from fedstream.messages.rounds import GlobalModel
 from fedstream.settings import Settings
 from fedstream.spark import realtime
 from fedstream.spark.scoring import LARGEST_MODEL, scorable, scoring_layout
@@ -144,17 +145,19 @@ ARCHITECTURES = {
 }
 
 
-def served_model(name: str, scaler: Scaler | None = None, version: int = 4) -> RoundModel:
+def served_model(name: str, scaler: Scaler | None = None, version: int = 4) -> GlobalModel:
     """Return a model with arrays drawn at random: no zeros, and outputs on both sides of one half."""
     kind, options = ARCHITECTURES[name]
     random = np.random.default_rng(5)
     arrays = {
         each: random.normal(0, 1.5, array.shape) for each, array in make_model(kind, options).initial_arrays(1).items()
     }
-    return RoundModel("run-1", 9, version, kind, "sync", arrays, scaler)
+    return GlobalModel("run-1", 9, version, kind, "sync", arrays, scaler)
 
 
-def score(script, spark: SparkSession, model: RoundModel, versions: list[RoundModel], values: list[bytes]) -> list[Row]:
+def score(
+    script, spark: SparkSession, model: GlobalModel, versions: list[GlobalModel], values: list[bytes]
+) -> list[Row]:
     """Return what the job makes of readings, after these versions have been put in service."""
     alerts = script("realtime/alerts.py")
     layout = scoring_layout(model)
@@ -230,12 +233,12 @@ def test_a_bad_reading_is_kept_and_gets_no_probability(script, spark):
     ids=["three classes", "an MLP of three classes", "too large", "a class of one's own"],
 )
 def test_a_model_that_is_no_column_expression_is_refused(kind, shapes):
-    model = RoundModel("run-1", 1, 1, kind, "sync", {name: np.ones(shape) for name, shape in shapes.items()})
+    model = GlobalModel("run-1", 1, 1, kind, "sync", {name: np.ones(shape) for name, shape in shapes.items()})
     with pytest.raises(BadMessage, match=f"MODEL is '{kind}'.*at most {LARGEST_MODEL} weights"):
         scoring_layout(model)
 
 
-def message_of(model: RoundModel, *order: int, **changes: Any) -> dict[str, Any]:
+def message_of(model: GlobalModel, *order: int, **changes: Any) -> dict[str, Any]:
     """Return a model's message, with its arrays in another order or with other fields."""
     message = model.as_dict()
     return message | {"arrays": [message["arrays"][place] for place in order] or message["arrays"]} | changes
@@ -297,10 +300,10 @@ def test_a_model_that_cannot_be_scored_is_told_once_and_another_stays(
 ):
     alerts, topic = script("realtime/alerts.py"), Models(monkeypatch)
     topic.add(MLP_MESSAGE | {"version": 3} | changes)
-    newest = registry.follow_models(Settings(), scorable, "Alertes")
+    newest = models.follow_models(Settings(), scorable, "Alertes")
     coming = iter([lambda: None, lambda: topic.add(MLP_MESSAGE | {"version": 4})])
 
-    def look(timeout_seconds: float) -> RoundModel | None:
+    def look(timeout_seconds: float) -> GlobalModel | None:
         next(coming)()
         return newest(timeout_seconds)
 
@@ -319,7 +322,7 @@ def test_a_model_that_cannot_be_scored_is_told_once_and_another_stays(
 def test_a_model_with_its_arrays_in_another_order_is_scored_as_the_same(script, spark, monkeypatch):
     topic = Models(monkeypatch)
     topic.add(message_of(served_model("two layers", SCALER), 5, 2, 0, 4, 1, 3))
-    found = registry.follow_models(Settings(), scorable, "Alertes")(0)
+    found = models.follow_models(Settings(), scorable, "Alertes")(0)
     given = [to_json(reading) for reading in readings(20)]
     expected = score(script, spark, served_model("two layers", SCALER), [served_model("two layers", SCALER)], given)
     rows = score(script, spark, found, [found], given)

@@ -21,8 +21,8 @@ from fedstream.broker.position import Position
 from fedstream.commands.replay import replay_topic
 from fedstream.learning.models import make_model
 from fedstream.learning.training import Scaler
-from fedstream.messages.messages import label_of
-from fedstream.messages.protocol import ModelUpdate, RoundModel
+from fedstream.messages.readings import label_of
+from fedstream.messages.rounds import GlobalModel, ModelUpdate
 from fedstream.settings import Settings
 from fedstream.spark.plain import Plain
 from fedstream.spark.state import BatchState
@@ -103,7 +103,7 @@ class Results:
         )
         self.run_driver(query, folder / "state")
         model = make_model("mlp", {})
-        opened = RoundModel("run-1", 1, 0, "mlp", "sync", model.initial_arrays(1), Scaler((75.0, 0.06), (9.0, 0.02)))
+        opened = GlobalModel("run-1", 1, 0, "mlp", "sync", model.initial_arrays(1), Scaler((75.0, 0.06), (9.0, 0.02)))
         training = build_training_query(
             self.fog.parse(whole.read(self.spark), Settings(), SENSORS),
             folder / "training",

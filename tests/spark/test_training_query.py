@@ -17,11 +17,11 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql.streaming.query import StreamingQuery
 
 from fedstream.learning import arrays as wire
-from fedstream.learning.metrics import Score
 from fedstream.learning.models import TrainConfig, make_model
+from fedstream.learning.scores import Score
 from fedstream.learning.training import Scaler, Trained, train, train_seed
-from fedstream.messages.messages import label_of
-from fedstream.messages.protocol import ModelUpdate, RoundModel
+from fedstream.messages.readings import label_of
+from fedstream.messages.rounds import GlobalModel, ModelUpdate
 from fedstream.settings import Settings
 from fedstream.spark.trainer import Task, build_training_query, is_next, merge_groups, train_groups
 from tests.spark.conftest import Recorder
@@ -41,7 +41,7 @@ SETTINGS = Settings(
 CONFIG = TrainConfig(epochs=2, batch_size=8, learning_rate=0.02, class_weight="balanced")
 MLP = make_model("mlp", {"hidden_units": 3})
 SCALER = Scaler((75.0, 0.06), (9.0, 0.03))
-ROUND = RoundModel("run-1", 3, 2, "mlp", "sync", MLP.initial_arrays(5), SCALER, {}, (), 0)
+ROUND = GlobalModel("run-1", 3, 2, "mlp", "sync", MLP.initial_arrays(5), SCALER, {}, (), 0)
 
 
 def readings_of(node: int, partition: int, number: int) -> list[tuple[float, float, int]]:
@@ -52,7 +52,7 @@ def readings_of(node: int, partition: int, number: int) -> list[tuple[float, flo
 
 
 def trained_by_hand(
-    readings: list[tuple[float, float, int]], node: int, partition: int, model: RoundModel = ROUND, config=CONFIG
+    readings: list[tuple[float, float, int]], node: int, partition: int, model: GlobalModel = ROUND, config=CONFIG
 ) -> Trained:
     """Train on readings without Spark."""
     x = np.array([reading[:2] for reading in readings])
@@ -108,7 +108,7 @@ def test_the_training_by_hand_depends_on_order_scaler_config_and_seed():
     good = READINGS[1, 0]
     others = [
         trained_by_hand(good[::-1], 1, 0),
-        trained_by_hand(good, 1, 0, RoundModel(**{**vars(ROUND), "scaler": None})),
+        trained_by_hand(good, 1, 0, GlobalModel(**{**vars(ROUND), "scaler": None})),
         trained_by_hand(good, 1, 0, config=TrainConfig(epochs=2, batch_size=8, learning_rate=0.02)),
         trained_by_hand(good, 2, 0),
         trained_by_hand(good, 1, 1),
@@ -151,7 +151,7 @@ def test_the_order_in_which_groups_come_back_changes_no_bit(groups):
 
 def test_participants_and_the_config_of_the_round_reach_the_training(readings, groups):
     config = {"proximal-mu": 0.5, "learning-rate-factor": 3.0, "server-round": 3}
-    model = RoundModel(**{**vars(ROUND), "config": config, "participants": ("fog-1", "fog-9")})
+    model = GlobalModel(**{**vars(ROUND), "config": config, "participants": ("fog-1", "fog-9")})
     (row,) = train_groups(readings, Task(model, SETTINGS)).collect()
     assert (row.node, row.partition, row.num_examples) == (1, 0, 30)
     found = wire.from_wire(json.loads(row.result)["arrays"])
@@ -186,11 +186,11 @@ def test_participants_and_the_config_of_the_round_reach_the_training(readings, g
 )
 def test_the_next_round_is_another_one_that_wants_a_node_of_this_driver(changes, expected):
     last = {"run_id": "run-1", "round": 3, "updates": {}}
-    assert is_next(RoundModel(**{**vars(ROUND), **changes}), last, ["fog-1", "fog-2"]) is expected
+    assert is_next(GlobalModel(**{**vars(ROUND), **changes}), last, ["fog-1", "fog-2"]) is expected
 
 
 def test_before_the_first_update_any_round_will_do():
-    assert is_next(RoundModel(**{**vars(ROUND), "round": 1}), {"run_id": None, "round": 0}, [])
+    assert is_next(GlobalModel(**{**vars(ROUND), "round": 1}), {"run_id": None, "round": 0}, [])
 
 
 # --- the query
@@ -203,10 +203,10 @@ def record(values: tuple[float, float, int]) -> bytes:
     return json.dumps(text).encode()
 
 
-def opened(number: int, **changes) -> RoundModel:
+def opened(number: int, **changes) -> GlobalModel:
     """Return the model of a round, another one for each round."""
     given = {"round": number, "version": number - 1, "arrays": MLP.initial_arrays(100 + number)}
-    return RoundModel(**{**vars(ROUND), **given, **changes})
+    return GlobalModel(**{**vars(ROUND), **given, **changes})
 
 
 class Trainer:
@@ -221,7 +221,7 @@ class Trainer:
         self.settings = SETTINGS
         self.models = [opened(number) for number in range(1, 10)]
         self.hosted = ["fog-1", "fog-2", "fog-3"]
-        self.waited_for: list[RoundModel] = []
+        self.waited_for: list[GlobalModel] = []
         self.seconds = itertools.count(1)
 
     @property
@@ -231,7 +231,7 @@ class Trainer:
         assert [update.node_id for update in found] == [key for key, _ in self.recorder.published]
         return found
 
-    def wait_for_round(self, is_next: Callable[[RoundModel], bool]) -> RoundModel:
+    def wait_for_round(self, is_next: Callable[[GlobalModel], bool]) -> GlobalModel:
         """Return the first model that will do; those before it are past."""
         while not is_next(self.models[0]):
             del self.models[0]

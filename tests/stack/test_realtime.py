@@ -10,7 +10,7 @@ import numpy as np
 from kafka import KafkaProducer
 
 from fedstream.learning.models import make_model
-from fedstream.messages.protocol import RoundModel
+from fedstream.messages.rounds import GlobalModel
 from tests.stack.conftest import Stack, eventually
 from tests.stack.test_rounds import QUICK, send_readings
 
@@ -98,7 +98,7 @@ def test_each_reading_is_scored_by_the_model_in_service_though_the_driver_is_kil
         reading = readings[int(offset)]
         row = (reading["temperature"], reading["vibration"], message["probability"])
         found[message["run_id"], message["model_version"]].append(row)
-    models = {(model["run_id"], model["version"]): RoundModel.from_message(model) for model in stack.rounds()}
+    models = {(model["run_id"], model["version"]): GlobalModel.from_message(model) for model in stack.rounds()}
     assert len(found) >= 2
     for version, rows in found.items():
         model, values = models[version], np.array(rows)

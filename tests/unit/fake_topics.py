@@ -10,10 +10,12 @@ import numpy as np
 from fedstream.broker import kafka
 from fedstream.learning.models import TrainConfig, make_model
 from fedstream.learning.training import Statistics, merge_statistics, statistics_of, train
-from fedstream.messages.messages import MODEL_WEIGHTS, NodeUpdate, label_of, sensor_topic
-from fedstream.messages.protocol import ModelUpdate
+from fedstream.messages.readings import label_of
+from fedstream.messages.rounds import ModelUpdate
+from fedstream.messages.topics import MODEL_WEIGHTS, sensor_topic
+from fedstream.messages.weights import NodeWeight
 from fedstream.rounds import admission
-from fedstream.rounds.rounds import Federation
+from fedstream.rounds.federation import Federation
 from fedstream.settings import Settings, parse_options
 
 NODES = ("fog-1", "fog-2")
@@ -91,7 +93,7 @@ class Stack:
     def hear(self, node):
         """Let the cloud know what a node has seen."""
         seen = self.seen[node]
-        admission.hear(self.federation, NodeUpdate(node, 1.0, seen.count, 0, seen.sums, seen.squares))
+        admission.hear(self.federation, NodeWeight(node, 1.0, seen.count, 0, seen.sums, seen.squares))
 
     def send(self):
         """Publish what the cloud has to send."""

@@ -20,8 +20,8 @@ from fedstream.commands.watch import closes_round, round_row, view
 from fedstream.learning import arrays as wire
 from fedstream.learning.models import TrainConfig, make_model
 from fedstream.learning.training import Scaler, train
-from fedstream.messages.messages import EVENTS, GLOBAL_MODEL, MODEL_VERSIONS, MODEL_WEIGHTS, sensor_topic
-from fedstream.messages.protocol import RoundModel
+from fedstream.messages.rounds import GlobalModel
+from fedstream.messages.topics import EVENTS, GLOBAL_MODEL, MODEL_VERSIONS, MODEL_WEIGHTS, sensor_topic
 from fedstream.rounds import admission
 from fedstream.settings import Settings
 
@@ -109,7 +109,7 @@ def test_rollback_publishes_the_version_and_waits_for_the_clouds_answer(topics):
     stack = Stack(topics).run(3)
 
     def obey(topic, key, command):
-        stack.federation.rollback(RoundModel.from_message(command["model"]), stack.clock)
+        stack.federation.rollback(GlobalModel.from_message(command["model"]), stack.clock)
         stack.send()
 
     topics.on_publish = obey
@@ -206,7 +206,7 @@ def test_watch_ends_quietly_on_ctrl_c(topics):
 
 def test_the_live_table_has_rounds_with_what_is_out_of_the_ordinary_and_events_below(topics):
     stack = Stack(topics).run(2)
-    stack.federation.rollback(RoundModel.from_message(topics.messages(MODEL_VERSIONS)[0]), 9)
+    stack.federation.rollback(GlobalModel.from_message(topics.messages(MODEL_VERSIONS)[0]), 9)
     stack.send()
     rows = [round_row(each) for each in topics.messages(GLOBAL_MODEL) if closes_round(each)]
     rows[0]["counts"]["late"] = 3
@@ -224,7 +224,7 @@ def test_the_live_table_has_rounds_with_what_is_out_of_the_ordinary_and_events_b
 
 def test_history_is_a_row_per_round_and_node_in_both_formats(topics, tmp_path):
     stack = Stack(topics).run(2)
-    stack.federation.rollback(RoundModel.from_message(topics.messages(MODEL_VERSIONS)[0]), stack.clock)
+    stack.federation.rollback(GlobalModel.from_message(topics.messages(MODEL_VERSIONS)[0]), stack.clock)
     stack.send()
     lines, table = tmp_path / "h.jsonl", tmp_path / "h.parquet"
     assert call("history", "--output", lines).exit_code == 0
@@ -327,7 +327,7 @@ def test_an_unreadable_update_makes_its_version_different(topics):
 
 def test_what_cannot_be_replayed_is_said(topics):
     stack = Stack(topics).run(3)
-    stack.federation.rollback(RoundModel.from_message(topics.messages(MODEL_VERSIONS)[1]), stack.clock)
+    stack.federation.rollback(GlobalModel.from_message(topics.messages(MODEL_VERSIONS)[1]), stack.clock)
     stack.send()
     stack.run(2)
     place = topics.messages(MODEL_VERSIONS)[2]["updates"][0]["place"][1]

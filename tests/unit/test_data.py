@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer
 
-from fedstream.settings import SettingError
+from fedstream.errors import SettingError
 from fedstream.simulation.data import load, split
 from fedstream.simulation.partitions import partition, spread
 

@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from fedstream.broker import kafka
+from fedstream.errors import StackError
 from fedstream.rounds import drift
-from fedstream.settings import StackError
 
 
 def no_broker(*_):

@@ -6,16 +6,11 @@ import json
 
 import pytest
 
-from fedstream.messages.messages import (
-    BadMessage,
-    GlobalModel,
-    NodeUpdate,
-    label_of,
-    node_of_topic,
-    read_json_object,
-    sensor_topic,
-    to_json,
-)
+from fedstream.errors import BadMessage
+from fedstream.messages.door import read_json_object, to_json
+from fedstream.messages.readings import label_of
+from fedstream.messages.topics import node_of_topic, sensor_topic
+from fedstream.messages.weights import GlobalWeight, NodeWeight
 
 # Every labelled reading that the course report shows (section 8.1.1): temperature in °C, vibration in g, label.
 REPORT_READINGS = [
@@ -43,9 +38,9 @@ REPORT_READINGS = [
 ]
 
 
-def read_update(value: bytes | None) -> NodeUpdate:
+def read_update(value: bytes | None) -> NodeWeight:
     """Read an update as the cloud does."""
-    return NodeUpdate.from_message(read_json_object(value))
+    return NodeWeight.from_message(read_json_object(value))
 
 
 def update_json(**fields: str) -> bytes:
@@ -104,10 +99,10 @@ def test_a_topics_last_number_is_its_node(topic, node):
 @pytest.mark.parametrize(
     "update",
     [
-        NodeUpdate("fog-1", 40.2234, 1234),
-        NodeUpdate("fog-2", -50.0, 1, rejected=7),
-        NodeUpdate('nœud 3 « "é" »', 1e-300, 2**63 - 1, rejected=2**63 - 1),
-        NodeUpdate("fog-1", 40.0, 3, 0, (1.5, 2.5), (3.5, 4.5), source="sensor-data from 2026-11-22T10:00:00Z"),
+        NodeWeight("fog-1", 40.2234, 1234),
+        NodeWeight("fog-2", -50.0, 1, rejected=7),
+        NodeWeight('nœud 3 « "é" »', 1e-300, 2**63 - 1, rejected=2**63 - 1),
+        NodeWeight("fog-1", 40.0, 3, 0, (1.5, 2.5), (3.5, 4.5), source="sensor-data from 2026-11-22T10:00:00Z"),
     ],
 )
 def test_an_update_comes_back_as_it_was_sent(update):
@@ -115,14 +110,14 @@ def test_an_update_comes_back_as_it_was_sent(update):
 
 
 def test_an_update_names_its_source_only_where_it_is_not_all_of_the_nodes_own_topic():
-    assert "source" not in NodeUpdate("fog-1", 40.2234, 1234).as_dict()
-    assert NodeUpdate("fog-1", 40.2234, 1234, source="from 17").as_dict()["source"] == "from 17"
+    assert "source" not in NodeWeight("fog-1", 40.2234, 1234).as_dict()
+    assert NodeWeight("fog-1", 40.2234, 1234, source="from 17").as_dict()["source"] == "from 17"
 
 
 def test_the_messages_have_the_fields_of_the_contract():
     # The documented contract.
     assert (
-        json.loads(to_json(NodeUpdate("fog-1", 40.2234, 1234).as_dict())).items()
+        json.loads(to_json(NodeWeight("fog-1", 40.2234, 1234).as_dict())).items()
         >= {
             "node_id": "fog-1",
             "weight": 40.2234,
@@ -130,7 +125,7 @@ def test_the_messages_have_the_fields_of_the_contract():
         }.items()
     )
     assert (
-        json.loads(to_json(GlobalModel(40.2234, 2468, 2).as_dict())).items()
+        json.loads(to_json(GlobalWeight(40.2234, 2468, 2).as_dict())).items()
         >= {
             "global_weight": 40.2234,
             "samples": 2468,
@@ -151,14 +146,14 @@ def test_no_message_is_written_with_a_number_that_json_does_not_have(number):
 @pytest.mark.parametrize(
     ("value", "update"),
     [
-        (update_json(), NodeUpdate("fog-1", 40.5, 3)),
-        (update_json(rejected="2"), NodeUpdate("fog-1", 40.5, 3, 2)),
-        (update_json(weight="40"), NodeUpdate("fog-1", 40.0, 3)),
-        (update_json(weight="-4.05e1"), NodeUpdate("fog-1", -40.5, 3)),
-        (update_json(samples="9223372036854775807"), NodeUpdate("fog-1", 40.5, 2**63 - 1)),
-        (update_json(more="[1,{}]", event_time="null", global_weight='"x"'), NodeUpdate("fog-1", 40.5, 3)),
-        (b' \r\n{ "samples" : 3 , "weight" : 40.5 , "node_id" : "fog-1" }\t', NodeUpdate("fog-1", 40.5, 3)),
-        (update_json(node_id=r'"n\u00f8de"'), NodeUpdate("nøde", 40.5, 3)),
+        (update_json(), NodeWeight("fog-1", 40.5, 3)),
+        (update_json(rejected="2"), NodeWeight("fog-1", 40.5, 3, 2)),
+        (update_json(weight="40"), NodeWeight("fog-1", 40.0, 3)),
+        (update_json(weight="-4.05e1"), NodeWeight("fog-1", -40.5, 3)),
+        (update_json(samples="9223372036854775807"), NodeWeight("fog-1", 40.5, 2**63 - 1)),
+        (update_json(more="[1,{}]", event_time="null", global_weight='"x"'), NodeWeight("fog-1", 40.5, 3)),
+        (b' \r\n{ "samples" : 3 , "weight" : 40.5 , "node_id" : "fog-1" }\t', NodeWeight("fog-1", 40.5, 3)),
+        (update_json(node_id=r'"n\u00f8de"'), NodeWeight("nøde", 40.5, 3)),
     ],
 )
 def test_a_good_update_is_read_and_unknown_fields_are_ignored(value, update):

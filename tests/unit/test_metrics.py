@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, precision_score, recall_score
 
-from fedstream.learning.metrics import Score, score
-from fedstream.messages.messages import BadMessage
+from fedstream.errors import BadMessage
+from fedstream.learning.scores import Score, score
 
 
 def predictions(classes, n=400, seed=3):

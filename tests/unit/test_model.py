@@ -9,51 +9,53 @@ from dataclasses import asdict
 
 import pytest
 
-from fedstream.messages.messages import BadMessage, NodeUpdate
-from fedstream.messages.model import Totals, global_weight, merge_update
+from fedstream.errors import BadMessage
+from fedstream.messages.weights import NodeWeight, RunningSums, global_weight, merge_update
 
 
 def test_the_weight_of_two_readings_is_what_pencil_and_paper_give():
     # Readings 70 °C, 0.05 g and 80 °C, 0.07 g: mean temperature 75, mean vibration 0.06.
     # (75 + 100 * 0.06) / 2 = (75 + 6) / 2 = 40.5
-    totals = Totals(1, 70.0, 0.05) + Totals(1, 80.0, 0.07)
+    totals = RunningSums(1, 70.0, 0.05) + RunningSums(1, 80.0, 0.07)
     assert totals.count == 2
     assert totals.weight() == pytest.approx(40.5, abs=1e-12)
 
 
 def test_the_weight_of_one_reading_is_its_own():
     # (60 + 100 * 0.02) / 2 = 31
-    assert Totals(1, 60.0, 0.02).weight() == 31.0
+    assert RunningSums(1, 60.0, 0.02).weight() == 31.0
 
 
 def test_the_weight_does_not_depend_on_how_many_records_were_rejected():
-    assert Totals(1, 60.0, 0.02, rejected=99).weight() == 31.0
+    assert RunningSums(1, 60.0, 0.02, rejected=99).weight() == 31.0
 
 
 def test_no_reading_has_no_weight():
     with pytest.raises(ZeroDivisionError):
-        Totals(rejected=3).weight()
+        RunningSums(rejected=3).weight()
 
 
 def test_totals_add_up_field_by_field():
     # Halves and quarters are exact in binary, so equality is meant.
-    assert Totals(1, 2.5, 0.25, 6.25, 0.5, 3) + Totals(10, 20.25, 0.5, 41.0, 2.0, 30) == Totals(
+    assert RunningSums(1, 2.5, 0.25, 6.25, 0.5, 3) + RunningSums(10, 20.25, 0.5, 41.0, 2.0, 30) == RunningSums(
         11, 22.75, 0.75, 47.25, 2.5, 33
     )
 
 
 def test_nothing_added_changes_nothing():
-    totals = Totals(3, 210.5, 0.25, 1)
-    assert totals + Totals() == Totals() + totals == totals
+    totals = RunningSums(3, 210.5, 0.25, 1)
+    assert totals + RunningSums() == RunningSums() + totals == totals
 
 
 def test_totals_can_be_added_in_any_grouping_and_equal_one_pass():
     source = random.Random(3)
     readings = [(source.uniform(60, 90), source.uniform(0.02, 0.1)) for _ in range(300)]
-    parts = [Totals(1, temperature, vibration, temperature**2, vibration**2) for temperature, vibration in readings]
-    in_batches = [sum(parts[begin : begin + 7], Totals()) for begin in range(0, 300, 7)]
-    from_the_left = sum(in_batches, Totals())
-    from_the_right = Totals()
+    parts = [
+        RunningSums(1, temperature, vibration, temperature**2, vibration**2) for temperature, vibration in readings
+    ]
+    in_batches = [sum(parts[begin : begin + 7], RunningSums()) for begin in range(0, 300, 7)]
+    from_the_left = sum(in_batches, RunningSums())
+    from_the_right = RunningSums()
     for batch in reversed(in_batches):
         from_the_right = batch + from_the_right
     one_pass = (
@@ -71,22 +73,22 @@ def test_totals_can_be_added_in_any_grouping_and_equal_one_pass():
 
 def test_a_node_counts_as_often_as_it_has_samples():
     # (40 * 1 + 44 * 3) / (1 + 3) = 172 / 4 = 43; the plain mean would be 42.
-    assert global_weight([NodeUpdate("a", 40.0, 1), NodeUpdate("b", 44.0, 3)]) == 43.0
+    assert global_weight([NodeWeight("a", 40.0, 1), NodeWeight("b", 44.0, 3)]) == 43.0
 
 
 def test_three_unequal_nodes_worked_out_by_hand():
     # (10 * 5 + 20 * 2 + (-30) * 1) / (5 + 2 + 1) = (50 + 40 - 30) / 8 = 7.5; the plain mean would be 0.
-    updates = [NodeUpdate("a", 10.0, 5), NodeUpdate("b", 20.0, 2), NodeUpdate("c", -30.0, 1)]
+    updates = [NodeWeight("a", 10.0, 5), NodeWeight("b", 20.0, 2), NodeWeight("c", -30.0, 1)]
     assert global_weight(updates) == 7.5
 
 
 def test_rejected_records_do_not_count_as_samples():
-    assert global_weight([NodeUpdate("a", 40.0, 1, rejected=100), NodeUpdate("b", 44.0, 3)]) == 43.0
+    assert global_weight([NodeWeight("a", 40.0, 1, rejected=100), NodeWeight("b", 44.0, 3)]) == 43.0
 
 
 def test_the_order_of_the_nodes_changes_no_bit_of_the_global_weight():
     weights_and_samples = [(40.1, 3), (40.7, 1), (0.1, 7), (44.3, 11), (1e-7, 5)]
-    updates = [NodeUpdate(f"fog-{index}", *pair) for index, pair in enumerate(weights_and_samples)]
+    updates = [NodeWeight(f"fog-{index}", *pair) for index, pair in enumerate(weights_and_samples)]
     orders = [list(order) for order in itertools.permutations(updates)]
     assert len({global_weight(order) for order in orders}) == 1
     simple = {sum(update.weight * update.samples for update in order) / 27 for order in orders}
@@ -96,7 +98,7 @@ def test_the_order_of_the_nodes_changes_no_bit_of_the_global_weight():
 @pytest.mark.parametrize("samples", [1, 8, 1024])
 def test_the_global_weight_of_one_node_is_its_own(samples):
     # Powers of two, so that neither product nor quotient is rounded.
-    assert global_weight([NodeUpdate("a", 40.2234, samples)]) == 40.2234
+    assert global_weight([NodeWeight("a", 40.2234, samples)]) == 40.2234
 
 
 def test_without_any_update_there_is_no_global_weight():
@@ -107,7 +109,7 @@ def test_without_any_update_there_is_no_global_weight():
 def test_no_update_that_is_accepted_makes_the_global_weight_infinite():
     # 1e308 * 1000 is beyond what a float holds; a mean is never larger than what it is the mean of.
     try:
-        update = NodeUpdate.from_message({"node_id": "a", "weight": 1e308, "samples": 1000})
+        update = NodeWeight.from_message({"node_id": "a", "weight": 1e308, "samples": 1000})
     except BadMessage:
         return
     assert global_weight([update]) == pytest.approx(1e308)
@@ -120,53 +122,53 @@ def merge_updates(latest, arrived):
 
 
 def test_the_first_update_of_a_node_is_kept():
-    update = NodeUpdate("a", 40.0, 1)
+    update = NodeWeight("a", 40.0, 1)
     assert merge_updates({}, [update]) == ({"a": update}, 0)
 
 
 def test_a_new_node_joins_those_that_are_known():
-    a, b = NodeUpdate("a", 40.0, 5), NodeUpdate("b", 44.0, 3)
+    a, b = NodeWeight("a", 40.0, 5), NodeWeight("b", 44.0, 3)
     assert merge_updates({"a": a}, [b]) == ({"a": a, "b": b}, 0)
 
 
 def test_an_update_with_more_samples_replaces_the_one_before():
-    old, new = NodeUpdate("a", 40.0, 5), NodeUpdate("a", 41.0, 6)
+    old, new = NodeWeight("a", 40.0, 5), NodeWeight("a", 41.0, 6)
     assert merge_updates({"a": old}, [new]) == ({"a": new}, 0)
 
 
 def test_a_replayed_update_changes_nothing_and_is_counted():
-    update = NodeUpdate("a", 40.0, 5)
+    update = NodeWeight("a", 40.0, 5)
     assert merge_updates({"a": update}, [update, update]) == ({"a": update}, 2)
 
 
 def test_a_late_update_changes_nothing_and_is_counted():
-    latest, late = NodeUpdate("a", 40.0, 5), NodeUpdate("a", 39.0, 4)
+    latest, late = NodeWeight("a", 40.0, 5), NodeWeight("a", 39.0, 4)
     assert merge_updates({"a": latest}, [late]) == ({"a": latest}, 1)
 
 
 def test_a_node_that_counts_from_another_source_starts_anew_there_and_back():
-    all_day, noon = NodeUpdate("a", 40.0, 500), NodeUpdate("a", 44.0, 3, source="from 2026-11-22T12:00:00Z")
+    all_day, noon = NodeWeight("a", 40.0, 500), NodeWeight("a", 44.0, 3, source="from 2026-11-22T12:00:00Z")
     assert merge_updates({"a": all_day}, [noon]) == ({"a": noon}, 0)
-    late = NodeUpdate("a", 43.0, 2, source=noon.source)
+    late = NodeWeight("a", 43.0, 2, source=noon.source)
     assert merge_updates({"a": noon}, [late]) == ({"a": noon}, 1), "of one source, more samples are later"
     assert merge_updates({"a": noon}, [all_day]) == ({"a": all_day}, 0)
 
 
 def test_of_two_updates_with_equal_samples_the_first_stays():
-    first, twin = NodeUpdate("a", 40.0, 5), NodeUpdate("a", 99.0, 5)
+    first, twin = NodeWeight("a", 40.0, 5), NodeWeight("a", 99.0, 5)
     assert merge_updates({"a": first}, [twin]) == ({"a": first}, 1)
 
 
 def test_of_several_updates_of_a_node_in_one_batch_the_one_with_most_samples_stays_in_whatever_order_they_come():
-    updates = [NodeUpdate("a", 40.0 + samples, samples) for samples in (6, 7, 8)]
-    other = NodeUpdate("b", 1.0, 1)
+    updates = [NodeWeight("a", 40.0 + samples, samples) for samples in (6, 7, 8)]
+    other = NodeWeight("b", 1.0, 1)
     for order in itertools.permutations([*updates, other]):
-        merged, _ = merge_updates({"a": NodeUpdate("a", 40.0, 5)}, order)
+        merged, _ = merge_updates({"a": NodeWeight("a", 40.0, 5)}, order)
         assert merged == {"a": updates[-1], "b": other}
     assert merge_updates({}, updates)[1] == 0
     assert merge_updates({}, updates[::-1])[1] == 2  # 7 and 6 come after 8
 
 
 def test_a_node_of_less_samples_than_another_is_not_late():
-    a, b = NodeUpdate("a", 40.0, 500), NodeUpdate("b", 44.0, 1)
+    a, b = NodeWeight("a", 40.0, 500), NodeWeight("b", 44.0, 1)
     assert merge_updates({"a": a}, [b]) == ({"a": a, "b": b}, 0)

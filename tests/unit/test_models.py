@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from sklearn.linear_model import SGDClassifier
 
+from fedstream.errors import SettingError
 from fedstream.learning.arrays import layout
-from fedstream.learning.metrics import score
 from fedstream.learning.models import TrainConfig, make_model
-from fedstream.messages.messages import label_of
-from fedstream.settings import SettingError
+from fedstream.learning.scores import score
+from fedstream.messages.readings import label_of
 
 MODELS = [("logistic", {}), ("mlp", {}), ("mlp", {"hidden_units": "8,4"})]
 every_model = pytest.mark.parametrize(("name", "options"), MODELS, ids=["logistic", "mlp", "two-layers"])

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from fedstream.messages.messages import SENSOR_DATA, sensor_topic
+from fedstream.messages.topics import SENSOR_DATA, sensor_topic
 from fedstream.settings import Settings
 from fedstream.spark.plain import Plain, take_apart
 

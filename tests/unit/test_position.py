@@ -20,7 +20,8 @@ from fedstream.broker.position import (
     start_option,
     start_options,
 )
-from fedstream.settings import Settings, StackError
+from fedstream.errors import StackError
+from fedstream.settings import Settings
 
 TEN = 1_795_341_600_000  # `date -u -d 2026-11-22T10:00:00Z +%s`, in ms
 

@@ -11,18 +11,20 @@ import skops.io
 from click.testing import CliRunner
 from fake_topics import Stack, Topics
 
+from fedstream.broker.models import follow_models
 from fedstream.commands import registry
 from fedstream.commands.commands import models
 from fedstream.commands.export import as_json, export, pipeline_of
 from fedstream.commands.registry import best, find, load_run, pick_run, pick_version, read_runs, scores
 from fedstream.commands.watch import watch
+from fedstream.errors import StackError
 from fedstream.learning import arrays as wire
-from fedstream.learning.metrics import Score
 from fedstream.learning.models import make_model
+from fedstream.learning.scores import Score
 from fedstream.learning.training import Scaler
-from fedstream.messages.messages import GLOBAL_MODEL, MODEL_VERSIONS
-from fedstream.messages.protocol import RoundModel, fit_model
-from fedstream.settings import Settings, StackError
+from fedstream.messages.rounds import GlobalModel, fit_model
+from fedstream.messages.topics import GLOBAL_MODEL, MODEL_VERSIONS
+from fedstream.settings import Settings
 
 SETTINGS = Settings()
 
@@ -238,7 +240,7 @@ def test_an_earlier_rollback_that_is_said_again_answers_no_command(monkeypatch):
     def obey(topic, key, command):
         if topics.messages(GLOBAL_MODEL)[-1].get("restored_from") == 1:
             say_again(topics)  # the round that is open
-        stack.federation.rollback(RoundModel.from_message(command["model"]), stack.clock)
+        stack.federation.rollback(GlobalModel.from_message(command["model"]), stack.clock)
         stack.send()
 
     topics.on_publish = obey
@@ -255,7 +257,7 @@ MLP = make_model("mlp", {}).initial_arrays(1)
 
 def opened(number=1, **changes):
     """Return the message with which a round opens."""
-    message = RoundModel("run-a", number, number - 1, "mlp", "sync", MLP, Scaler((75.0, 0.06), (9.0, 0.03))).as_dict()
+    message = GlobalModel("run-a", number, number - 1, "mlp", "sync", MLP, Scaler((75.0, 0.06), (9.0, 0.03))).as_dict()
     return message | changes
 
 
@@ -287,7 +289,7 @@ def test_a_model_that_does_not_fit_is_told_once_and_the_one_before_stays(monkeyp
     topics = Topics().install(monkeypatch)
     topics.add(GLOBAL_MODEL, b"mlp", opened(1))
     topics.add(GLOBAL_MODEL, b"mlp", opened(2, **changes))
-    newest = registry.follow_models(SETTINGS, fit, "Fog")
+    newest = follow_models(SETTINGS, fit, "Fog")
     assert newest(0).round == 1
     topics.add(GLOBAL_MODEL, b"mlp", opened(3, **changes))
     assert newest(0).round == 1
@@ -302,7 +304,7 @@ def test_a_model_that_does_not_fit_is_told_once_and_the_one_before_stays(monkeyp
 def test_the_arrays_of_a_model_are_put_into_the_own_models_order(monkeypatch):
     topics = Topics().install(monkeypatch)
     topics.add(GLOBAL_MODEL, b"mlp", opened(1, arrays=opened()["arrays"][::-1]))
-    found = registry.follow_models(SETTINGS, fit, "Fog")(0)
+    found = follow_models(SETTINGS, fit, "Fog")(0)
     assert list(found.arrays) == ["coefs_0", "intercepts_0", "coefs_1", "intercepts_1"]
     assert all(found.arrays[name].tobytes() == array.tobytes() for name, array in MLP.items())
 
@@ -313,7 +315,7 @@ def test_a_model_that_fits_is_found_behind_many_that_do_not(monkeypatch, capsys)
     for number in range(2, 203):
         topics.add(GLOBAL_MODEL, b"mlp", opened(number, model="logistic"))
         topics.add(GLOBAL_MODEL, b"weight", {"global_weight": 40.5, "samples": 1, "nodes": 1})
-    assert registry.follow_models(SETTINGS, fit, "Fog")(0).round == 1
+    assert follow_models(SETTINGS, fit, "Fog")(0).round == 1
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
@@ -325,7 +327,7 @@ def test_an_error_that_nobody_foresaw_skips_the_record_and_is_logged(monkeypatch
     def fails_at_two(model):
         return {}["odd"] if model.round == 2 else model
 
-    assert registry.follow_models(SETTINGS, fails_at_two, "Fog")(0).round == 3
+    assert follow_models(SETTINGS, fails_at_two, "Fog")(0).round == 3
     assert capsys.readouterr().out == "Fog -> modèle ignoré : internal: KeyError: 'odd' (global-model[0]@1)\n"
     (logged,) = caplog.records
     assert "global-model[0]@1" in logged.getMessage()

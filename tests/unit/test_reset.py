@@ -7,8 +7,8 @@ import re
 import pytest
 
 from fedstream.commands import reset
-from fedstream.settings import StackError
-from fedstream.spark.state import BatchState
+from fedstream.errors import StackError
+from fedstream.spark.state import BatchState, reset_at
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
@@ -41,16 +41,16 @@ def test_a_job_that_is_reset_has_forgotten_all_and_knows_since_when(tmp_path):
     (tmp_path / "fog-2" / "sensor-data-node-2" / "spark").mkdir(parents=True)
     (tmp_path / "fog-2" / "sensor-data-node-2" / "state.json").write_text("{}")
     (tmp_path / "fog-1").mkdir()
-    assert reset.reset_at(tmp_path / "fog-2") == ""
+    assert reset_at(tmp_path / "fog-2") == ""
     reset.reset(tmp_path / "fog-2", NOON)
     assert [path.name for path in (tmp_path / "fog-2").rglob("*")] == ["reset-at"]
-    assert reset.reset_at(tmp_path / "fog-2") == "2026-11-29T12:00:00Z"
+    assert reset_at(tmp_path / "fog-2") == "2026-11-29T12:00:00Z"
     assert (tmp_path / "fog-1").exists()
 
 
 def test_a_job_that_has_never_run_can_be_reset(tmp_path):
     reset.reset(tmp_path / "cloud", NOON)
-    assert reset.reset_at(tmp_path / "cloud") == "2026-11-29T12:00:00Z"
+    assert reset_at(tmp_path / "cloud") == "2026-11-29T12:00:00Z"
 
 
 def test_a_running_driver_keeps_its_state(tmp_path):

@@ -9,14 +9,15 @@ import json
 import numpy as np
 import pytest
 
+from fedstream.errors import BadMessage, SettingError
 from fedstream.learning import arrays as wire
-from fedstream.learning.metrics import Score
+from fedstream.learning.scores import Score
 from fedstream.learning.training import Statistics
-from fedstream.messages.messages import BadMessage, NodeUpdate
-from fedstream.messages.protocol import ModelUpdate, RoundModel, TooLargeError
+from fedstream.messages.rounds import GlobalModel, ModelUpdate, TooLargeError
+from fedstream.messages.weights import NodeWeight
 from fedstream.rounds import admission, snapshot
-from fedstream.rounds.rounds import Federation
-from fedstream.settings import SettingError, Settings
+from fedstream.rounds.federation import Federation
+from fedstream.settings import Settings
 
 RUN = "run-1"
 NAMES = ("a", "b", "c", "d")
@@ -30,10 +31,10 @@ class TwoNumbers:
         return {"w": np.array([0.0, float(seed)])}
 
 
-def joined(samples: int = 20, *nodes: str) -> list[NodeUpdate]:
+def joined(samples: int = 20, *nodes: str) -> list[NodeWeight]:
     # Means 75 and 0.05; squares such that both variances are 0 or more.
     return [
-        NodeUpdate(node, 40.0, samples, 0, (75.0 * samples, 0.05 * samples), (5625.5 * samples, 0.01 * samples))
+        NodeWeight(node, 40.0, samples, 0, (75.0 * samples, 0.05 * samples), (5625.5 * samples, 0.01 * samples))
         for node in nodes
     ]
 
@@ -90,7 +91,7 @@ def test_the_first_round_waits_for_the_quorum_and_for_twenty_readings():
     federation = Federation(RUN).join(Settings(round_quorum=2), TwoNumbers())
     admission.hear(federation, joined(30, "a")[0])
     assert not federation.settle(1)
-    admission.hear(federation, NodeUpdate("b", 40.0, 5))  # without sums it says nothing of features
+    admission.hear(federation, NodeWeight("b", 40.0, 5))  # without sums it says nothing of features
     assert not federation.settle(1)
     admission.hear(federation, joined(1, "b")[0])
     assert federation.settle(1)
@@ -102,7 +103,7 @@ def test_the_first_round_waits_for_the_quorum_and_for_twenty_readings():
 def test_the_opened_model_carries_all_that_a_node_and_a_restart_need():
     federation = start("a")
     (message,) = models(federation)
-    assert RoundModel.from_message(json.loads(json.dumps(message))).as_dict().items() <= message.items()
+    assert GlobalModel.from_message(json.loads(json.dumps(message))).as_dict().items() <= message.items()
     assert (message["run_id"], message["round"], message["version"], message["mode"]) == (RUN, 1, 0, "sync")
     assert message["arrays"] == [{"name": "w", "shape": [2], "dtype": "float64", "values": [0.0, 3.0]}]
     # Variance of the temperature: 5625.5 - 75² = 0.5; of the vibration: 0.01 - 0.05² = 0.0075.
@@ -271,7 +272,7 @@ def test_a_round_that_failed_or_went_back_is_said_again_with_the_reason():
     assert federation.settle(2)
     assert said_again(federation) == json.loads(json.dumps(models(federation)[-1]))
     assert said_again(federation)["failed"] == "too few updates or examples"
-    federation.rollback(RoundModel.from_message(models(federation)[0]), 3)
+    federation.rollback(GlobalModel.from_message(models(federation)[0]), 3)
     assert said_again(federation)["restored_from"] == 0
 
 
@@ -303,7 +304,7 @@ def test_a_cloud_that_lost_its_state_says_again_what_was_on_the_topic():
     federation = start("a")
     close(federation, a=[1.0, 1.0])
     opened = json.loads(json.dumps(models(federation)[-1]))
-    resumed = snapshot.resume(RoundModel.from_message(opened), federation.settings, federation.model)
+    resumed = snapshot.resume(GlobalModel.from_message(opened), federation.settings, federation.model)
     assert said_again(resumed) == opened
 
 
@@ -342,11 +343,11 @@ def test_a_repeated_update_is_a_duplicate_in_the_open_round_and_after_it():
 
 def test_the_features_of_a_node_that_counts_from_another_source_are_those_of_this_source():
     federation = start("a")
-    noon = NodeUpdate("a", 40.0, 2, 0, (140.0, 0.125), (9_800.5, 0.25), source="from 2026-11-22T12:00:00Z")
+    noon = NodeWeight("a", 40.0, 2, 0, (140.0, 0.125), (9_800.5, 0.25), source="from 2026-11-22T12:00:00Z")
     admission.hear(federation, noon)
     assert federation.statistics["a"] == Statistics(2, noon.sums, noon.squares, noon.source)
     federation = again(federation)
-    admission.hear(federation, NodeUpdate("a", 40.0, 1, 0, (1.0, 1.0), (1.0, 1.0), source=noon.source))
+    admission.hear(federation, NodeWeight("a", 40.0, 1, 0, (1.0, 1.0), (1.0, 1.0), source=noon.source))
     assert federation.statistics["a"].count == 2, "of one source, more samples are later"
 
 
@@ -438,9 +439,9 @@ def test_a_node_with_too_many_bad_updates_is_kept_out_and_let_in_again():
 def test_statistics_of_another_number_of_features_are_refused():
     federation = start("a")
     with pytest.raises(BadMessage, match="sums has 3 numbers; expected 2"):
-        admission.check_sums(federation, NodeUpdate("b", 1.0, 5, 0, (1.0, 2.0, 3.0), (1.0, 2.0, 3.0)))
+        admission.check_sums(federation, NodeWeight("b", 1.0, 5, 0, (1.0, 2.0, 3.0), (1.0, 2.0, 3.0)))
     with pytest.raises(BadMessage, match=r"squares is \(-1.0, 0.4\); expected sums of squares, none below 0"):
-        admission.check_sums(federation, NodeUpdate("b", 1.0, 5, 0, (1.0, 2.0), (-1.0, 0.4)))
+        admission.check_sums(federation, NodeWeight("b", 1.0, 5, 0, (1.0, 2.0), (-1.0, 0.4)))
 
 
 def test_the_scaler_is_that_of_all_nodes_readings_together():
@@ -448,7 +449,7 @@ def test_the_scaler_is_that_of_all_nodes_readings_together():
     rng = np.random.default_rng(1)
     parts = {"a": rng.uniform(60, 90, (50, 2)), "b": rng.uniform(90, 120, (30, 2)), "c": rng.uniform(0, 9, (7, 2))}
     for node, x in parts.items():
-        admission.hear(federation, NodeUpdate(node, 1.0, len(x), 0, tuple(x.sum(axis=0)), tuple((x * x).sum(axis=0))))
+        admission.hear(federation, NodeWeight(node, 1.0, len(x), 0, tuple(x.sum(axis=0)), tuple((x * x).sum(axis=0))))
     admission.receive(federation, update(federation, "a", [1.0, 1.0]))
     federation.pass_deadline(RUN, 1)
     federation.settle(1)
@@ -494,7 +495,7 @@ def test_a_lost_state_is_resumed_from_the_model_on_the_topic():
     federation = start("a", **options)
     close(federation, a=[1.0, 1.0])
     close(federation, a=[2.0, 1.0])
-    last = RoundModel.from_message(json.loads(json.dumps(models(federation)[-1])))
+    last = GlobalModel.from_message(json.loads(json.dumps(models(federation)[-1])))
     resumed = snapshot.resume(last, federation.settings, federation.model)
     for each in (federation, resumed):
         admission.receive(each, update(each, "a", [4.0, 1.0], trained_at=10**6))
@@ -618,14 +619,14 @@ def test_a_message_costs_the_same_with_many_nodes(monkeypatch):
 def test_a_rollback_opens_a_new_version_with_the_old_arrays():
     federation = start("a")
     close(federation, a=[1.0, 1.0])
-    old = RoundModel.from_message(models(federation)[-1])
+    old = GlobalModel.from_message(models(federation)[-1])
     close(federation, a=[2.0, 2.0])
     admission.receive(federation, update(federation, "a", [50.0, 50.0]))
     federation.rollback(old, 9)
     assert (federation.round, federation.version, federation.arrays["w"].tolist()) == (4, 3, [1.0, 1.0])
     assert federation.pending == []
     assert models(federation)[-1]["restored_from"] == 1
-    other = RoundModel.from_message(models(federation)[-1] | {"run_id": "another"})
+    other = GlobalModel.from_message(models(federation)[-1] | {"run_id": "another"})
     with pytest.raises(BadMessage, match="version 3 of run another does not fit; expected one of run run-1"):
         federation.rollback(other, 9)
 
@@ -675,7 +676,7 @@ def test_the_global_model_keeps_its_order_of_arrays_whatever_comes(mode):
     admission.receive(federation, update(federation, "a", [], arrays=swapped, num_examples=10, score=score(10)))
     assert federation.settle(2)
     assert {name: array.tolist() for name, array in federation.arrays.items()} == {"b": [3.0], "a": [1.0, 2.0]}
-    federation.rollback(RoundModel.from_message(first | {"arrays": first["arrays"][::-1]}), 3)
+    federation.rollback(GlobalModel.from_message(first | {"arrays": first["arrays"][::-1]}), 3)
     assert [[array["name"] for array in message["arrays"]] for message in models(federation)] == [["b", "a"]] * 3
 
 
@@ -815,7 +816,7 @@ def test_a_rollback_that_was_obeyed_before_the_state_was_lost_is_not_obeyed_agai
     federation = start("a")
     close(federation, a=[1.0, 1.0])
     first = models(federation)[0]
-    last = RoundModel.from_message(models(federation)[-1])
+    last = GlobalModel.from_message(models(federation)[-1])
     resumed = snapshot.resume(last, federation.settings, federation.model)
     command = {"command": "rollback", "run_id": RUN, "model": first}
     admission.obey(resumed, command | {"sent_at": last.opened_at - 1}, 50)
@@ -827,7 +828,7 @@ def test_a_rollback_that_was_obeyed_before_the_state_was_lost_is_not_obeyed_agai
 def test_a_state_of_another_strategy_is_not_taken_over_from_the_topic():
     federation = start("a", strategy="FedAdam")
     close(federation, a=[1.0, 1.0])
-    last = RoundModel.from_message(models(federation)[-1])
+    last = GlobalModel.from_message(models(federation)[-1])
     resumed = snapshot.resume(last, Settings(strategy="FedAvg"), federation.model)
     close(resumed, a=[8.0, 8.0])
     assert resumed.arrays["w"].tolist() == [8.0, 8.0]

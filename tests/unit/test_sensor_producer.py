@@ -13,7 +13,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from fedstream.messages.messages import sensor_topic
+from fedstream.messages.topics import sensor_topic
 
 
 @pytest.fixture(scope="module")

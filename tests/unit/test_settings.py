@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fedstream.settings import SettingError, Settings, given_settings, parse_options
+from fedstream.errors import SettingError
+from fedstream.settings import Settings, given_settings, parse_options
 
 ANOTHER_VALUE = {
     "KAFKA_BOOTSTRAP_SERVERS": ("kafka:29092,other:9092", "kafka:29092,other:9092"),

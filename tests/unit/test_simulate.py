@@ -14,7 +14,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
 from fedstream.commands.cli import main
-from fedstream.settings import SettingError, Settings, StackError
+from fedstream.errors import SettingError, StackError
+from fedstream.settings import Settings
 from fedstream.simulation import scenario as scenarios
 from fedstream.simulation import simulate as simulation
 from fedstream.simulation.scenario import Scenario

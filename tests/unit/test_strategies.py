@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 
+from fedstream.errors import SettingError
 from fedstream.rounds.strategies import (
     Reply,
     StrategyError,
@@ -21,7 +22,6 @@ from fedstream.rounds.strategies import (
     restore_strategy,
     strategy_state,
 )
-from fedstream.settings import SettingError
 
 FIXED, ADAPTIVE = (f"DifferentialPrivacyServerSide{kind}Clipping" for kind in ("Fixed", "Adaptive"))
 SILENT = {"noise_multiplier": 0.0, "num_sampled_clients": 7}

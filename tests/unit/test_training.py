@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import StandardScaler
 
-from fedstream.learning.metrics import Score, score
+from fedstream.errors import BadMessage
 from fedstream.learning.models import TrainConfig, make_model
+from fedstream.learning.scores import Score, score
 from fedstream.learning.training import (
     Scaler,
     Statistics,
@@ -22,7 +23,6 @@ from fedstream.learning.training import (
     statistics_of,
     train,
 )
-from fedstream.messages.messages import BadMessage
 
 
 @pytest.fixture

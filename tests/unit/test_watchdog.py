@@ -7,7 +7,8 @@ import json
 import pytest
 from kafka.errors import KafkaConnectionError
 
-from fedstream.settings import Settings, StackError
+from fedstream.errors import StackError
+from fedstream.settings import Settings
 from fedstream.spark import watchdog
 from fedstream.spark.state import StateError
 from fedstream.spark.watchdog import (

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedstream.errors import BadMessage
 from fedstream.learning import arrays as wire
 from fedstream.learning.arrays import Arrays
-from fedstream.learning.metrics import Score
 from fedstream.learning.models import Model
+from fedstream.learning.scores import Score
 from fedstream.learning.training import Scaler, Statistics, merge_statistics, scaler_of
-from fedstream.messages.messages import EVENTS, GLOBAL_MODEL, MODEL_VERSIONS, BadMessage, Outgoing
-from fedstream.messages.protocol import ModelUpdate, RoundModel, check_scaler, check_size
+from fedstream.messages.rounds import GlobalModel, ModelUpdate, check_scaler, check_size
+from fedstream.messages.topics import EVENTS, GLOBAL_MODEL, MODEL_VERSIONS, Outgoing
 from fedstream.rounds import strategies
 from fedstream.rounds.drift import watch_for_drift
 from fedstream.rounds.strategies import Reply, StrategyError
@@ -83,7 +84,7 @@ class Federation:
         if (run_id, round_number) == (self.run_id, self.round):
             self.is_overdue = self.is_to_be_said_again = True
 
-    def rollback(self, old: RoundModel, now: int) -> None:
+    def rollback(self, old: GlobalModel, now: int) -> None:
         """Open the next round with the arrays and scaling of an older version, which becomes the newest one.
 
         Raises:
@@ -243,9 +244,9 @@ class Federation:
             for node in set(nodes) - set(sampled):
                 self.heard[node] += 1  # who is not asked is not silent
 
-    def open_model(self) -> RoundModel:
+    def open_model(self) -> GlobalModel:
         """Return the model of the round that is open, with all that its message tells."""
-        return RoundModel(
+        return GlobalModel(
             self.run_id,
             self.round,
             self.version,

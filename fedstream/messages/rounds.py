@@ -1,6 +1,6 @@
 """The messages of a round: the model that opens it, the update that a node answers with, and the commands that end it.
 
-cloud --(RoundModel, topic global-model)--> node --(ModelUpdate, topic model-weights)--> cloud
+cloud --(GlobalModel, topic global-model)--> node --(ModelUpdate, topic model-weights)--> cloud
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from fedstream.errors import BadMessage, StackError
 from fedstream.learning import arrays as wire
 from fedstream.learning.arrays import Arrays
-from fedstream.learning.metrics import Score
+from fedstream.learning.scores import Score
 from fedstream.learning.training import Scaler, train_config
-from fedstream.messages.messages import BadMessage, read_count, read_field, read_json_object
-from fedstream.settings import Settings, StackError
+from fedstream.messages.door import read_count, read_field, read_json_object
+from fedstream.settings import Settings
 
 SCHEMA_VERSION = 1
 ABOUT = (
@@ -81,7 +82,7 @@ class ModelUpdate:
 
 
 @dataclass(frozen=True)
-class RoundModel:
+class GlobalModel:
     """A version of the global model, which opens a round.
 
     `config` is what the strategy wants on the nodes, `participants` the nodes it has sampled (empty: all). With
@@ -117,7 +118,7 @@ class RoundModel:
         )
 
     @classmethod
-    def from_message(cls, message: Mapping[str, Any]) -> RoundModel:
+    def from_message(cls, message: Mapping[str, Any]) -> GlobalModel:
         """Read a model; unknown fields are ignored.
 
         Raises:
@@ -142,17 +143,17 @@ class RoundModel:
         )
 
 
-def read_round_model(value: bytes | None) -> RoundModel | None:
+def read_round_model(value: bytes | None) -> GlobalModel | None:
     """Return the model of a record of `global-model`, or None if it opens no round (the running weight).
 
     Raises:
         BadMessage: it says that it opens a round and cannot be used.
     """
     message = read_json_object(value)
-    return RoundModel.from_message(message) if "round" in message else None
+    return GlobalModel.from_message(message) if "round" in message else None
 
 
-def fit_model(found: RoundModel, own: Arrays, settings: Settings, features: int) -> RoundModel:
+def fit_model(found: GlobalModel, own: Arrays, settings: Settings, features: int) -> GlobalModel:
     """Return a global model as this stack trains it: with its arrays in the order of its own model's arrays.
 
     Raises:

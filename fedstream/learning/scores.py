@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedstream.errors import BadMessage
 from fedstream.learning.arrays import Matrix
-from fedstream.messages.messages import BadMessage
 
 MEASURES = ("loss", "accuracy", "f1", "recall", "false_alarm_rate")  # the ones that tables show
 SMALLEST_PROBABILITY = 1e-15  # keeps the log loss of a sure but wrong prediction finite: at most 34.5

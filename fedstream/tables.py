@@ -8,13 +8,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from fedstream.learning.metrics import MEASURES
-from fedstream.messages.messages import GlobalModel
+from fedstream.learning.scores import MEASURES
+from fedstream.messages.weights import GlobalWeight
 
 WIDTH = 110
 
 
-def console_table(batch_id: int, model: GlobalModel | None) -> str:
+def console_table(batch_id: int, model: GlobalWeight | None) -> str:
     """Return the table that Spark's console sink prints for a micro-batch, as in the report."""
     cell = repr(model.global_weight) if model else "NULL"
     width = max(len(cell), len("global_weight"))

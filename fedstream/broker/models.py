@@ -1,0 +1,60 @@
+"""The newest global model, as the jobs follow it."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from fedstream.broker import kafka
+from fedstream.errors import BadMessage
+from fedstream.messages.rounds import GlobalModel, read_round_model
+from fedstream.messages.topics import GLOBAL_MODEL
+from fedstream.settings import Settings
+
+
+def follow_models(
+    settings: Settings, fit: Callable[[GlobalModel], GlobalModel], who: str
+) -> Callable[[float], GlobalModel | None]:
+    """Return `newest(timeout_seconds)`: the newest model that opens a round and fits, None before the first.
+
+    A call takes in what has come, and waits up to the timeout if nothing has. `fit` returns a model as it is to be
+    used, or raises BadMessage. A model that cannot be used is skipped, and `who` (a job's name on the console) says
+    why: once, since the cloud says its model again and again.
+    """
+    newest = None
+    told: deque[str] = deque(maxlen=100)
+
+    def usable(record: Any) -> GlobalModel | None:
+        where = f"{record.topic}[{record.partition}]@{record.offset}"
+        try:
+            model = read_round_model(record.value)
+            return fit(model) if model else None
+        except BadMessage as error:
+            reason = str(error)
+        except Exception as error:  # one that nobody foresaw must not end the job either
+            reason = f"internal: {type(error).__name__}: {error!s:.500}"
+            if reason not in told:
+                logging.getLogger(__name__).exception("unusable model at %s", where)
+        if reason not in told:
+            told.append(reason)
+            print(f"{who} -> modèle ignoré : {reason} ({where})", flush=True)
+        return None
+
+    last: int | None = 100
+    while True:  # most records are running weights: look back farther until a model is found
+        read = kafka.follow_topic(settings, GLOBAL_MODEL, last)
+        records = read(0)
+        if last is None or any(usable(record) for record in records):
+            break
+        last = last * 100 if last < 10_000 else None
+
+    def look(timeout_seconds: float) -> GlobalModel | None:
+        nonlocal newest
+        for record in [*records, *read(0 if records else timeout_seconds)]:
+            newest = usable(record) or newest
+        records.clear()
+        return newest
+
+    return look
