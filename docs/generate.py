@@ -107,7 +107,7 @@ def job_script(path: Path) -> click.Command | None:
 
 def command_lines() -> str:
     """Return the page of `fedstream` and of the job scripts, with all their options."""
-    from fedstream.cli import main as fedstream
+    from fedstream.commands.cli import main as fedstream
 
     found = list(commands(fedstream, "fedstream"))
     for path in (each for folder in JOB_FOLDERS for each in sorted((ROOT / folder).glob("*.py"))):
