@@ -50,8 +50,8 @@ def settings() -> str:
         rows.append(row(code(setting.name.upper()), code(setting.default), setting.metadata["about"], limit))
     return (
         "# Settings of the jobs\n\n"
-        "Each setting is an environment variable, which a job reads once, when it starts. To change one for good, write it\n"
-        "into `.env`, then `make down up`. To change one for one job: `make run-cloud STRATEGY=FedMedian`.\n"
+        "Each setting is an environment variable, which a job reads once, when it starts. To change one for good,\n"
+        "write it into `.env`, then `make down up`. To change one for one job: `make run-cloud STRATEGY=FedMedian`.\n"
         "`MODEL` and `MODEL_OPTIONS` must be the same for the fog nodes and the cloud.\n\n"
         + "\n".join([head("setting", "default", "meaning", "limits"), *rows])
     )
@@ -61,8 +61,8 @@ def environment() -> str:
     """Return the page of the variables of `.env`, each with the comment above it."""
     page = (
         "# Variables of `.env`\n\n"
-        "`.env` is the one place for versions, ports and sizes. A variable of the shell or of the make command line wins:\n"
-        "`make up KAFKA_PORT=19092`. Services take over a change at `make down up`.\n"
+        "`.env` is the one place for versions, ports and sizes. A variable of the shell or of the make command line\n"
+        "wins: `make up KAFKA_PORT=19092`. Services take over a change at `make down up`.\n"
     )
     comment = ""
     for line in (ROOT / ".env").read_text(encoding="utf-8").splitlines():
@@ -98,7 +98,8 @@ def commands(command: click.Command, name: str) -> Iterator[tuple[str, str]]:
 def job_script(path: Path) -> click.Command | None:
     """Return the command of a script, or None if it has none."""
     spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     found = getattr(module, "main", None)
@@ -115,8 +116,8 @@ def command_lines() -> str:
             found += commands(command, str(path.relative_to(ROOT)))
     page = (
         "# Command lines\n\n"
-        "`fedstream` needs `source deploy/local/env.sh` on the local runner; on Docker put `docker exec spark-master` before\n"
-        "it. The options of a job go into `ARGS`: `make run-producer ARGS=\"--rate 100\"`.\n\n"
+        "`fedstream` needs `source deploy/local/env.sh` on the local runner; on Docker put `docker exec spark-master`\n"
+        'before it. The options of a job go into `ARGS`: `make run-producer ARGS="--rate 100"`.\n\n'
     )
     return page + "\n\n".join(f"## `{name}`\n\n```text\n{text.rstrip()}\n```" for name, text in found)
 
