@@ -124,7 +124,7 @@ def test_a_decision_is_short_and_in_the_index_with_its_status(path):
     assert len(lines) <= 60
     (status,) = re.findall(r"^Status: (accepted|withdrawn|superseded by \d{4})\b", text_of(path), re.MULTILINE)
     index = text_of(ROOT / "docs/explanation/decisions/README.md")
-    assert re.findall(rf"^\| \[{path.name[:4]}\]\({path.name}\) .* \| ([^|]+) \|$", index, re.MULTILINE) == [status]
+    assert re.findall(rf"^- \[{path.name[:4]}\]\({path.name}\): .* \((.+)\)$", index, re.MULTILINE) == [status]
 
 
 # --- links and paths
