@@ -87,7 +87,8 @@ def targets() -> str:
 
 def commands(command: click.Command, name: str) -> Iterator[tuple[str, str]]:
     """Yield the name and the help text of a command and of all commands below it."""
-    context = click.Context(command, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH)
+    width = {"terminal_width": WIDTH, "max_content_width": WIDTH}
+    context = click.Context(command, info_name=name, **{**command.context_settings, **width})
     yield name, command.get_help(context)
     if isinstance(command, click.Group):
         for each in command.list_commands(context):

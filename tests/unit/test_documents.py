@@ -32,7 +32,6 @@ PLANNED = {
     "deploy/local/env.sh",
     "deploy/local/supervisord.conf",
     "fedstream/features.py",
-    "fedstream/messages/readings.py",
 }
 JOBS = {
     "run-producer": "producer/sensor_producer.py",
