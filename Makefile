@@ -135,6 +135,9 @@ test-stack: setup $(PYTHON) ## tests of the real stack, on the chosen runner, be
 test-smoke: setup $(PYTHON) ## the most telling of the stack tests, on the chosen runner
 	$(PYTHON) -m pytest tests/stack -m smoke --durations=12
 
+docs: $(PYTHON) ## write the pages of docs/reference that follow from the code
+	@PYTHONPATH=. $(PYTHON) docs/generate.py
+
 lint: $(PYTHON) ## ruff, mypy, and the arrows between packages
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .

@@ -19,7 +19,7 @@ from fedstream.settings import Settings
 TARGETS = [
     *("help", "setup", "up", "down", "clean", "ps", "logs", "doctor", "topics"),
     *("run-producer", "run-fog", "run-cloud", "run-squares", "run-sum", "stop-jobs", "submit", "plot"),
-    *("base-image", "demo", "bench", "soak", "test", "test-unit", "test-spark", "test-stack", "lint"),
+    *("base-image", "demo", "bench", "soak", "test", "test-unit", "test-spark", "test-stack", "docs", "lint"),
 ]
 SETTING_NAMES = [field.name.upper() for field in fields(Settings)]
 
@@ -54,11 +54,6 @@ def supervised() -> dict[str, str]:
                 process = pattern.replace("%(process_num)s", str(number))
                 commands[process] = parser.get(section, "command").replace("%(process_num)s", str(number))
     return commands
-
-
-def readme() -> str:
-    """Return the text of README.md."""
-    return (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 # --- versions and .env
@@ -190,28 +185,12 @@ def test_an_image_runs_as_the_user_stack_under_tini(dockerfile):
     assert dict(last_stage)["ENTRYPOINT"].startswith('["tini",')
 
 
-# --- make and README.md
+# --- make
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_target_of_the_contract_exists_with_a_description(target):
     assert target in DESCRIBED_TARGETS
-
-
-@pytest.mark.parametrize("target", DESCRIBED_TARGETS)
-def test_a_target_is_in_the_readme(target):
-    assert re.search(rf"\bmake {target}(?![\w-])", readme())
-
-
-@pytest.mark.parametrize("name", DOTENV)
-def test_a_variable_of_dotenv_is_in_the_readme(name):
-    assert re.search(rf"\b{name}\b", readme())
-
-
-@pytest.mark.parametrize("field", fields(Settings), ids=SETTING_NAMES)
-def test_a_setting_is_in_the_readmes_table_with_its_default(field):
-    shown = f"`{field.default}`" if field.default != "" else "empty"
-    assert f"| `{field.name.upper()}` | {shown} |" in readme()
 
 
 # --- files

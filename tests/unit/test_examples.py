@@ -1,29 +1,25 @@
-"""The files of `examples/` do what docs/federated-learning.md says, and the documents' command lines can be read."""
+"""The files of `examples/` do what docs/tutorials/your-own-model.md says."""
 
 from __future__ import annotations
 
 import json
-import re
-import shlex
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from sklearn.metrics import accuracy_score
 from sklearn.naive_bayes import GaussianNB
 
-from fedstream.commands.cli import main, read_settings
+from fedstream.commands.cli import main
 from fedstream.learning.models import TrainConfig, make_model
 from fedstream.rounds.strategies import Reply, aggregate, make_strategy, open_round, restore_strategy, strategy_state
-from fedstream.settings import Settings, parse_options
+from fedstream.settings import Settings
 from fedstream.simulation.data import load, split
 from fedstream.simulation.scenario import Scenario
 from fedstream.simulation.simulate import simulate
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "docs/federated-learning.md")
 
 
 def simulated(*arguments: str) -> dict:
@@ -112,40 +108,3 @@ def test_the_federation_learns_from_the_csv_file():
     assert result["data"]["features"] == 2
     # 4 of the 15 held-out rows are failures: 11/15 = 0.73 is what always saying 0 gives.
     assert result["final"]["test"]["accuracy"] > 0.9
-
-
-# --- the documents
-
-
-def command_lines() -> list[str]:
-    """Return every line of a bash block of the documents that calls fedstream, with its continuation lines."""
-    found = []
-    for document in DOCUMENTS:
-        for block in re.findall(r"```bash\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL):
-            lines = block.replace("\\\n", " ").splitlines()
-            found += [line.strip() for line in lines if line.strip().startswith("fedstream ")]
-    return found
-
-
-def test_the_documents_show_every_command():
-    shown = {line.split()[1] for line in command_lines()}
-    assert shown == set(main.commands)
-
-
-@pytest.mark.parametrize("line", command_lines())
-def test_a_command_line_of_the_documents_can_be_read(line, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    words = shlex.split(line, comments=True)
-    arguments = words[1 : next((i for i, word in enumerate(words) if word in ("|", ">")), len(words))]
-    command: click.Command = main
-    context = main.make_context("fedstream", arguments)
-    while isinstance(command, click.Group):
-        name, command, arguments = command.resolve_command(context, [*context._protected_args, *context.args])
-        context = command.make_context(name, arguments, parent=context)
-    if command.name == "simulate":  # these must also fit together
-        scenario = Scenario(**{name: context.params[name] for name in Scenario.__dataclass_fields__})
-        given = {name: context.params[name] for name in ("strategy", "strategy_options", "model", "model_options")}
-        settings = read_settings(given)
-        make_model(settings.model, parse_options("MODEL_OPTIONS", settings.model_options))
-        make_strategy(settings.strategy, parse_options("STRATEGY_OPTIONS", settings.strategy_options))
-        assert scenario.data in ("sensors", "breast_cancer", "digits", "wine", "iris") or Path(scenario.data).is_file()

@@ -384,7 +384,7 @@ def test_a_bad_update_is_refused_with_the_reason_and_the_round_goes_on(changes, 
     assert models(federation)[-1]["counts"]["rejected"] == 1
 
 
-def test_a_message_with_nan_is_an_offence_of_its_node():
+def test_an_array_with_infinity_is_an_offence_of_its_node():
     federation = start("a")
     message = update(federation, "a", [1.0, 1.0]).as_dict()
     message["arrays"][0]["values"][1] = 1e999  # JSON's way to infinity
