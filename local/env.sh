@@ -24,7 +24,6 @@ export SPARK_PUBLIC_DNS=$PUBLIC_HOST SPARK_CONF_DIR=$root/spark_cluster
 export SPARK_DAEMON_MEMORY=$DAEMON_HEAP SPARK_DAEMON_JAVA_OPTS="-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 export SPARK_SUBMIT_OPTS=-Dspark.ui.port=$SPARK_DRIVER_UI_PORT
 export SPARK_DRIVER_MEMORY=$DRIVER_HEAP SPARK_EXECUTOR_MEMORY=$EXECUTOR_HEAP
-export CLASS_ARCHIVE=${CLASS_ARCHIVE-$root/.venv/share/spark-classes.jsa}
 export PYSPARK_PYTHON=$root/.venv/bin/python PYTHONUNBUFFERED=1 LANG=C.UTF-8
 export PYTHONPATH=$root # a model or strategy of yours: MODEL=examples.own_model:Class
 SPARK_HOME=$(echo "$root"/.venv/lib/python3*/site-packages/pyspark)

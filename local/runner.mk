@@ -15,12 +15,11 @@ HEALTH = python -m fedstream.stack.health --timeout $(UP_TIMEOUT_SECONDS)
 
 KAFKA_JARS := .venv/share/kafka
 SPARK_JARS := .venv/share/spark-connector
-ARCHIVE := .venv/share/spark-classes.jsa
 APP_SUM := java-sum/target/app-sum-1.0-SNAPSHOT.jar
 COPY_JARS = command -v mvn >/dev/null || { echo "mvn is missing; on Debian: apt-get install maven" >&2; exit 1; }; \
   mvn -B -q -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$@.new && rm -rf $@ && mv $@.new $@
 
-runner-setup: $(PYTHON) $(KAFKA_JARS) $(SPARK_JARS) $(ARCHIVE) $(APP_SUM)
+runner-setup: $(PYTHON) $(KAFKA_JARS) $(SPARK_JARS) $(APP_SUM)
 
 $(KAFKA_JARS): kafka/pom.xml $(PYTHON)
 	$(SAY) "Kafka and ZooKeeper jars"
@@ -31,10 +30,6 @@ $(SPARK_JARS): spark_cluster/pom.xml $(PYTHON)
 	$(SAY) "Spark's Kafka connector jars"
 	@rm -f $(addprefix .venv/lib/python3*/site-packages/pyspark/jars/,$(notdir $(wildcard $@/*.jar))) # of older versions
 	@mkdir -p $(@D); $(COPY_JARS); cp $@/*.jar .venv/lib/python3*/site-packages/pyspark/jars/; touch $@
-
-$(ARCHIVE): $(SPARK_JARS) spark_cluster/archive-classes.sh spark_cluster/archive_classes.py
-	$(SAY) "archive of Spark's classes, for quicker starts"
-	@$(ENV); spark_cluster/archive-classes.sh
 
 $(APP_SUM): java-sum/pom.xml $(wildcard java-sum/src/main/java/*)
 	$(SAY) "the Java job (its tests: mvn -f java-sum/pom.xml test)"
