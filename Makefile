@@ -35,7 +35,7 @@ SAY = @echo "==>"
 
 PLAIN_JOBS := sensors bridge# plain Python: no driver that could be asked whether it is well
 
-include $(STACK)/runner.mk
+include deploy/$(STACK)/runner.mk
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -98,7 +98,7 @@ submit: ## submit a program of yours: APP=my_job.py ARGS="..." OPTS="--class Mai
 	@$(SUBMIT)
 
 base-image: ## make BASE_IMAGE from Debian packages, where no image registry answers
-	@docker/base-image.sh $(BASE_IMAGE)
+	@deploy/docker/offline/base-image.sh $(BASE_IMAGE)
 
 demo: up ## everything from a bare clone: run the whole chain, check it, show it
 	@$(MAKE) run-producer ARGS="--rate 100"
@@ -168,4 +168,4 @@ $(JAVA_RIVALS): bench/jvm/pom.xml $(shell find bench/jvm/src -name '*.java' 2>/d
 	@mvn -B -q -ntp -f bench/jvm/pom.xml package -DskipTests
 	@touch $@
 
-.PHONY: $(shell sed -n 's/^\([a-zA-Z-]*\):.*/\1/p' Makefile $(STACK)/runner.mk)
+.PHONY: $(shell sed -n 's/^\([a-zA-Z-]*\):.*/\1/p' Makefile deploy/$(STACK)/runner.mk)

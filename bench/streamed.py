@@ -217,7 +217,7 @@ def silence(turns: int = 8) -> dict[str, Any]:
         return any(len(each.get("updates", [])) == 3 for each in rounds())
 
     wait("a round of three nodes", has_three)
-    local = inside("supervisorctl", "-c", "local/supervisord.conf", "stop", "fog:fog-3")
+    local = inside("supervisorctl", "-c", "deploy/local/supervisord.conf", "stop", "fog:fog-3")
     line = local if RUNNER == "local" else ["docker", "stop", f"{PREFIX}fog-3"]
     subprocess.run(line, cwd=ROOT, env=environment(), check=True, capture_output=True)
     stopped = rounds()[-1]["round"]

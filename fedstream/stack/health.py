@@ -81,7 +81,7 @@ def listening_ports() -> dict[int, str]:
 
 
 def _ask(name: str, env: Mapping[str, str]) -> None:
-    script = Path(__file__).parents[2] / "kafka" / "ask.sh"
+    script = Path(__file__).parents[2] / "deploy" / "kafka" / "ask.sh"
     try:
         answer = subprocess.run([str(script), name], env=dict(env), capture_output=True, text=True, timeout=10)
     except subprocess.TimeoutExpired as error:

@@ -1,7 +1,7 @@
-# How the targets of the Makefile work without Docker: services and jobs under supervisor (local/supervisord.conf).
+# How the targets of the Makefile work without Docker: services and jobs under supervisor (deploy/local/supervisord.conf).
 
-ENV := source local/env.sh
-SUPERVISORCTL := supervisorctl -c local/supervisord.conf
+ENV := source deploy/local/env.sh
+SUPERVISORCTL := supervisorctl -c deploy/local/supervisord.conf
 RUNNING := $(SUPERVISORCTL) pid >/dev/null 2>&1
 PROCESSES := python3 -m fedstream.stack.processes
 
@@ -21,7 +21,7 @@ COPY_JARS = command -v mvn >/dev/null || { echo "mvn is missing; on Debian: apt-
 
 runner-setup: $(PYTHON) $(KAFKA_JARS) $(SPARK_JARS) $(APP_SUM)
 
-$(KAFKA_JARS): kafka/pom.xml $(PYTHON)
+$(KAFKA_JARS): deploy/kafka/pom.xml $(PYTHON)
 	$(SAY) "Kafka and ZooKeeper jars"
 	@mkdir -p $(@D); $(COPY_JARS); touch $@
 
@@ -46,7 +46,7 @@ runner-up: runner-folder setup
 	@$(ENV); $(PROCESSES) --stop-left-over
 	@$(ENV); mkdir -p "$$RUN_PATH"; touch "$$RUN_PATH/.fedstream"; mkdir -p $$RUN_PATH/logs $$DATA_DIR $$CHECKPOINT_DIR
 	@$(ENV); if $(RUNNING); then $(SUPERVISORCTL) start zookeeper kafka topics spark-master spark-worker:* producer >/dev/null || true; \
-	  else rm -rf "$$SPARK_RECOVERY_DIR"; python -m fedstream.stack.doctor --ports-only && supervisord -c local/supervisord.conf; fi
+	  else rm -rf "$$SPARK_RECOVERY_DIR"; python -m fedstream.stack.doctor --ports-only && supervisord -c deploy/local/supervisord.conf; fi
 	@$(ENV); $(HEALTH) zookeeper kafka topics spark producer
 
 runner-down:

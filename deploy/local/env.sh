@@ -1,5 +1,5 @@
 # Sourced by whatever runs without Docker: .env, unless a variable is set already, and what follows from it.
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 while IFS='=' read -r name value; do
   if [[ $name == [A-Z]* && -z ${!name+set} ]]; then export "$name=$value"; fi
 done <"$root/.env"
@@ -12,7 +12,7 @@ fi
 export RUN_PATH=$root/$RUN_DIR
 export DATA_DIR=$RUN_PATH/data CHECKPOINT_DIR=${CHECKPOINT_DIR:-$RUN_PATH/checkpoints}
 export KAFKA_JARS=$root/.venv/share/kafka APP_SUM_JAR=$root/java-sum/target/app-sum-1.0-SNAPSHOT.jar
-export PATH=$root/.venv/bin:$root/bin:$PATH
+export PATH=$root/.venv/bin:$root/deploy/bin:$PATH
 
 # Everything listens on and talks over the loopback interface only.
 export LISTEN_ADDRESS=127.0.0.1 ZOOKEEPER_HOST=localhost KAFKA_HOST=localhost
