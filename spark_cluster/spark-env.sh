@@ -1,4 +1,4 @@
 # Sourced by Spark's own scripts before they start a JVM: the master, the workers, and every spark-submit.
 
 # This JVM only writes the command line of the next one.
-SPARK_LAUNCHER_OPTS="-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+export SPARK_LAUNCHER_OPTS="-XX:+UseSerialGC -XX:TieredStopAtLevel=1"

@@ -19,6 +19,7 @@ export LISTEN_ADDRESS=127.0.0.1 ZOOKEEPER_HOST=localhost KAFKA_HOST=localhost
 export KAFKA_BOOTSTRAP_SERVERS=${KAFKA_BOOTSTRAP_SERVERS:-localhost:$KAFKA_PORT}
 export NUMBERS_HOST=${NUMBERS_HOST:-localhost}
 export SPARK_RECOVERY_DIR=$DATA_DIR/spark-master # emptied by make up: its workers and applications have ended
+# shellcheck disable=SC2153
 export SPARK_MASTER_HOST=localhost MASTER=spark://localhost:$SPARK_MASTER_PORT SPARK_LOCAL_IP=127.0.0.1
 export SPARK_PUBLIC_DNS=$PUBLIC_HOST SPARK_CONF_DIR=$root/spark_cluster
 export SPARK_DAEMON_MEMORY=$DAEMON_HEAP SPARK_DAEMON_JAVA_OPTS="-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
