@@ -48,7 +48,7 @@ ENV = {name: str(port) for name, port in PORTS.items()} | {
     "RUN_DIR": RUN_DIR,
     "COMPOSE_PROJECT_NAME": "fedstream-bench",
     "CONTAINER_PREFIX": PREFIX,
-    "FOG_UI_PORT_PREFIX": str(BASE // 100),
+    "FOG_UI_PORT_BASE": str(BASE),
 }
 BOOTSTRAP = f"localhost:{PORTS['KAFKA_PORT']}"  # for programs on the host
 if RUNNER == "local":  # of the user's own stack, if it is set
