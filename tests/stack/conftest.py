@@ -42,7 +42,7 @@ ENV = {
     "SQUARES_UI_PORT": "14045",
     "SQUARES_KAFKA_UI_PORT": "14046",
     "ALERTS_UI_PORT": "14047",
-    "FOG_UI_PORT_PREFIX": "1405",
+    "FOG_UI_PORT_BASE": "14050",
     "NUMBERS_PORT": "19999",
     "NODES": "2",
     # Light and rare training, where a test is not about what is learned.
@@ -121,7 +121,9 @@ class Stack:
         subprocess.run(command, cwd=ROOT, env=os.environ | ENV, check=verb == "start", capture_output=True, timeout=60)
 
     def _name(self, job: str) -> str:
-        return f"{job.rsplit('-', 1)[0]}:{job}" if job.startswith(("fog-", "spark-worker-")) else job
+        if job.startswith("spark-worker-"):
+            return f"spark-worker:{job}"
+        return job if job in SERVICES else f"jobs:{job}"
 
     def _pid(self, job: str) -> int:
         line = f"source deploy/local/env.sh; supervisorctl -c deploy/local/supervisord.conf pid {self._name(job)}"
