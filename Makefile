@@ -118,7 +118,8 @@ base-image:
 demo: up ## everything from a bare clone: run the whole chain, check it, show it
 	@$(RUN_JOB) sensors --nodes $(NODES) --rate 100
 	@MAX_READINGS_PER_UPDATE=300 $(RUN_JOB) fog,cloud,squares
-	@{ $(MAKE) run-sum ARGS= || true; timeout 120 $(FOLLOW_SQUARES) || true; } | { $(IN_STACK_PYTHON) -m fedstream.commands.demo --nodes $(NODES); }
+	@{ { $(MAKE) run-sum ARGS= || true; timeout 120 $(FOLLOW_SQUARES) || true; } 2>/dev/null; } | \
+	  { $(IN_STACK_PYTHON) -m fedstream.commands.demo --nodes $(NODES); }
 	@$(MAKE) plot ARGS=
 	@echo; echo "The jobs go on: make ps, make logs S=fog-1, http://$(PUBLIC_HOST):$(SPARK_MASTER_UI_PORT). Stop with: make down"
 

@@ -41,6 +41,13 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
-        self._stream.write(("\r\033[K" if self._is_terminal else "") + line + "\n")
+        self.end()
+        self._stream.write(f"{line}\n")
         self._stream.flush()
         self._said = self._clock()
+
+    def end(self) -> None:
+        """Take back the line that is brought up to date, before something else is printed."""
+        if self._is_terminal:
+            self._stream.write("\r\033[K")
+            self._stream.flush()

@@ -44,11 +44,12 @@ def condition(name: str, process: Mapping[str, Any], log: Path, env: Mapping[str
     state = process["statename"]
     if state == "EXITED" and process["exitstatus"] == 0:
         return ""
-    if state in ("EXITED", "FATAL"):
+    has_page = health.has_page(name, env)
+    if state == "FATAL" or (state == "EXITED" and not has_page):  # a driver that has exited is being started again
         raise TroubleError(_told(f"{name} has ended (exit status {process['exitstatus']})", name, log))
     if state != "RUNNING":
         return "its process"
-    if health.has_page(name, env):
+    if has_page:
         try:
             health.check(name, env)
         except health.NotReadyError as error:
@@ -128,7 +129,7 @@ def main() -> None:
             wait_for_service(name, os.environ, options.timeout, progress)
         wait_for_jobs([name for name in options.names if name not in SERVICES], os.environ, options.timeout, progress)
     except TroubleError as error:
-        progress.say("")
+        progress.end()
         sys.exit(str(error))
 
 

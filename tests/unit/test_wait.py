@@ -81,6 +81,12 @@ def test_a_program_works_once_it_has_said_something_or_lived_for_ten_seconds(log
 def test_a_driver_works_once_its_page_says_so(logs, closed_port):
     env = {"CLOUD_UI_PORT": str(closed_port)}
     assert "refused" in wait.condition("cloud", process("cloud"), logs / "cloud.log", env)
+    with pytest.raises(TroubleError, match=r"cloud has ended \(exit status 1\)"):
+        wait.condition("cloud", process("cloud", "FATAL", 1), logs / "cloud.log", env)
+
+
+def test_a_driver_that_is_being_started_again_is_waited_for(logs):
+    assert wait.condition("cloud", process("cloud", "EXITED", 1), logs / "cloud.log", {"CLOUD_UI_PORT": "1"})
 
 
 def test_a_driver_that_ends_again_and_again_is_not_waited_for(logs, monkeypatch, tmp_path, closed_port):
