@@ -163,6 +163,8 @@ def publish_readings(
         sent += 1
         if not quiet:
             print(f"Node-{node}: {reading}", flush=True)
+        elif sent == 1:
+            print("first reading sent", flush=True)
         if sent % UNACKNOWLEDGED == 0:
             producer.flush()  # the client buffers without limit: a slow broker would fill the memory
             if quiet:
