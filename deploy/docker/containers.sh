@@ -51,13 +51,17 @@ condition() {
 # wait_for NAMES: returns when all are ready; fails as soon as one is in trouble.
 wait_for() {
   local waiting=("$@") left name found start='' every=10 end='\n' shown=0
+  local -A worked=() # at the look before: what a program says first may be why it ends
   if [[ -t 1 ]]; then start='\r\e[K' every=1 end=''; fi
   SECONDS=0
   while true; do
     left=()
     for name in "${waiting[@]}"; do
       found=$(condition "$name")
-      if [[ $found == ready ]]; then
+      if [[ $found == ready && -z ${worked[$name]-} ]]; then
+        worked[$name]=yes
+        left+=("$name")
+      elif [[ $found == ready ]]; then
         printf "$start  %-12s ready (%d s)\n" "$name" "$SECONDS"
       elif [[ $found == waiting ]] && ((SECONDS < UP_TIMEOUT_SECONDS)); then
         left+=("$name")

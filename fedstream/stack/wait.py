@@ -88,13 +88,16 @@ def wait_for_jobs(names: Sequence[str], env: Mapping[str, str], timeout_seconds:
     logs = Path(env["RUN_PATH"]) / "logs"
     ends_before = _ends(logs)
     left = list(names)
+    worked: set[str] = set()  # at the look before: what a program says first may be why it ends
     while left:
         processes = {process["name"]: process for process in parts.supervised(env)}
         ends = _ends(logs)
         for name in tuple(left):
             log = logs / f"{name}.log"
             reason = condition(name, processes[name], log, env)
-            if not reason:
+            if not reason and name not in worked:
+                worked.add(name)
+            elif not reason:
                 progress.say(f"  {name:<12} ready ({progress.seconds:.1f} s)")
                 left.remove(name)
             elif ends.get(name, 0) >= parts.MANY_ENDS and ends[name] > ends_before.get(name, 0):

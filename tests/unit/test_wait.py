@@ -89,6 +89,15 @@ def test_a_driver_that_is_being_started_again_is_waited_for(logs):
     assert wait.condition("cloud", process("cloud", "EXITED", 1), logs / "cloud.log", {"CLOUD_UI_PORT": "1"})
 
 
+def test_a_program_that_says_why_it_ends_does_not_work(logs, monkeypatch, tmp_path):
+    (logs / "sensors.log").write_text("Error: no such file\n")
+    looks = [process("sensors"), process("sensors", "EXITED", 2)]
+    monkeypatch.setattr(parts, "supervised", lambda env: [looks.pop(0)])
+    monkeypatch.setattr(wait.time, "sleep", lambda _: None)
+    with pytest.raises(TroubleError, match=r"sensors has ended .*: no such file"):
+        wait.wait_for_jobs(["sensors"], {"RUN_PATH": str(tmp_path)}, 60, Progress(Terminal(), lambda: 0.0))
+
+
 def test_a_driver_that_ends_again_and_again_is_not_waited_for(logs, monkeypatch, tmp_path, closed_port):
     stream = Terminal()
     monkeypatch.setattr(parts, "supervised", lambda env: [process("cloud")])
