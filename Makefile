@@ -23,7 +23,13 @@ export STACK
 ifeq ($(filter docker local,$(STACK)),)
 $(error STACK is '$(STACK)'; expected docker or local)
 endif
-$(foreach number,NODES NODES_PER_DRIVER FOG_NODES_MAX UP_TIMEOUT_SECONDS,$(if $(shell [[ '$($(number))' =~ ^[1-9][0-9]*$$ ]] || echo bad),$(error $(number) is '$($(number))'; expected a whole number of at least 1)))
+is_whole = $(shell [[ '$($(1))' =~ ^[1-9][0-9]*$$ ]] && echo yes)
+$(foreach name,NODES NODES_PER_DRIVER FOG_NODES_MAX UP_TIMEOUT_SECONDS FOG_UI_PORT_BASE,\
+  $(if $(call is_whole,$(name)),,$(error $(name) is '$($(name))'; expected a whole number of at least 1)))
+ifdef FOG_UI_PORT_PREFIX
+$(error FOG_UI_PORT_PREFIX is '$(FOG_UI_PORT_PREFIX)'; expected FOG_UI_PORT_BASE instead, to which a fog driver's number is \
+  added: FOG_UI_PORT_BASE=$(FOG_UI_PORT_PREFIX)0)
+endif
 
 PYTHON := .venv/bin/python
 BENCH_PYTHON := .venv-bench/bin/python
@@ -33,9 +39,12 @@ MINUTES ?= 60
 OUTPUT := learning-curves.png
 SAY = @echo "==>"
 
-PLAIN_JOBS := sensors bridge# plain Python: no driver that could be asked whether it is well
+RUNNER := deploy/$(STACK)/stack.sh
+RUN_JOB := deploy/$(STACK)/run-job.sh
+MVN := mvn -B -q -ntp -Dstyle.color=never
+NEEDS_MVN = command -v mvn >/dev/null || { echo "mvn is missing; on Debian: apt-get install maven" >&2; exit 1; }
 
-include $(STACK)/runner.mk
+include deploy/$(STACK)/runner.mk
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -44,17 +53,23 @@ help: ## this list
 
 setup: runner-setup ## install all that the runner needs (images, or packages and jars)
 
-up: runner-say runner-up ## start the services; returns when a job can be submitted
+up: check setup ## start the services; returns when a job can be submitted
+	@$(RUNNER) up
 
-down: runner-down ## stop jobs and services; all data is kept
+down: ## stop jobs and services; all data is kept
+	@$(RUNNER) down
 
-clean: runner-clean ## stop everything and delete topics, checkpoints and outputs together
+clean: ## stop everything and delete topics, checkpoints and outputs together
+	@$(RUNNER) clean
 
-ps: runner-ps ## what runs, and is it well
+ps: ## what runs, and is it well
+	@$(RUNNER) ps
 
-reset: need-S runner-reset ## one job begins anew: first records, counts from 0; S=fog-2
+reset: need-S ## one job begins anew: first records, counts from 0; S=fog-2
+	@$(RUNNER) reset '$(S)'
 
-logs: need-S runner-logs ## last lines of one service or job, followed in a terminal: S=fog-1
+logs: need-S ## last lines of one service or job, followed in a terminal: S=fog-1
+	@$(RUNNER) logs '$(S)'
 
 doctor: ## check this machine and the stack, with a remedy for each trouble
 	@$(DOCTOR)
@@ -63,47 +78,48 @@ topics: ## the topics, with their partitions
 	@$(KAFKA_TOPICS) --describe | grep -v '^\s' || true
 
 run-producer: ## start the simulated sensors; ARGS="--rate 100"
-	@$(call run_job,sensors,sensors,--nodes $(NODES) $(ARGS))
+	@$(RUN_JOB) sensors --nodes $(NODES) $(ARGS)
 
-FOG_DRIVERS = $(shell seq $$((($(NODES) + $(NODES_PER_DRIVER) - 1) / $(NODES_PER_DRIVER))))
 run-fog: ## start the fog nodes 1..NODES; NODES=2 NODES_PER_DRIVER=1 ARGS="--topic sensor-data"
-	@if (($(words $(FOG_DRIVERS)) > $(FOG_NODES_MAX))); then echo "NODES is $(NODES); expected at most FOG_NODES_MAX=$(FOG_NODES_MAX) drivers (set it in .env, or host more nodes in one: NODES_PER_DRIVER)" >&2; exit 2; fi
-	@$(call run_job,fog,$(foreach driver,$(FOG_DRIVERS),fog-$(driver)),$(ARGS))
+	@$(RUN_JOB) fog $(ARGS)
 
 run-cloud: ## start the cloud aggregator
-	@$(call run_job,cloud,cloud,$(ARGS))
+	@$(RUN_JOB) cloud $(ARGS)
 
 plot: ## learning curves of the newest run, into the picture OUTPUT
 	@$(IN_STACK_PYTHON) -m fedstream.commands.cli plot --output - $(ARGS) >$(OUTPUT).new && mv $(OUTPUT).new $(OUTPUT) && echo "$(OUTPUT)"
 
 run-squares: ## start the squares of the number stream; ARGS="--output DIR --format csv"
-	@$(call run_job,squares,squares,$(ARGS))
+	@$(RUN_JOB) squares $(ARGS)
 
 run-bridge: ## pass the socket's numbers on to the topic numbers
-	@$(call run_job,bridge,bridge,$(ARGS))
+	@$(RUN_JOB) bridge $(ARGS)
 
 run-squares-kafka: ## squares over Kafka, within milliseconds; ARGS="--mode micro-batch"
-	@$(call run_job,squares-kafka,squares-kafka,$(ARGS))
+	@$(RUN_JOB) squares-kafka $(ARGS)
 
 run-alerts: ## score each reading with the global model, within milliseconds
-	@$(call run_job,alerts,alerts,$(ARGS))
+	@$(RUN_JOB) alerts $(ARGS)
 
 run-sum: ## run the Java job; ARGS="1 1000 --mean"
 	@$(RUN_SUM)
 
-stop-jobs: runner-stop-jobs ## stop all jobs; the services go on
+stop-jobs: ## stop all jobs; the services go on
+	@$(RUNNER) stop-jobs
 
 submit: ## submit a program of yours: APP=my_job.py ARGS="..." OPTS="--class Main"
 	@if [[ -z '$(APP)' ]]; then echo 'APP is empty; expected a .py or .jar file: make submit APP=my_job.py' >&2; exit 2; fi
 	@$(SUBMIT)
 
-base-image: ## make BASE_IMAGE from Debian packages, where no image registry answers
-	@docker/base-image.sh $(BASE_IMAGE)
+# Where no image registry answers; not in the list, since `make setup` does it by itself.
+base-image:
+	@deploy/docker/offline/base-image.sh $(BASE_IMAGE)
 
 demo: up ## everything from a bare clone: run the whole chain, check it, show it
-	@$(MAKE) run-producer ARGS="--rate 100"
-	@$(MAKE) -j3 run-fog run-cloud run-squares ARGS= MAX_READINGS_PER_UPDATE=300
-	@{ $(MAKE) run-sum ARGS= || true; timeout 120 $(FOLLOW_SQUARES) || true; } | { $(IN_STACK_PYTHON) -m fedstream.commands.demo --nodes $(NODES); }
+	@$(RUN_JOB) sensors --nodes $(NODES) --rate 100
+	@MAX_READINGS_PER_UPDATE=300 $(RUN_JOB) fog,cloud,squares
+	@{ { $(MAKE) run-sum ARGS= || true; timeout 120 $(FOLLOW_SQUARES) || true; } 2>/dev/null; } | \
+	  { $(IN_STACK_PYTHON) -m fedstream.commands.demo --nodes $(NODES); }
 	@$(MAKE) plot ARGS=
 	@echo; echo "The jobs go on: make ps, make logs S=fog-1, http://$(PUBLIC_HOST):$(SPARK_MASTER_UI_PORT). Stop with: make down"
 
@@ -127,7 +143,7 @@ test-unit: $(PYTHON) ## tests without Spark and Kafka (seconds)
 
 test-spark: $(PYTHON) ## tests of the jobs' queries in a local Spark session, and of the Java job
 	$(PYTHON) -m pytest tests/spark
-	@if command -v mvn >/dev/null; then mvn -B -ntp -f java-sum/pom.xml test; else echo "SKIPPED the Java job's tests: no mvn in PATH"; fi
+	@if command -v mvn >/dev/null; then mvn -B -ntp -Dstyle.color=never -f java-sum/pom.xml test; else echo "SKIPPED the Java job's tests: no mvn in PATH"; fi
 
 test-stack: setup $(PYTHON) ## tests of the real stack, on the chosen runner, beside a running one
 	$(PYTHON) -m pytest tests/stack --durations=12
@@ -138,37 +154,37 @@ test-smoke: setup $(PYTHON) ## the most telling of the stack tests, on the chose
 docs: $(PYTHON) ## write the pages of docs/reference that follow from the code
 	@PYTHONPATH=. $(PYTHON) docs/generate.py
 
-lint: $(PYTHON) ## ruff, mypy, and the arrows between packages
+lint: $(PYTHON) ## ruff, mypy, the arrows between packages, and shellcheck
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
+	@.venv/bin/shellcheck $(shell git grep -lE '^#!.*bash|^# Sourced by' -- '*.sh' .ci deploy/bin) && echo "shellcheck: ok"
 
 need-S:
 	@if [[ -z '$(S)' ]]; then echo 'S is empty; expected a name that make ps shows: make logs S=fog-1' >&2; exit 2; fi
 
-runner-say:
+check: # before anything is installed
 	$(SAY) "runner: $(STACK) ($(STACK_REASON))"
+	@$(RUNNER) check
 
 # The package in a virtual environment of its own, with the exact versions of requirements.lock.
 $(PYTHON): pyproject.toml requirements.lock
-	$(SAY) "Python packages into .venv (Spark is the large one: about a minute)"
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "python3 is $$(python3 --version); expected 3.11 or newer" >&2; exit 1; }
 	@[[ -x $(PYTHON) ]] || python3 -m venv .venv || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	@.venv/bin/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[spark,local,dev]' || { rm -f $(PYTHON); exit 1; }
+	@deploy/progress.sh "Python packages into .venv (about a minute)" \
+	  .venv/bin/pip install --disable-pip-version-check -c requirements.lock -e '.[spark,local,dev]' || { rm -f $(PYTHON); exit 1; }
 	@touch $(PYTHON)
 
 # The bench has an environment of its own: a rival asks for older packages than the stack has.
 $(BENCH_PYTHON): bench/requirements.lock
-	$(SAY) "the bench's Python packages into .venv-bench"
 	@[[ -x $(BENCH_PYTHON) ]] || python3 -m venv .venv-bench || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	@.venv-bench/bin/pip install --quiet --disable-pip-version-check -r bench/requirements.lock || { rm -f $(BENCH_PYTHON); exit 1; }
+	@deploy/progress.sh "the bench's Python packages into .venv-bench" \
+	  .venv-bench/bin/pip install --disable-pip-version-check -r bench/requirements.lock || { rm -f $(BENCH_PYTHON); exit 1; }
 	@touch $(BENCH_PYTHON)
 
 $(JAVA_RIVALS): bench/jvm/pom.xml $(shell find bench/jvm/src -name '*.java' 2>/dev/null)
-	$(SAY) "the rivals in Java"
-	@command -v mvn >/dev/null || { echo "mvn is missing; on Debian: apt-get install maven" >&2; exit 1; }
-	@mvn -B -q -ntp -f bench/jvm/pom.xml package -DskipTests
+	@$(NEEDS_MVN); deploy/progress.sh "the rivals in Java" $(MVN) -f $< package -DskipTests
 	@touch $@
 
-.PHONY: $(shell sed -n 's/^\([a-zA-Z-]*\):.*/\1/p' Makefile $(STACK)/runner.mk)
+.PHONY: $(shell sed -n 's/^\([a-zA-Z-]*\):.*/\1/p' Makefile deploy/$(STACK)/runner.mk)

@@ -119,7 +119,7 @@ class Running:
             port = PORTS["SPARK_DRIVER_UI_PORT"]
         elif contestant.kind == "job" and contestant.interval_seconds is None:
             is_fog = contestant.workload == "weights"
-            port = int(f"{ENV['FOG_UI_PORT_PREFIX']}{self.run.nodes[0]}") if is_fog else PORTS["SQUARES_KAFKA_UI_PORT"]
+            port = int(ENV["FOG_UI_PORT_BASE"]) + self.run.nodes[0] if is_fog else PORTS["SQUARES_KAFKA_UI_PORT"]
         else:
             return None
         return f"http://{container_address(self.run) if RUNNER == 'docker' else 'localhost'}:{port}"

@@ -48,7 +48,7 @@ ENV = {name: str(port) for name, port in PORTS.items()} | {
     "RUN_DIR": RUN_DIR,
     "COMPOSE_PROJECT_NAME": "fedstream-bench",
     "CONTAINER_PREFIX": PREFIX,
-    "FOG_UI_PORT_PREFIX": str(BASE // 100),
+    "FOG_UI_PORT_BASE": str(BASE),
 }
 BOOTSTRAP = f"localhost:{PORTS['KAFKA_PORT']}"  # for programs on the host
 if RUNNER == "local":  # of the user's own stack, if it is set
@@ -97,7 +97,13 @@ def inside(*command: str, name: str | None = None, **variables: str) -> list[str
     """
     if RUNNER == "local":
         exports = " ".join(f"{key}={shlex.quote(value)}" for key, value in variables.items())
-        return ["bash", "-c", f'source local/env.sh; {exports and f"export {exports};"} exec "$@"', "bash", *command]
+        return [
+            "bash",
+            "-c",
+            f'source deploy/local/env.sh; {exports and f"export {exports};"} exec "$@"',
+            "bash",
+            *command,
+        ]
     options = [word for key, value in variables.items() for word in ("-e", f"{key}={value}")]
     if name is None:
         return ["docker", "exec", "-i", *options, f"{PREFIX}spark-master", *command]

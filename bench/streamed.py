@@ -45,7 +45,7 @@ def run_jobs(prepare: Callable[[], None] = lambda: None, **settings: Any) -> Non
         prepare: what is done when the stack is up, before the jobs start.
         settings: values of the jobs' settings and of the Makefile's variables.
     """
-    pages = f"FOG_UI_PORT_PREFIX={BASE // 10 + 5}"  # the ports of the fog drivers' pages lie behind those of the stack
+    pages = f"FOG_UI_PORT_BASE={BASE + 50}"  # the ports of the fog drivers' pages lie behind those of the stack
     make("clean")
     given = [pages, *(f"{name}={value}" for name, value in settings.items())]
     make("up", *given)
@@ -217,7 +217,7 @@ def silence(turns: int = 8) -> dict[str, Any]:
         return any(len(each.get("updates", [])) == 3 for each in rounds())
 
     wait("a round of three nodes", has_three)
-    local = inside("supervisorctl", "-c", "local/supervisord.conf", "stop", "fog:fog-3")
+    local = inside("supervisorctl", "-c", "deploy/local/supervisord.conf", "stop", "jobs:fog-3")
     line = local if RUNNER == "local" else ["docker", "stop", f"{PREFIX}fog-3"]
     subprocess.run(line, cwd=ROOT, env=environment(), check=True, capture_output=True)
     stopped = rounds()[-1]["round"]

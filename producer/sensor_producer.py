@@ -163,6 +163,8 @@ def publish_readings(
         sent += 1
         if not quiet:
             print(f"Node-{node}: {reading}", flush=True)
+        elif sent == 1:
+            print("first reading sent", flush=True)
         if sent % UNACKNOWLEDGED == 0:
             producer.flush()  # the client buffers without limit: a slow broker would fill the memory
             if quiet:
@@ -214,20 +216,20 @@ def main(
     except ValueError as error:
         raise click.UsageError(f"--shift {' '.join(shift)} --columns {columns}: {error}") from error
 
-    topics = {node: topic or topics.sensor_topic(node) for node in range(1, nodes + 1)}
+    topic_of = {node: topic or topics.sensor_topic(node) for node in range(1, nodes + 1)}
     per_second = rate * nodes
     if quiet is None:
         quiet = per_second == 0 or per_second > QUIET_ABOVE_RATE
     stopping = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stopping.set())
-    kafka.ensure_topics(settings, sorted(set(topics.values())))
+    kafka.ensure_topics(settings, sorted(set(topic_of.values())))
     producer = kafka.connect_producer(settings, linger_ms=5 if quiet else 0)
     with producer, open(csv_file or os.devnull, newline="", encoding="utf-8-sig") as file:
         readings = csv_readings(file, column_of, nodes) if csv_file else simulate_readings(nodes, seed, shifts)
         try:
             sent = publish_readings(
-                producer, paced(itertools.islice(readings, count), per_second, stopping), topics, quiet
+                producer, paced(itertools.islice(readings, count), per_second, stopping), topic_of, quiet
             )
         except ValueError as error:
             raise click.ClickException(f"{csv_file}: {error}") from error

@@ -12,8 +12,9 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -25,6 +26,7 @@ from fedstream.errors import StackError
 from fedstream.messages.readings import label_of
 from fedstream.messages.topics import GLOBAL_MODEL, MODEL_WEIGHTS, sensor_topic
 from fedstream.settings import Settings, command_help
+from fedstream.stack.progress import Progress
 
 READINGS_WANTED = 5
 ROUNDS_WANTED = 10
@@ -33,6 +35,7 @@ SQUARES_WANTED = 5
 MOST_RECOMPUTED = 200_000  # readings; more would take longer than the demo should
 SUM_LINE = "La somme des entiers de 1 à 100 est : 5050"
 
+T = TypeVar("T")
 Follow = Callable[[], list[dict[str, Any]]]
 
 
@@ -82,20 +85,6 @@ def explains(model: dict[str, Any], updates: list[dict[str, Any]]) -> float | No
     return None
 
 
-def wait_for_rounds(settings: Settings, timeout_seconds: float) -> registry.Run | None:
-    """Return the newest run once enough of its rounds are closed, or when the time is up; None if there is no run."""
-    deadline = time.monotonic() + timeout_seconds
-    while True:
-        try:
-            run = registry.load_run(settings)
-            if len(closed_rounds(run)) >= ROUNDS_WANTED or time.monotonic() > deadline:
-                return run
-        except StackError:  # no run yet
-            if time.monotonic() > deadline:
-                return None
-        time.sleep(1)
-
-
 def closed_rounds(run: registry.Run) -> list[dict[str, Any]]:
     """Return the models that closed a round with scores, in order; the scores are those of the round's own model."""
     return [message for _, message in sorted(run.rounds.items()) if "metrics" in message]
@@ -124,13 +113,133 @@ def piped_lines() -> queue.Queue[str]:
     return lines
 
 
-def until(deadline: float, lines: queue.Queue[str]) -> Iterator[str]:
-    """Yield lines until the deadline (of `time.monotonic`)."""
-    while (left := deadline - time.monotonic()) > 0:
-        try:
-            yield lines.get(timeout=left)
-        except queue.Empty:
+class Demo:
+    """What is checked, one part after the other, and the table of it."""
+
+    def __init__(self, settings: Settings, timeout_seconds: float) -> None:
+        """Begin with no part; each is waited for that long at most."""
+        self._settings = settings
+        self._timeout_seconds = timeout_seconds
+        self._progress = Progress()
+        self._updates = follow(settings, MODEL_WEIGHTS)
+        self._models = follow(settings, GLOBAL_MODEL)
+        self.console = Console(width=110, highlight=False)
+        self.table = Table("part", "what came out", "checked against", "result", title="Edge-Fog-Cloud on live data")
+        self.failed: list[str] = []
+
+    def row(self, part: str, came_out: str, against: str, good: bool) -> None:
+        """Add what came out of a part."""
+        self.table.add_row(part, came_out, against, "ok" if good else "FAILED")
+        if not good:
+            self.failed.append(part)
+
+    def wait(self, what: str, observe: Callable[[], T | None]) -> T | None:
+        """Observe until there is something, and return it; None when the time is up."""
+        deadline = time.monotonic() + self._timeout_seconds
+        while (found := observe()) is None and time.monotonic() < deadline:
+            self._progress.waiting(what)
+        return found
+
+    def show(self, *parts: Any) -> None:
+        """Print tables or lines after what was waited for."""
+        self._progress.end()
+        self.console.print(*parts)
+
+    def fog(self, node: int) -> None:
+        """Check a node's newest weight against the mean of its readings, and the label of one of them."""
+
+        def enough() -> dict[str, Any] | None:
+            newest = next((each for each in reversed(self._updates()) if each["node_id"] == f"fog-{node}"), None)
+            return newest if newest and newest["samples"] >= READINGS_WANTED else None
+
+        update = self.wait(f"{READINGS_WANTED} readings behind a weight of fog-{node}", enough)
+        if update is None:
+            self.row(f"fog-{node}", "no such weight", f"after {self._timeout_seconds:g} s", False)
             return
+        came_out = f"weight {update['weight']} of {update['samples']} readings"
+        readings = readings_behind(self._settings, node, update)
+        if readings is None:
+            self.row(f"fog-{node}", came_out, "40.5 expected of uniform readings", abs(update["weight"] - 40.5) < 5)
+            return
+        mean = mean_weight(readings)
+        # Half a unit of the fourth decimal, to which an update is rounded.
+        good = abs(mean - update["weight"]) < 0.5001e-4
+        self.row(f"fog-{node}", came_out, f"{mean:.6f} recomputed from the topic", good)
+        reading = readings[-1]
+        is_label = reading["label"] == label_of(reading["temperature"], reading["vibration"])
+        self.row(f"sensors of node {node}", f"{reading}", "label: > 85 °C or > 0.08 g", is_label)
+
+    def cloud(self, nodes: int) -> None:
+        """Check the newest global weight against the nodes' updates."""
+        newest = self.wait(
+            f"a global model of {nodes} nodes",
+            lambda: next((model for model in self._models()[-1:] if model["nodes"] >= nodes), None),
+        )
+        if newest is None:
+            self.row("cloud", "no such model", f"after {self._timeout_seconds:g} s", False)
+            return
+        merged = explains(newest, self._updates())
+        self.row(
+            "cloud",
+            f"global_weight {newest['global_weight']:.10f} of {newest['samples']} readings",
+            "no such updates" if merged is None else f"{merged:.10f} recomputed from the updates",
+            merged is not None and abs(merged - newest["global_weight"]) < 1e-9,
+        )
+
+    def rounds(self) -> None:
+        """Check that the model has learned, and that each version comes out again."""
+
+        def enough() -> registry.Run | None:
+            with suppress(StackError):  # no run yet
+                run = registry.load_run(self._settings)
+                if len(closed_rounds(run)) >= ROUNDS_WANTED:
+                    return run
+            time.sleep(1)
+            return None
+
+        run = self.wait(f"{ROUNDS_WANTED} rounds of learning", enough)
+        if run is None:
+            self.row("rounds", f"fewer than {ROUNDS_WANTED}", f"after {self._timeout_seconds:g} s", False)
+            return
+        closed = closed_rounds(run)
+        self.show(learning_table(closed))
+        first, last = closed[0]["metrics"]["f1"], closed[-1]["metrics"]["f1"]
+        came_out = f"{len(closed)} rounds, F1 {first:.3f} -> {last:.3f}"
+        against = f"F1 of at least {F1_WANTED}, on readings not seen before"
+        self.row("rounds", came_out, against, last >= max(first, F1_WANTED))
+        results = [each["result"] for each in analysis.replay_run(run, self._settings)]
+        replayed = [result for result in results if result != analysis.NOT_REPLAYED]
+        identical = replayed.count(analysis.IDENTICAL)
+        self.row(
+            "versions",
+            f"{max(run.versions)} versions of {run.run_id}",
+            f"{identical} of {len(replayed)} identical, aggregated anew",
+            0 < identical == len(replayed),
+        )
+
+    def squares_and_sum(self, lines: queue.Queue[str]) -> None:
+        """Check the squares and the line of the Java job."""
+        pairs: list[tuple[int, int]] = []
+        sum_line = ""
+
+        def enough() -> bool | None:
+            nonlocal sum_line
+            with suppress(queue.Empty):
+                line = lines.get(timeout=0.5)
+                if line.startswith("La somme"):
+                    sum_line = line
+                elif pair := re.fullmatch(r"\((-?\d+), (\d+)\)", line):
+                    pairs.append((int(pair[1]), int(pair[2])))
+            return len(pairs) >= SQUARES_WANTED or None
+
+        good = self.wait("the sum and for squares", enough) is not None
+        self.row(
+            "squares",
+            " ".join(map(str, pairs)) or "none",
+            f"{SQUARES_WANTED} pairs (n, n * n)",
+            good and all(n * n == square for n, square in pairs),
+        )
+        self.row("Java sum", sum_line or "nothing", "100 * 101 / 2 = 5050", sum_line == SUM_LINE)
 
 
 @click.command(help=command_help(__doc__))
@@ -138,101 +247,18 @@ def until(deadline: float, lines: queue.Queue[str]) -> Iterator[str]:
 @click.option("--timeout", "timeout_seconds", default=240.0, show_default=True, help="Longest wait for each part.")
 def main(nodes: int, timeout_seconds: float) -> None:
     """Wait for data from every part, check it, print a table; exit code 1 if a part failed."""
-    settings = Settings.from_env(os.environ)
-    console = Console(width=110, highlight=False)
-    table = Table("part", "what came out", "checked against", "result", title="Edge-Fog-Cloud on live data")
-    failed = []
-
-    def row(part: str, came_out: str, against: str, good: bool) -> None:
-        table.add_row(part, came_out, against, "ok" if good else "FAILED")
-        if not good:
-            failed.append(part)
-
     lines = piped_lines()
-    updates_of = follow(settings, MODEL_WEIGHTS)
-    models_of = follow(settings, GLOBAL_MODEL)
+    settings = Settings.from_env(os.environ)
+    demo = Demo(settings, timeout_seconds)
     for node in range(1, nodes + 1):
-        console.print(f"  waiting for {READINGS_WANTED} readings behind a weight of fog-{node} ...")
-        deadline = time.monotonic() + timeout_seconds
-        update = None
-        while time.monotonic() < deadline and (update is None or update["samples"] < READINGS_WANTED):
-            update = next((each for each in reversed(updates_of()) if each["node_id"] == f"fog-{node}"), None)
-        if update is None or update["samples"] < READINGS_WANTED:
-            row(f"fog-{node}", f"{update or 'no weight'}", f"after {timeout_seconds:g} s", False)
-            continue
-        came_out = f"weight {update['weight']} of {update['samples']} readings"
-        readings = readings_behind(settings, node, update)
-        if readings is None:
-            row(f"fog-{node}", came_out, "40.5 expected of uniform readings", abs(update["weight"] - 40.5) < 5)
-            continue
-        mean = mean_weight(readings)
-        # Half a unit of the fourth decimal, to which an update is rounded.
-        good = abs(mean - update["weight"]) < 0.5001e-4
-        row(f"fog-{node}", came_out, f"{mean:.6f} recomputed from the topic", good)
-        reading = readings[-1]
-        is_label = reading["label"] == label_of(reading["temperature"], reading["vibration"])
-        row(f"sensors of node {node}", f"{reading}", "label: > 85 °C or > 0.08 g", is_label)
-
-    console.print(f"  waiting for a global model of {nodes} nodes ...")
-    deadline = time.monotonic() + timeout_seconds
-    model = None
-    while time.monotonic() < deadline and (model is None or model["nodes"] < nodes):
-        model = next(iter(models_of()[-1:]), None)
-    if model is None or model["nodes"] < nodes:
-        row("cloud", f"{model or 'no global model'}", f"after {timeout_seconds:g} s", False)
-    else:
-        merged = explains(model, updates_of())
-        row(
-            "cloud",
-            f"global_weight {model['global_weight']:.10f} of {model['samples']} readings",
-            "no such updates" if merged is None else f"{merged:.10f} recomputed from the updates",
-            merged is not None and abs(merged - model["global_weight"]) < 1e-9,
-        )
-
+        demo.fog(node)
+    demo.cloud(nodes)
     if settings.model != "mean":
-        console.print(f"  waiting for {ROUNDS_WANTED} rounds ...")
-        run = wait_for_rounds(settings, timeout_seconds)
-        closed = closed_rounds(run) if run else []
-        if run is None or len(closed) < ROUNDS_WANTED:
-            row("rounds", f"{len(closed)} of {ROUNDS_WANTED} closed", f"after {timeout_seconds:g} s", False)
-        else:
-            console.print(learning_table(closed))
-            first, last = closed[0]["metrics"]["f1"], closed[-1]["metrics"]["f1"]
-            row(
-                "rounds",
-                f"{len(closed)} rounds, F1 {first:.3f} -> {last:.3f}",
-                f"F1 of at least {F1_WANTED}, on readings not seen before",
-                last >= max(first, F1_WANTED),
-            )
-            replayed = [each for each in analysis.replay_run(run, settings) if each["result"] != analysis.NOT_REPLAYED]
-            identical = sum(each["result"] == analysis.IDENTICAL for each in replayed)
-            row(
-                "versions",
-                f"{max(run.versions)} versions of {run.run_id}",
-                f"{identical} of {len(replayed)} identical, aggregated anew",
-                0 < identical == len(replayed),
-            )
-
-    console.print("  waiting for the sum and for squares ...")
-    pairs: list[tuple[int, int]] = []
-    sum_line = ""
-    for line in until(time.monotonic() + timeout_seconds, lines):
-        if line.startswith("La somme"):
-            sum_line = line
-        elif pair := re.fullmatch(r"\((-?\d+), (\d+)\)", line):
-            pairs.append((int(pair[1]), int(pair[2])))
-        if len(pairs) >= SQUARES_WANTED:
-            break
-    row(
-        "squares",
-        " ".join(map(str, pairs)) or "none",
-        f"{SQUARES_WANTED} pairs (n, n * n)",
-        len(pairs) >= SQUARES_WANTED and all(n * n == square for n, square in pairs),
-    )
-    row("Java sum", sum_line or "nothing", "100 * 101 / 2 = 5050", sum_line == SUM_LINE)
-    console.print(table)
-    if failed:
-        console.print(f"failed: {', '.join(failed)}; see: make logs S=NAME, make doctor")
+        demo.rounds()
+    demo.squares_and_sum(lines)
+    demo.show(demo.table)
+    if demo.failed:
+        demo.console.print(f"failed: {', '.join(demo.failed)}; see: make logs S=NAME, make doctor")
         sys.exit(1)
 
 

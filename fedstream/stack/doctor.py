@@ -71,10 +71,10 @@ def check_docker() -> str:
     """Find a Docker engine that answers, with Compose v2."""
     engine = _output("docker", "version", "--format", "{{.Server.Version}}")
     if engine is None:
-        raise Trouble("no Docker engine answers", "start it, or on Debian 12: docker/install-engine.sh")
+        raise Trouble("no Docker engine answers", "start it, or on Debian 12: deploy/docker/install-engine.sh")
     compose = _output("docker", "compose", "version", "--short")
     if compose is None or compose.lstrip("v").startswith("1."):
-        raise Trouble(f"Docker {engine.strip()} without Compose v2", "on Debian 12: docker/install-engine.sh")
+        raise Trouble(f"Docker {engine.strip()} without Compose v2", "on Debian 12: deploy/docker/install-engine.sh")
     return f"Docker {engine.strip()}, Compose {compose.strip()}"
 
 

@@ -1,8 +1,6 @@
 """Is a service or a job ready? Asked by Compose's health checks, by `make up` and by `make doctor`.
 
-Examples:
-    python -m fedstream.stack.health spark                      one question, answered by the exit code
-    python -m fedstream.stack.health --timeout 120 kafka spark  wait for both and say how long each took
+python -m fedstream.stack.health spark    one question, answered by the exit code; fedstream.stack.wait asks until it is
 """
 
 from __future__ import annotations
@@ -10,9 +8,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +18,6 @@ from typing import Any
 
 BROKER_TIMEOUT_MS = 5000
 WORKERS = 2
-DRIVERS = ("cloud", "squares", "squares-kafka", "alerts")  # and fog-N
 
 
 class NotReadyError(RuntimeError):
@@ -53,19 +50,30 @@ def check(name: str, env: Mapping[str, str]) -> None:
         _driver_has_executor(f"http://localhost:{driver_ui_port(name, env)}/api/v1/applications")
 
 
+def has_page(job: str, env: Mapping[str, str]) -> bool:
+    """Return whether a job has a driver with web pages: .env has a port for them."""
+    return re.fullmatch(r"fog-\d+", job) is not None or job in _jobs_with_port(env)
+
+
 def driver_ui_port(job: str, env: Mapping[str, str]) -> int:
-    """Return the port of a job's web pages.
+    """Return the port of a job's web pages: CLOUD_UI_PORT for cloud, FOG_UI_PORT_BASE + N for fog-N.
 
     Raises:
         ValueError: there is no such job.
     """
-    if job.startswith("fog-") and job[4:].isdigit():
-        return int(env["FOG_UI_PORT_PREFIX"] + job[4:])
-    if job in DRIVERS:
-        return int(env[f"{job.upper().replace('-', '_')}_UI_PORT"])
-    jobs = " or ".join(DRIVERS)
-    msg = f"no service or job {job!r}; expected zookeeper, kafka, topics, spark, producer, fog-N, {jobs}"
-    raise ValueError(msg)
+    if not has_page(job, env):
+        expected = ", ".join(["zookeeper, kafka, topics, spark, producer, fog-N", *_jobs_with_port(env)])
+        msg = f"no service or job {job!r}; expected one of {expected}"
+        raise ValueError(msg)
+    if job.startswith("fog-"):
+        return int(env["FOG_UI_PORT_BASE"]) + int(job.removeprefix("fog-"))
+    return int(env[_jobs_with_port(env)[job]])
+
+
+def _jobs_with_port(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the variable of each job's port by the job's name; Spark's own programs are no jobs."""
+    found = (re.fullmatch(r"(?!SPARK_)(\w+)_UI_PORT", name) for name in env)
+    return {match[1].lower().replace("_", "-"): match[0] for match in found if match}
 
 
 def listening_ports() -> dict[int, str]:
@@ -81,7 +89,7 @@ def listening_ports() -> dict[int, str]:
 
 
 def _ask(name: str, env: Mapping[str, str]) -> None:
-    script = Path(__file__).parents[2] / "kafka" / "ask.sh"
+    script = Path(__file__).parents[2] / "deploy" / "kafka" / "ask.sh"
     try:
         answer = subprocess.run([str(script), name], env=dict(env), capture_output=True, text=True, timeout=10)
     except subprocess.TimeoutExpired as error:
@@ -141,24 +149,6 @@ def _driver_has_executor(url: str) -> None:
     raise StartingError(msg)
 
 
-def wait(name: str, env: Mapping[str, str], timeout_seconds: float) -> float:
-    """Ask until the part is ready and return how many seconds that took.
-
-    Raises:
-        TimeoutError: it was not ready in time; the text names the part and what it answered last.
-    """
-    begin = time.monotonic()
-    while True:
-        try:
-            check(name, env)
-            return time.monotonic() - begin
-        except NotReadyError as error:
-            if time.monotonic() - begin >= timeout_seconds:
-                msg = f"{name} is not ready after {timeout_seconds:g} s: {error}"
-                raise TimeoutError(msg) from error
-            time.sleep(0.3)
-
-
 def log_end(name: str, env: Mapping[str, str], lines: int = 30) -> str:
     """Return the last lines a part has logged in the local runner, or nothing."""
     logs = Path(env.get("RUN_PATH", ".run")) / "logs"
@@ -172,18 +162,14 @@ def log_end(name: str, env: Mapping[str, str], lines: int = 30) -> str:
 
 
 def main() -> None:
-    """Check or wait for the named parts."""
+    """Check the named parts; exit code 1 at the first that is not ready."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", metavar="NAME", help="a service (kafka, spark ...) or job (fog-1 ...)")
-    parser.add_argument("--timeout", type=float, default=0.0, metavar="SECONDS", help="wait that long [default: 0]")
-    options = parser.parse_args()
-    for name in options.names:
+    for name in parser.parse_args().names:
         try:
-            took = wait(name, os.environ, options.timeout)
-        except (TimeoutError, ValueError) as error:
-            print(f"{error}\n{log_end(name, os.environ)}".strip(), file=sys.stderr)
-            sys.exit(1)
-        print(f"  {name:<12} ready ({took:.1f} s)", flush=True)
+            check(name, os.environ)
+        except (NotReadyError, ValueError) as error:
+            sys.exit(f"{name} is not ready: {error}")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def ended(how: str, log: str) -> str:
 
 def unhealthy(output: str) -> str:
     """Return the reason in what a health check has printed, be it `fedstream.stack.health` or any other program."""
-    return output.strip().rpartition(" is not ready after 0 s: ")[2] or "its health check fails without a word"
+    return output.strip().rpartition(" is not ready: ")[2] or "its health check fails without a word"
 
 
 # --- local runner
@@ -67,7 +67,7 @@ def _local_troubles(env: Mapping[str, str]) -> dict[str, str]:
         return dict.fromkeys(processes.left_over(run_path).values(), lost)
     ends = count_ends((run_path / "logs" / "supervisord.log").read_text(errors="replace"), datetime.now())
     found = {}
-    for process in _processes(env):
+    for process in supervised(env):
         name, uptime = process["name"], process["now"] - process["start"]
         runs = process["statename"] == "RUNNING"
         if ends.get(name, 0) >= MANY_ENDS and not (runs and uptime >= JUST_STARTED_SECONDS):
@@ -79,7 +79,8 @@ def _local_troubles(env: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def _processes(env: Mapping[str, str]) -> list[dict[str, Any]]:
+def supervised(env: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return what supervisord says of each process of the local runner."""
     from supervisor.xmlrpc import SupervisorTransport  # the local runner has it
 
     transport = SupervisorTransport(None, None, serverurl=f"unix://{env['RUN_PATH']}/supervisor.sock")

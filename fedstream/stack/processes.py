@@ -2,7 +2,8 @@
 
 supervisord names its socket and the part in the environment of each process that it starts, and what such a process
 starts inherits both. So a process is known by its environment, also when its supervisord was killed and it runs on. A
-program typed by hand after `source local/env.sh` has neither variable: it is not of the stack, and nobody touches it.
+program typed by hand after `source deploy/local/env.sh` has neither variable: it is not of the stack, and nobody
+touches it.
 
 Examples, for the stack whose folder is RUN_PATH:
     python -m fedstream.stack.processes                    list what runs on without supervisord

@@ -42,7 +42,7 @@ ENV = {
     "SQUARES_UI_PORT": "14045",
     "SQUARES_KAFKA_UI_PORT": "14046",
     "ALERTS_UI_PORT": "14047",
-    "FOG_UI_PORT_PREFIX": "1405",
+    "FOG_UI_PORT_BASE": "14050",
     "NUMBERS_PORT": "19999",
     "NODES": "2",
     # Light and rare training, where a test is not about what is learned.
@@ -82,7 +82,7 @@ class Stack:
             variables = [word for name, value in env.items() for word in ("-e", f"{name}={value}")]
             line = ["docker", "exec", "-i", *variables, PREFIX + container, *command]
         else:
-            line = ["bash", "-c", 'source local/env.sh; exec "$@"', "bash", *command]
+            line = ["bash", "-c", 'source deploy/local/env.sh; exec "$@"', "bash", *command]
         return subprocess.run(
             line, cwd=ROOT, env=os.environ | ENV | env, input=text, capture_output=True, text=True, timeout=180
         )
@@ -116,18 +116,17 @@ class Stack:
         if self.runner == "docker":
             command = ["docker", verb, PREFIX + service]
         else:
-            command = [
-                "bash",
-                "-c",
-                f"source local/env.sh; supervisorctl -c local/supervisord.conf {verb} {self._name(service)}",
-            ]
+            line = f"supervisorctl -c deploy/local/supervisord.conf {verb} {self._name(service)}"
+            command = ["bash", "-c", f"source deploy/local/env.sh; {line}"]
         subprocess.run(command, cwd=ROOT, env=os.environ | ENV, check=verb == "start", capture_output=True, timeout=60)
 
     def _name(self, job: str) -> str:
-        return f"{job.rsplit('-', 1)[0]}:{job}" if job.startswith(("fog-", "spark-worker-")) else job
+        if job.startswith("spark-worker-"):
+            return f"spark-worker:{job}"
+        return job if job in SERVICES else f"jobs:{job}"
 
     def _pid(self, job: str) -> int:
-        line = f"source local/env.sh; supervisorctl -c local/supervisord.conf pid {self._name(job)}"
+        line = f"source deploy/local/env.sh; supervisorctl -c deploy/local/supervisord.conf pid {self._name(job)}"
         return int(subprocess.check_output(["bash", "-c", line], cwd=ROOT, env=os.environ | ENV, text=True))
 
     def records(self, topic: str, start: int = 0, number: int = 0) -> list[Any]:

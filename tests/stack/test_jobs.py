@@ -186,7 +186,7 @@ def test_fog_nodes_and_cloud_give_the_formulas_of_the_contract(stack: Stack) -> 
 
 
 def test_a_running_driver_shows_its_page(stack: Stack) -> None:
-    page = f"{ENV['FOG_UI_PORT_PREFIX']}1"
+    page = str(int(ENV["FOG_UI_PORT_BASE"]) + 1)
     (application,) = stack.get(page, "/api/v1/applications")
     assert application["name"] == "FogNode1"
     environment = stack.get(page, f"/api/v1/applications/{application['id']}/environment")

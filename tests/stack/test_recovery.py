@@ -101,7 +101,7 @@ def test_jobs_go_on_when_a_worker_is_killed(stack: Stack) -> None:
 
 def active_executors(stack: Stack, node: int) -> int:
     """Return how many executors a fog driver has, itself not counted."""
-    page = f"{ENV['FOG_UI_PORT_PREFIX']}{node}"
+    page = str(int(ENV["FOG_UI_PORT_BASE"]) + node)
     (application,) = stack.get(page, "/api/v1/applications")
     executors = stack.get(page, f"/api/v1/applications/{application['id']}/executors")
     return sum(each["isActive"] for each in executors if each["id"] != "driver")

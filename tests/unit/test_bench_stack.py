@@ -18,17 +18,14 @@ def stack(script):
 
 def test_every_port_and_name_of_the_stack_is_another_one(stack, root):
     dotenv = dict(re.findall(r"(?m)^([A-Z][A-Z0-9_]*)=(.*)$", (root / ".env").read_text()))
-    own = {
-        name for name in dotenv if re.search(r"_PORT$|_PORT_PREFIX$|^RUN_DIR$|PROJECT_NAME$|CONTAINER_PREFIX$", name)
-    }
+    own = {name for name in dotenv if re.search(r"_PORT$|_PORT_BASE$|^RUN_DIR$|PROJECT_NAME$|CONTAINER_PREFIX$", name)}
     assert len(own) > 15
     assert own <= set(stack.ENV)
     assert [name for name in own if stack.ENV[name] == dotenv[name]] == []
 
 
 def test_no_two_parts_share_a_port(stack):
-    prefix = stack.ENV["FOG_UI_PORT_PREFIX"]
-    pages = [int(f"{prefix}{number}") for number in stack.FOG_NUMBERS]
+    pages = [int(stack.ENV["FOG_UI_PORT_BASE"]) + number for number in stack.FOG_NUMBERS]
     spark_drivers = range(stack.PORTS["SPARK_DRIVER_UI_PORT"], stack.PORTS["SPARK_DRIVER_UI_LAST_PORT"] + 1)
     others = [port for name, port in stack.PORTS.items() if not name.startswith("SPARK_DRIVER_UI")]
     ports = [*pages, *spark_drivers, *others]

@@ -126,7 +126,7 @@ def test_an_empty_variable_of_the_shell_is_refused_too(checkout):
 
 
 def test_a_shell_that_sources_the_environment_outlives_a_bad_folder(checkout):
-    line = "source local/env.sh || echo refused; echo goes on"
+    line = "source deploy/local/env.sh || echo refused; echo goes on"
     done = subprocess.run(
         ["bash", "-c", line],
         cwd=checkout,

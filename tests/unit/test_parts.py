@@ -51,7 +51,7 @@ def test_the_ends_of_a_process_are_counted_for_three_minutes():
     ("output", "reason"),
     [
         (
-            "fog-1 is not ready after 0 s: no executor any more at http://x: lost\n",
+            "fog-1 is not ready: no executor any more at http://x: lost\n",
             "no executor any more at http://x: lost",
         ),
         ("Health check exceeded timeout (15s)", "Health check exceeded timeout (15s)"),

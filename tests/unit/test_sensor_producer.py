@@ -475,10 +475,10 @@ def test_each_reading_goes_to_its_nodes_topic_under_its_sensors_name(producer, c
     )
 
 
-def test_in_quiet_mode_a_count_is_shown_every_ten_thousand_readings(producer, capsys):
+def test_in_quiet_mode_the_first_reading_and_every_ten_thousand_are_told(producer, capsys):
     readings = simulated(producer, 20_001)
     assert producer.publish_readings(Broker(), readings, TOPICS, quiet=True) == 20_001
-    assert capsys.readouterr().out == "10000 readings sent\n20000 readings sent\n"
+    assert capsys.readouterr().out == "first reading sent\n10000 readings sent\n20000 readings sent\n"
 
 
 def test_nothing_to_send_is_no_failure(producer):

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Asks a service a real question, without starting a JVM; the health check of both runners.
-#   kafka/ask.sh zookeeper [ruok|srvr|dump]   prints ZooKeeper's answer to a four-letter word
-#   kafka/ask.sh kafka                        succeeds if the broker answers an ApiVersions request
+#   deploy/kafka/ask.sh zookeeper [ruok|srvr|dump]   prints ZooKeeper's answer to a four-letter word
+#   deploy/kafka/ask.sh kafka                        succeeds if the broker answers an ApiVersions request
 set -euo pipefail
 
 case "$1" in

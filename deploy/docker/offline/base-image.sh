@@ -8,14 +8,14 @@ image=${1:-${BASE_IMAGE:-debian:bookworm-slim}}
 
 die() { echo "base-image: $*" >&2; exit 1; }
 quietly() { "$@" </dev/null >"$tmp/log" 2>&1 || { tail -n 20 "$tmp/log" >&2; die "failed: $*"; }; }
-timeout 10 docker info >/dev/null 2>&1 || die "no docker engine answers; run docker/install-engine.sh"
+timeout 10 docker info >/dev/null 2>&1 || die "no docker engine answers; run deploy/docker/install-engine.sh"
 if [[ ${FORCE:-0} != 1 ]] && docker image inspect "$image" >/dev/null 2>&1; then
   echo "$image exists; FORCE=1 makes it anew"
   exit 0
 fi
 [[ $EUID -eq 0 ]] || die "needs root, because debootstrap does"
 command -v debootstrap >/dev/null \
-  || die "debootstrap is missing; run docker/install-engine.sh or: apt-get install debootstrap"
+  || die "debootstrap is missing; run deploy/docker/install-engine.sh or: apt-get install debootstrap"
 
 sources=$("$here/debian-mirror.sh")
 mirror=$(awk '$2 == "bookworm" { print $1 }' <<<"$sources")

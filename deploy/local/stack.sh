@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# stack.sh check|up|down|clean|ps|reset JOB|logs NAME|stop-jobs: the local runner's part of the make targets of these names.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+source deploy/local/env.sh
+
+ctl() { supervisorctl -c deploy/local/supervisord.conf "$@"; }
+is_up() { ctl pid >/dev/null 2>&1; }
+processes() { python3 -m fedstream.stack.processes "$@"; }
+
+# `make up` marks the folder that it makes; a folder of yours is not used, and not deleted.
+expect_own_folder() {
+  [[ ! -f $RUN_PATH/.fedstream && -n $(ls -A "$RUN_PATH" 2>/dev/null) ]] || return 0
+  echo "RUN_DIR is '$RUN_DIR', which is there and has no file .fedstream, the mark of a folder that make up has made;" \
+    "expected such a folder, an empty one or a new one, since make clean deletes it. Nothing was done. Choose another" \
+    "(RUN_DIR=.run), or, if an older version of the stack has made this one: touch $RUN_DIR/.fedstream" >&2
+  exit 1
+}
+
+up() {
+  processes --stop-left-over
+  mkdir -p "$RUN_PATH"
+  touch "$RUN_PATH/.fedstream"
+  mkdir -p "$RUN_PATH/logs" "$DATA_DIR" "$CHECKPOINT_DIR"
+  if is_up; then
+    ctl start zookeeper kafka topics spark-master spark-worker:* producer >/dev/null || true
+  else
+    rm -rf "$SPARK_RECOVERY_DIR"
+    python -m fedstream.stack.doctor --ports-only
+    supervisord -c deploy/local/supervisord.conf
+  fi
+  python -m fedstream.stack.wait --timeout "$UP_TIMEOUT_SECONDS" zookeeper kafka topics spark producer
+}
+
+clean() {
+  processes --stop
+  if [[ ! -f $RUN_PATH/.fedstream ]]; then
+    echo "nothing runs, and there is nothing to delete in $RUN_DIR"
+    return
+  fi
+  rm -rf "$RUN_PATH"
+  echo "stopped; deleted $RUN_DIR: topics, checkpoints, outputs and logs"
+  if [[ -d $CHECKPOINT_DIR ]]; then # outside of the folder
+    echo "kept: the checkpoints in $CHECKPOINT_DIR (CHECKPOINT_DIR), outside of $RUN_DIR. They belong to topics that are" \
+      "gone: remove them before you start a job"
+  fi
+}
+
+ps() {
+  if is_up; then
+    ctl status | grep -v 'Not started' || true
+    python -m fedstream.stack.parts
+  elif [[ -n $(processes) ]]; then
+    python -m fedstream.stack.parts
+  else
+    echo "nothing runs (local runner); start with: make up STACK=local"
+  fi
+}
+
+reset() {
+  local was code=0
+  was=$(ctl status "jobs:$1" 2>/dev/null) || true
+  ctl stop "jobs:$1" >/dev/null 2>&1 || true
+  python -m fedstream.commands.reset "$1" || code=$?
+  if [[ $was =~ RUNNING|STARTING|BACKOFF ]]; then ctl start "jobs:$1"; fi
+  return "$code"
+}
+
+logs() {
+  local file=$RUN_PATH/logs/$1.log
+  if [[ ! -f $file ]]; then
+    echo "no log $file; one of: $(find "$RUN_PATH/logs" -name '*.log' -printf '%f ' 2>/dev/null | sed 's/\.log / /g')" >&2
+    exit 1
+  fi
+  if [[ -t 1 ]]; then tail -n 100 -F "$file"; else tail -n 1000 "$file"; fi
+}
+
+case $1 in
+  check) expect_own_folder ;;
+  down)
+    processes --stop
+    echo "stopped; data kept in $RUN_DIR"
+    ;;
+  clean)
+    expect_own_folder
+    clean
+    ;;
+  stop-jobs) ! is_up || ctl stop jobs:* | grep -v 'not running' || true ;;
+  up | ps | reset | logs) "$@" ;;
+  *)
+    echo "stack.sh: got '$1', expected check, up, down, clean, ps, reset, logs or stop-jobs" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,163 @@
+"""Waiting for parts of the local runner: until they work, until time is up, or until one has ended for good."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import datetime
+
+import pytest
+
+from fedstream.stack import parts, wait
+from fedstream.stack.progress import Progress
+from fedstream.stack.wait import TroubleError
+
+
+class Terminal:
+    """A stream and its clock: what was written, and a time that goes on by a second with each look."""
+
+    def __init__(self, is_terminal: bool = False) -> None:
+        """Begin with nothing written."""
+        self.text = ""
+        self.now = 100.0
+        self.is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        """Tell."""
+        return self.is_terminal
+
+    def write(self, text: str) -> None:
+        """Keep the text."""
+        self.text += text
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+    def clock(self) -> float:
+        """Go on."""
+        self.now += 1
+        return self.now
+
+
+@pytest.fixture
+def logs(tmp_path):
+    """Return the folder of the logs, with an empty one of supervisord."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    (folder / "supervisord.log").touch()
+    return folder
+
+
+def process(name: str, state: str = "RUNNING", exitstatus: int = 0, uptime: int = 3) -> dict[str, object]:
+    """Return what supervisord says of a process that began at 1000 s."""
+    return {"name": name, "statename": state, "exitstatus": exitstatus, "start": 1000, "now": 1000 + uptime}
+
+
+def test_a_program_that_has_ended_at_its_end_has_worked(logs):
+    assert wait.condition("sensors", process("sensors", "EXITED"), logs / "sensors.log", {}) == ""
+
+
+def test_a_program_that_died_is_told_with_its_last_word(logs):
+    log = logs / "sensors.log"
+    log.write_text("Usage: ...\n\nError: File '/nope.csv' does not exist.\n")
+    with pytest.raises(TroubleError, match=r"sensors has ended \(exit status 2\).*: File '/nope.csv' does not exist"):
+        wait.condition("sensors", process("sensors", "EXITED", 2), log, {})
+    log.write_text("no error at all\n\n")
+    with pytest.raises(TroubleError, match="last word of its log: no error at all\n"):
+        wait.condition("sensors", process("sensors", "FATAL", 1), log, {})
+
+
+@pytest.mark.parametrize(
+    ("spoken_at", "uptime", "works"), [(None, 3, False), (None, 10, True), (999.9, 3, False), (1002.5, 3, True)]
+)
+def test_a_program_works_once_it_has_said_something_or_lived_for_ten_seconds(logs, spoken_at, uptime, works):
+    log = logs / "sensors.log"
+    if spoken_at:
+        log.touch()
+        os.utime(log, (spoken_at, spoken_at))
+    assert (wait.condition("sensors", process("sensors", uptime=uptime), log, {}) == "") == works
+
+
+def test_a_driver_works_once_its_page_says_so(logs, closed_port):
+    env = {"CLOUD_UI_PORT": str(closed_port)}
+    assert "refused" in wait.condition("cloud", process("cloud"), logs / "cloud.log", env)
+    with pytest.raises(TroubleError, match=r"cloud has ended \(exit status 1\)"):
+        wait.condition("cloud", process("cloud", "FATAL", 1), logs / "cloud.log", env)
+
+
+def test_a_driver_that_is_being_started_again_is_waited_for(logs):
+    assert wait.condition("cloud", process("cloud", "EXITED", 1), logs / "cloud.log", {"CLOUD_UI_PORT": "1"})
+
+
+def test_a_program_that_says_why_it_ends_does_not_work(logs, monkeypatch, tmp_path):
+    (logs / "sensors.log").write_text("Error: no such file\n")
+    looks = [process("sensors"), process("sensors", "EXITED", 2)]
+    monkeypatch.setattr(parts, "supervised", lambda env: [looks.pop(0)])
+    monkeypatch.setattr(wait.time, "sleep", lambda _: None)
+    with pytest.raises(TroubleError, match=r"sensors has ended .*: no such file"):
+        wait.wait_for_jobs(["sensors"], {"RUN_PATH": str(tmp_path)}, 60, Progress(Terminal(), lambda: 0.0))
+
+
+def test_a_driver_that_ends_again_and_again_is_not_waited_for(logs, monkeypatch, tmp_path, closed_port):
+    stream = Terminal()
+    monkeypatch.setattr(parts, "supervised", lambda env: [process("cloud")])
+
+    def ends(_: float) -> None:
+        line = f"{datetime.now():%Y-%m-%d %H:%M:%S},000 WARN exited: cloud (exit status 1; not expected)\n"
+        with (logs / "supervisord.log").open("a") as file:
+            file.write(line)
+
+    monkeypatch.setattr(wait.time, "sleep", ends)
+    (logs / "cloud.log").write_text("Error: MODEL is 'x'; expected mean\n")
+    env = {"CLOUD_UI_PORT": str(closed_port), "RUN_PATH": str(tmp_path)}
+    with pytest.raises(TroubleError, match=r"cloud has ended 2 times and was started again.*: MODEL is 'x'"):
+        wait.wait_for_jobs(["cloud"], env, 60, Progress(stream, lambda: 0.0))
+
+
+def test_a_driver_that_ended_before_is_waited_for(logs, monkeypatch, tmp_path, closed_port):
+    line = f"{datetime.now():%Y-%m-%d %H:%M:%S},000 WARN exited: cloud (exit status 1; not expected)\n"
+    (logs / "supervisord.log").write_text(3 * line)
+    monkeypatch.setattr(parts, "supervised", lambda env: [process("cloud")])
+    monkeypatch.setattr(wait.time, "sleep", lambda _: None)
+    stream = Terminal()
+    env = {"CLOUD_UI_PORT": str(closed_port), "RUN_PATH": str(tmp_path)}
+    with pytest.raises(TroubleError, match=r"cloud is not ready after 30 s: .*refused"):
+        wait.wait_for_jobs(["cloud"], env, 30, Progress(stream, stream.clock))
+
+
+def test_a_service_is_ready_as_soon_as_it_answers(monkeypatch):
+    stream = Terminal()
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(wait.time, "sleep", lambda _: server.listen())
+        env = {"NUMBERS_PORT": str(server.getsockname()[1])}
+        wait.wait_for_service("producer", env, 60, Progress(stream, lambda: 0.0))
+    assert stream.text == "  producer     ready (0.0 s)\n"
+
+
+def test_a_service_that_does_not_answer_in_time_is_told_with_its_log(logs, monkeypatch, tmp_path, closed_port):
+    (logs / "producer.log").write_text("it was me\n")
+    monkeypatch.setattr(wait.time, "sleep", lambda _: None)
+    stream = Terminal()
+    env = {"NUMBERS_PORT": str(closed_port), "RUN_PATH": str(tmp_path)}
+    with pytest.raises(TroubleError, match=r"producer is not ready after 5 s: nothing listens(.|\n)*it was me$"):
+        wait.wait_for_service("producer", env, 5, Progress(stream, stream.clock))
+
+
+def test_where_there_is_no_terminal_a_line_is_added_every_ten_seconds():
+    stream = Terminal()
+    progress = Progress(stream, lambda: stream.now)
+    for second in range(26):
+        stream.now = 100.0 + second
+        progress.waiting("cloud")
+    progress.say("done")
+    assert stream.text == "  waiting for cloud ... 10 s\n  waiting for cloud ... 20 s\ndone\n"
+
+
+def test_in_a_terminal_one_line_is_brought_up_to_date():
+    stream = Terminal(is_terminal=True)
+    progress = Progress(stream, lambda: 100.0)
+    progress.waiting("cloud")
+    progress.say("done")
+    erase = "\r\033[K"  # to the line's start, and clear it
+    assert stream.text == f"{erase}  waiting for cloud ... 0 s{erase}done\n"
