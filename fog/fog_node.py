@@ -18,10 +18,10 @@ import functools
 import os
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict
 from typing import Any
 
 import click
+import msgspec
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
@@ -40,6 +40,7 @@ from fedstream.spark import realtime, streams, trainer, watchdog
 from fedstream.spark.plain import LONGEST, RECORD, SCHEMA, Plain
 from fedstream.spark.state import BatchState, reset_at
 
+FACTORS = (1, 100)  # of the features' means in the report's weight
 FEW_TOPICS = 8  # of a driver that trains their nodes in one task
 
 
@@ -109,22 +110,23 @@ def summarise(readings: DataFrame) -> DataFrame:
 
 def learn(totals: dict[str, Any], summary: Row) -> dict[str, Any]:
     """Return a node's running totals after what a summary adds."""
-    batch = {name: value for name, value in summary.asDict().items() if name in totals}
-    return asdict(RunningSums(**totals) + RunningSums(**batch))
+    sums, squares = (tuple(summary[kind + name] for name in readings.FEATURES) for kind in ("sum_", "sum_squared_"))
+    more = RunningSums(summary["count"], sums, squares, summary.rejected)  # Row.count is a method
+    return msgspec.structs.asdict(msgspec.convert(totals, RunningSums) + more)
 
 
 def node_update(node: str, totals: dict[str, Any]) -> NodeWeight | None:
     """Return what the node has learned, or None while it has seen no good reading."""
-    learned = RunningSums(**totals)
+    learned = msgspec.convert(totals, RunningSums)
     if learned.count == 0:
         return None
     return NodeWeight(
         f"fog-{node}",
-        round(learned.weight(), 4),
+        round(learned.weight(FACTORS), 4),
         learned.count,
         learned.rejected,
-        sums=(learned.sum_temperature, learned.sum_vibration),
-        squares=(learned.sum_squared_temperature, learned.sum_squared_vibration),
+        learned.sums,
+        learned.squares,
     )
 
 
@@ -171,7 +173,7 @@ def build_query(
             for summary in summaries:
                 if summary.node is not None:
                     node = str(summary.node)
-                    totals[node] = learn(totals.get(node, asdict(RunningSums())), summary)
+                    totals[node] = learn(totals.get(node, {}), summary)
                     changed.add(node)
             return {"totals": totals, "changed": sorted(changed, key=int)}
 

@@ -6,9 +6,11 @@ fog-N --(NodeWeight, topic model-weights)--> cloud --(GlobalWeight, topic global
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
-from dataclasses import astuple, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from fedstream.errors import BadMessage
 from fedstream.messages.door import read_count, read_field, read_number, read_numbers
@@ -86,27 +88,42 @@ class GlobalWeight:
         return {"global_weight": self.global_weight, "samples": self.samples, "nodes": self.nodes}
 
 
-@dataclass(frozen=True)
-class RunningSums:
-    """Everything a node has to keep of its readings: number, sums (°C, g), sums of squares, rejected records."""
+class RunningSums(msgspec.Struct, frozen=True):
+    """Everything a node has to keep of its readings: their number, and each feature's sum and sum of squares.
+
+    `rejected` counts the records that were no good readings. Of no readings, `sums` and `squares` may be empty.
+    """
 
     count: int = 0
-    sum_temperature: float = 0.0
-    sum_vibration: float = 0.0
-    sum_squared_temperature: float = 0.0
-    sum_squared_vibration: float = 0.0
+    sums: tuple[float, ...] = ()
+    squares: tuple[float, ...] = ()
     rejected: int = 0
 
     def __add__(self, other: RunningSums) -> RunningSums:
-        return RunningSums(*(mine + more for mine, more in zip(astuple(self), astuple(other), strict=True)))
+        return RunningSums(
+            self.count + other.count,
+            _added(self.sums, other.sums),
+            _added(self.squares, other.squares),
+            self.rejected + other.rejected,
+        )
 
-    def weight(self) -> float:
-        """Return (mean temperature + 100 × mean vibration) / 2 over all readings, the report's local model.
+    def weight(self, factors: Sequence[float]) -> float:
+        """Return the mean over the features of factor × mean value: the report's local model.
+
+        With the report's factors 1 and 100 it is (mean temperature + 100 × mean vibration) / 2.
 
         Raises:
             ZeroDivisionError: there is no reading yet, so there is no mean.
         """
-        return (self.sum_temperature + 100 * self.sum_vibration) / self.count / 2
+        if not self.count:
+            raise ZeroDivisionError("no reading yet, so there is no mean")
+        total = math.fsum(factor * value for factor, value in zip(factors, self.sums, strict=True))
+        return total / self.count / len(factors)
+
+
+def _added(mine: tuple[float, ...], more: tuple[float, ...]) -> tuple[float, ...]:
+    both = zip(mine, more, strict=bool(mine and more))
+    return tuple(one + other for one, other in both) or mine or more
 
 
 def global_weight(updates: Collection[NodeWeight]) -> float:

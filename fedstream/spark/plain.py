@@ -11,7 +11,7 @@ import functools
 import gc
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -103,6 +103,12 @@ def _without_sums(records: pa.RecordBatch) -> pa.RecordBatch:
     return pa.record_batch(columns, schema=SCHEMA)
 
 
+def _columns(totals: RunningSums) -> dict[str, float]:
+    sums = {f"sum_{name}": value for name, value in zip(FEATURES, totals.sums, strict=True)}
+    squares = {f"sum_squared_{name}": value for name, value in zip(FEATURES, totals.squares, strict=True)}
+    return {"count": totals.count, "rejected": totals.rejected} | sums | squares
+
+
 @functools.cache
 def spare_imports(modules: int) -> None:
     """Take what a worker has imported, so many modules by now, out of its garbage collection.
@@ -141,8 +147,8 @@ class Plain:
                 odd += len(left)
                 withheld += left.column("value").null_count
                 yield _without_sums(left)
-        rows = [{"node": node, "odd": 0} | asdict(found) for node, found in totals.items()]
-        counts = {"odd": odd, "withheld": withheld} | asdict(RunningSums())
+        rows = [{"node": node, "odd": 0} | _columns(found) for node, found in totals.items()]
+        counts = {"odd": odd, "withheld": withheld} | _columns(RunningSums(0, (0.0,) * 2, (0.0,) * 2))
         yield pa.RecordBatch.from_pylist([*rows, counts], schema=SCHEMA)
 
     def _totals(self, topics: pa.Array, readings: pa.Table) -> Iterator[tuple[int, RunningSums]]:
@@ -155,4 +161,4 @@ class Plain:
         for node in pc.unique(nodes).drop_null().to_pylist():
             own = _where(pc.fill_null(pc.equal(nodes, node), False), readings)
             x, y = (own.column(name).to_numpy() for name in FEATURES)
-            yield node, RunningSums(len(x), float(x.sum()), float(y.sum()), float(x @ x), float(y @ y))
+            yield node, RunningSums(len(x), (float(x.sum()), float(y.sum())), (float(x @ x), float(y @ y)))

@@ -150,7 +150,6 @@ def test_a_batch_without_good_readings_sums_up_to_zero(fog, spark):
 
 
 def test_what_is_learned_adds_up_and_the_update_is_worked_out_by_hand(fog):
-    before = {"count": 1, "sum_temperature": 70.0, "sum_vibration": 0.25, "rejected": 1}
     summary = Row(
         node=1,
         count=2,
@@ -160,25 +159,19 @@ def test_what_is_learned_adds_up_and_the_update_is_worked_out_by_hand(fog):
         sum_squared_vibration=0.125,
         rejected=3,
     )
-    totals = fog.learn(before | {"sum_squared_temperature": 4900.0, "sum_squared_vibration": 0.0625}, summary)
-    assert totals == {
-        "count": 3,
-        "sum_temperature": 220.0,
-        "sum_vibration": 0.75,
-        "sum_squared_temperature": 16200.0,
-        "sum_squared_vibration": 0.1875,
-        "rejected": 4,
-    }
+    before = {"count": 1, "sums": [70.0, 0.25], "squares": [4900.0, 0.0625], "rejected": 1}
+    totals = fog.learn(before, summary)
+    assert totals == {"count": 3, "sums": (220.0, 0.75), "squares": (16200.0, 0.1875), "rejected": 4}
     # (220 / 3 + 100 * 0.75 / 3) / 2 = (73.33333 + 25) / 2 = 49.16667
     sums = {"sums": [220.0, 0.75], "squares": [16200.0, 0.1875]}
     assert fog.node_update("1", totals).as_dict() == update(49.1667, 3, 4)[1] | sums
     # (74.1 + 100 * 0.03333) / 2 = 38.7165: four decimals
-    totals = {"count": 1, "sum_temperature": 74.1, "sum_vibration": 0.03333, "rejected": 0}
+    totals = {"count": 1, "sums": [74.1, 0.03333], "squares": [5490.81, 0.001111], "rejected": 0}
     assert fog.node_update("7", totals).as_dict().items() >= update(38.7165, 1, node=7)[1].items()
 
 
 def test_a_node_without_a_good_reading_has_no_update(fog):
-    assert fog.node_update("1", {"count": 0, "sum_temperature": 0.0, "sum_vibration": 0.0, "rejected": 9}) is None
+    assert fog.node_update("1", {"count": 0, "sums": [0.0, 0.0], "squares": [0.0, 0.0], "rejected": 9}) is None
 
 
 @pytest.mark.parametrize(

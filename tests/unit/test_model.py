@@ -5,69 +5,81 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from dataclasses import asdict
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fedstream.errors import BadMessage
 from fedstream.messages.weights import NodeWeight, RunningSums, global_weight, merge_update
+
+FACTORS = (1, 100)
 
 
 def test_the_weight_of_two_readings_is_what_pencil_and_paper_give():
     # Readings 70 °C, 0.05 g and 80 °C, 0.07 g: mean temperature 75, mean vibration 0.06.
     # (75 + 100 * 0.06) / 2 = (75 + 6) / 2 = 40.5
-    totals = RunningSums(1, 70.0, 0.05) + RunningSums(1, 80.0, 0.07)
+    totals = RunningSums(1, (70.0, 0.05)) + RunningSums(1, (80.0, 0.07))
     assert totals.count == 2
-    assert totals.weight() == pytest.approx(40.5, abs=1e-12)
+    assert totals.weight(FACTORS) == pytest.approx(40.5, abs=1e-12)
 
 
 def test_the_weight_of_one_reading_is_its_own():
     # (60 + 100 * 0.02) / 2 = 31
-    assert RunningSums(1, 60.0, 0.02).weight() == 31.0
+    assert RunningSums(1, (60.0, 0.02)).weight(FACTORS) == 31.0
 
 
 def test_the_weight_does_not_depend_on_how_many_records_were_rejected():
-    assert RunningSums(1, 60.0, 0.02, rejected=99).weight() == 31.0
+    assert RunningSums(1, (60.0, 0.02), rejected=99).weight(FACTORS) == 31.0
 
 
 def test_no_reading_has_no_weight():
     with pytest.raises(ZeroDivisionError):
-        RunningSums(rejected=3).weight()
+        RunningSums(rejected=3).weight(FACTORS)
 
 
 def test_totals_add_up_field_by_field():
     # Halves and quarters are exact in binary, so equality is meant.
-    assert RunningSums(1, 2.5, 0.25, 6.25, 0.5, 3) + RunningSums(10, 20.25, 0.5, 41.0, 2.0, 30) == RunningSums(
-        11, 22.75, 0.75, 47.25, 2.5, 33
-    )
+    one, ten = RunningSums(1, (2.5, 0.25), (6.25, 0.5), 3), RunningSums(10, (20.25, 0.5), (41.0, 2.0), 30)
+    assert one + ten == RunningSums(11, (22.75, 0.75), (47.25, 2.5), 33)
 
 
 def test_nothing_added_changes_nothing():
-    totals = RunningSums(3, 210.5, 0.25, 1)
+    totals = RunningSums(3, (210.5, 0.25), (14_800.5, 0.25), 1)
     assert totals + RunningSums() == RunningSums() + totals == totals
+    assert RunningSums(rejected=2) + RunningSums(rejected=3) == RunningSums(rejected=5)
+
+
+def test_sums_of_other_features_do_not_add_up():
+    with pytest.raises(ValueError, match="shorter"):
+        RunningSums(1, (1.0, 2.0), (1.0, 4.0)) + RunningSums(1, (1.0,), (1.0,))
+
+
+def test_the_weight_is_the_mean_over_the_features_of_factor_times_mean():
+    # Of four readings: (0.5 * 8 + 2 * 12 + 1 * -4) / 4 / 3 = 24 / 12 = 2.
+    assert RunningSums(4, (8.0, 12.0, -4.0)).weight((0.5, 2, 1)) == 2.0
+    with pytest.raises(ValueError, match="shorter"):
+        RunningSums(4, (8.0, 12.0)).weight((1, 2, 3))
+
+
+@given(st.integers(1, 10**9), st.floats(-1e12, 1e12), st.floats(0, 1e12))
+def test_with_the_reports_factors_the_weight_is_the_reports_bit_for_bit(count, temperatures, vibrations):
+    weight = RunningSums(count, (temperatures, vibrations)).weight(FACTORS)
+    assert weight == (temperatures + 100 * vibrations) / count / 2
 
 
 def test_totals_can_be_added_in_any_grouping_and_equal_one_pass():
     source = random.Random(3)
     readings = [(source.uniform(60, 90), source.uniform(0.02, 0.1)) for _ in range(300)]
-    parts = [
-        RunningSums(1, temperature, vibration, temperature**2, vibration**2) for temperature, vibration in readings
-    ]
+    parts = [RunningSums(1, (t, v), (t**2, v**2)) for t, v in readings]
     in_batches = [sum(parts[begin : begin + 7], RunningSums()) for begin in range(0, 300, 7)]
     from_the_left = sum(in_batches, RunningSums())
     from_the_right = RunningSums()
     for batch in reversed(in_batches):
         from_the_right = batch + from_the_right
-    one_pass = (
-        300,
-        math.fsum(temperature for temperature, _ in readings),
-        math.fsum(vibration for _, vibration in readings),
-        math.fsum(temperature**2 for temperature, _ in readings),
-        math.fsum(vibration**2 for _, vibration in readings),
-        0,
-    )
-    assert tuple(asdict(from_the_left).values()) == pytest.approx(one_pass, rel=1e-12)
-    assert tuple(asdict(from_the_right).values()) == pytest.approx(one_pass, rel=1e-12)
+    one_pass = [math.fsum(column) for column in zip(*((t, v, t**2, v**2) for t, v in readings), strict=True)]
+    assert [*from_the_left.sums, *from_the_left.squares] == pytest.approx(one_pass, rel=1e-12)
+    assert [*from_the_right.sums, *from_the_right.squares] == pytest.approx(one_pass, rel=1e-12)
     assert from_the_left.count == from_the_right.count == 300
 
 
