@@ -36,7 +36,7 @@ from fedstream.messages.weights import GlobalWeight, NodeWeight, global_weight, 
 from fedstream.rounds import admission, drift, snapshot
 from fedstream.rounds.federation import Federation
 from fedstream.settings import Settings, command_help, parse_options
-from fedstream.spark import streams, watchdog
+from fedstream.spark import expressions, session, watchdog
 from fedstream.spark.state import BatchState
 from fedstream.tables import console_table, round_table
 
@@ -315,7 +315,7 @@ def main(start: Position | None) -> None:
     folder = settings.checkpoint_dir / "cloud" / (f"from-{start}" if start else "")
     check_topics = watchdog.guard_topics(settings, TOPICS, folder)
     publish = kafka.connect_publisher(settings)
-    spark = streams.start_session("CloudAggregator", settings)
+    spark = session.start_session("CloudAggregator", settings)
     state = BatchState(folder, {"latest": {}, "federation": None, "outbox": []}, check_topics)
     if model:
         fit = functools.partial(resumable, settings=settings, model=model)
@@ -325,10 +325,10 @@ def main(start: Position | None) -> None:
             say_again(state.value, opener, publish)
     arm_deadline = deadline_timer(settings, publish)
     arm_deadline(state.value["federation"])
-    records = streams.read_topic(spark, settings, TOPICS, settings.max_updates_per_trigger, start)
-    reject = functools.partial(streams.write_dead_letters, settings=settings)
+    records = session.read_topic(spark, settings, TOPICS, settings.max_updates_per_trigger, start)
+    reject = functools.partial(expressions.write_dead_letters, settings=settings)
     query = build_query(records, state, settings, opener, publish, reject, now_ms, arm_deadline)
-    streams.run_query(query, ready=f"Cloud prêt : {topics.MODEL_WEIGHTS} -> {topics.GLOBAL_MODEL}")
+    session.run_query(query, ready=f"Cloud prêt : {topics.MODEL_WEIGHTS} -> {topics.GLOBAL_MODEL}")
 
 
 if __name__ == "__main__":

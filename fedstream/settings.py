@@ -7,11 +7,23 @@ import math
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from fedstream.errors import SettingError
+from fedstream.features import (
+    REPORT_FEATURES,
+    Feature,
+    parse_features,
+    parse_fields,
+    parse_label_rule,
+    parse_ranges,
+)
+
+REPLACED = ("TEMPERATURE_MIN_CELSIUS", "TEMPERATURE_MAX_CELSIUS", "VIBRATION_MAX_G")  # limits, in FEATURES now
 
 
 # A function, so that a field's default, meaning and limits stand on one line.
@@ -33,9 +45,14 @@ class Settings:
     kafka_bootstrap_servers: str = _setting("localhost:9092", "brokers, `host:port`, separated by commas")
     checkpoint_dir: Path = _setting(Path(".run/checkpoints"), "folder of all checkpoints, one subfolder a job")
     wait_timeout_seconds: float = _setting(60.0, "longest wait for Kafka, Spark or a result", low=0.1)
-    temperature_min_celsius: float = _setting(-100.0, "a reading below this is rejected")
-    temperature_max_celsius: float = _setting(1000.0, "a reading above this is rejected")
-    vibration_max_g: float = _setting(1000.0, "a reading above this is rejected", low=0.001)
+    features: str = _setting(REPORT_FEATURES, "values of a reading, `name:lowest:highest:factor,...`")
+    fields: str = _setting("", "where a producer has them, `label=anomaly,x=features.x`; empty = under their own names")
+    labels: str = _setting(
+        "required", "optional: a reading without a label counts, and is not learned", choices=("required", "optional")
+    )
+    classes: int = _setting(2, "labels are whole numbers from 0 to CLASSES - 1", low=2, high=1000)
+    label_rule: str = _setting("", "conditions that label a simulated reading; empty = those of the reports")
+    simulated_ranges: str = _setting("", "of simulated sensors, `name:from:to,...`; empty = those of the reports")
     max_value_bytes: int = _setting(65_536, "a longer record value is rejected", low=1, high=2**20)
     max_offsets_per_trigger: int = _setting(500_000, "most records of one micro-batch: bounds memory", low=1)
     max_updates_per_trigger: int = _setting(1_000, "most node updates of one micro-batch of the cloud", low=1)
@@ -84,47 +101,68 @@ class Settings:
     seed: int = _setting(1, "of the initial model, the training order and a strategy's sampling", low=0, high=2**31)
 
     def __post_init__(self) -> None:
-        """Check the limits that involve two settings."""
-        if self.temperature_min_celsius >= self.temperature_max_celsius:
-            msg = (
-                f"TEMPERATURE_MIN_CELSIUS is {self.temperature_min_celsius}; expected less than "
-                f"TEMPERATURE_MAX_CELSIUS, which is {self.temperature_max_celsius}"
-            )
-            raise SettingError(msg)
+        """Check what is written in a form of its own."""
+        parse_fields(self.fields, self.table)
+        if self.label_rule:
+            parse_label_rule(self.label_rule, self.table)
+        if self.simulated_ranges:
+            parse_ranges(self.simulated_ranges, self.table)
+
+    @property
+    def table(self) -> tuple[Feature, ...]:
+        """The features of a reading."""
+        return parse_features(self.features)
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """Where each field of a reading stands in a message."""
+        return parse_fields(self.fields, self.table)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
         """Read the settings from environment variables; an unset or empty one keeps its default.
 
         Raises:
-            SettingError: a value is of the wrong type or outside its range.
+            SettingError: a value is of the wrong type or outside its range, or a setting was replaced by another.
         """
+        for name in REPLACED:
+            if environ.get(name, "").strip():
+                msg = (
+                    f"{name} is no setting any more: write the limits into FEATURES, such as FEATURES={REPORT_FEATURES}"
+                )
+                raise SettingError(msg)
         given = {}
         for setting in fields(cls):
-            name = setting.name.upper()
-            if text := environ.get(name, "").strip():
-                given[setting.name] = _parse(name, text, type(setting.default), setting.metadata)
+            if text := environ.get(setting.name.upper(), "").strip():
+                given[setting.name] = _parse(setting, text)
         return cls(**given)
 
 
-def _parse(name: str, text: str, kind: type, limits: Mapping[str, Any]) -> Any:
-    if limits["choices"] and text not in limits["choices"]:
-        msg = f"{name} is {text!r}; expected {' or '.join(limits['choices'])}. Set it in the environment or in .env."
-        raise SettingError(msg)
-    if kind not in (int, float):
-        return kind(text)
-    expected = f"a {'whole ' if kind is int else ''}number"
+def expected(setting: Field[Any]) -> str:
+    """Return what a setting's value must be, in words."""
+    limits = setting.metadata
+    if limits["choices"]:
+        return " or ".join(limits["choices"])
+    text = {int: "a whole number", float: "a number"}.get(type(setting.default), "a text")
     if limits["low"] > -math.inf:
-        expected += f" of at least {limits['low']}"
+        text += f" of at least {limits['low']}"
     if limits["high"] < math.inf:
-        expected += f" and at most {limits['high']}"
+        text += f" and at most {limits['high']}"
+    return text
+
+
+def _parse(setting: Field[Any], text: str) -> Any:
+    kind: Any = type(setting.default)
+    limits = setting.metadata
+    if issubclass(kind, Path):
+        return Path(text)
     try:
-        value = kind(text)
-        good = math.isfinite(value) and limits["low"] <= value <= limits["high"]
-    except (ValueError, OverflowError):  # OverflowError: an integer beyond every float
+        value = msgspec.convert(text, kind, strict=False)
+        good = kind is str or (math.isfinite(value) and limits["low"] <= value <= limits["high"])
+    except (msgspec.ValidationError, OverflowError):  # OverflowError: an integer beyond every float
         good = False
-    if not good:
-        msg = f"{name} is {text!r}; expected {expected}. Set it in the environment or in .env."
+    if not good or (limits["choices"] and text not in limits["choices"]):
+        msg = f"{setting.name.upper()} is {text!r}; expected {expected(setting)}. Set it in the environment or in .env."
         raise SettingError(msg)
     return value
 

@@ -18,7 +18,8 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,113 +27,146 @@ import click
 from kafka import KafkaProducer
 
 from fedstream.broker import kafka
-from fedstream.messages import door, readings, topics
-from fedstream.messages.readings import READING_FIELDS
+from fedstream.features import Feature
+from fedstream.messages.readings import TIME, Reading, ReadingFormat, reading_format, time_ms
+from fedstream.messages.topics import sensor_topic
 from fedstream.settings import Settings, command_help
 from fedstream.simulation.rows import read_number, read_rows
+from fedstream.simulation.sensors import digits, label_of, label_rule, simulated_ranges
 
-TEMPERATURE_CELSIUS = (60.0, 90.0)
-VIBRATION_G = (0.02, 0.1)
 UNACKNOWLEDGED = 10_000  # most readings on their way to the broker
 QUIET_ABOVE_RATE = 20.0  # readings a second; above it a terminal shows a count, not every reading
 
-Reading = dict[str, Any]
-Shifts = dict[int, tuple[float, float]]
+Readings = Iterator[tuple[int, Reading]]  # each with its node
+Shifts = dict[int, tuple[float, ...]]  # how much more a node's sensors measure of each feature
 
 
-def simulate_readings(nodes: int, seed: int | None, shifts: Shifts | None = None) -> Iterator[tuple[int, Reading]]:
-    """Yield (node, reading) for ever, node after node; `shifts` moves a node's ranges by (°C, g).
+def simulate_readings(settings: Settings, nodes: int, seed: int | None, shifts: Shifts | None = None) -> Readings:
+    """Yield (node, reading) for ever, node after node; `shifts` moves a node's ranges.
 
-    Temperature is uniform on 60-90 °C and vibration on 0.02-0.1 g; the label follows `readings.label_of`.
+    Each feature is uniform in its range (SIMULATED_RANGES), and the label follows LABEL_RULE.
     """
-    shifts = shifts or {}
-    source = random.Random(seed)
+    source, rule, ranges = random.Random(seed), label_rule(settings), simulated_ranges(settings)
+    unmoved = (0.0,) * len(ranges)
     for node in itertools.cycle(range(1, nodes + 1)):
-        warmer, stronger = shifts.get(node, (0.0, 0.0))
-        temperature = round(source.uniform(*TEMPERATURE_CELSIUS) + warmer, 2)
-        vibration = round(source.uniform(*VIBRATION_G) + stronger, 3)
-        label = readings.label_of(temperature, vibration)
-        yield node, {"sensor_id": f"node-{node}", "temperature": temperature, "vibration": vibration, "label": label}
+        moved = zip(ranges, (shifts or {}).get(node, unmoved), strict=True)
+        values = tuple(round(source.uniform(*edges) + more, digits(*edges)) for edges, more in moved)
+        yield node, Reading(f"node-{node}", values, label_of(values, rule, settings.classes))
 
 
-def csv_readings(lines: Iterable[str], columns: dict[str, str], nodes: int) -> Iterator[tuple[int, Reading]]:
+def csv_readings(lines: Iterable[str], columns: Mapping[str, str], nodes: int, settings: Settings) -> Readings:
     """Yield (node, reading) for each row of a CSV file.
 
-    `columns` maps a field to its column. Without a column for `sensor_id` the rows are dealt out to the nodes in turn;
-    with one, each sensor belongs to a node, in the order in which the sensors appear. Without a column for `label` the
-    label follows `readings.label_of`.
+    `columns` maps a field to its column; the others stand under the names of FIELDS. Without a column for `sensor_id`
+    the rows are dealt out to the nodes in turn; with one, each sensor belongs to a node, in the order in which the
+    sensors appear. Without a column for `label` it follows LABEL_RULE.
 
     Raises:
         ValueError: a column is missing, or a line cannot be read (`read_rows`), has no sensor, or a value that is no
             finite number; the text names line, column and value.
     """
     header, rows = read_rows(lines)
-    column_of = {field: columns.get(field, field).strip() for field in READING_FIELDS}
+    names = [feature.name for feature in settings.table]
+    column_of = settings.paths | dict(columns)
     for field, column in column_of.items():
-        if column not in header and (field in columns or field in ("temperature", "vibration")):
+        if column not in header and (field in columns or field in names):
             msg = f"no column {column!r} for {field}; the file has {', '.join(header)}. Map it: --columns {field}=NAME"
             raise ValueError(msg)
-
-    def number(line: int, row: dict[str, str], field: str, kind: type[int] | type[float]) -> Any:
-        text = row[column_of[field]]
-        try:
-            return read_number(text, kind)
-        except ValueError as error:
-            expected = f"expected a {'whole ' if kind is int else ''}number: correct it, or leave out this row"
-            msg = f"line {line}: {column_of[field]} is {text!r:.100}; {expected}"
-            raise ValueError(msg) from error
-
-    node_of: dict[str, int] = {}
+    fields = {field: column for field, column in column_of.items() if column in header}
+    rule, node_of = label_rule(settings), dict[str, int]()
     for index, (line, row) in enumerate(rows):
-        if column_of["sensor_id"] in header:
-            sensor_id = row[column_of["sensor_id"]]
-            if not sensor_id:
-                remedy = "fill it in, or leave out this row or the whole column"
-                msg = f"line {line}: {column_of['sensor_id']} is ''; expected the name of a sensor: {remedy}"
-                raise ValueError(msg)
-            node = node_of.setdefault(sensor_id, len(node_of) % nodes + 1)
-        else:
+        cells = Cells(line, row, fields)
+        sensor_id = cells.sensor_id()
+        if sensor_id is None:
             node = index % nodes + 1
             sensor_id = f"node-{node}"
-        temperature, vibration = number(line, row, "temperature", float), number(line, row, "vibration", float)
-        reading = {"sensor_id": sensor_id, "temperature": temperature, "vibration": vibration}
-        has_label = column_of["label"] in header
-        reading["label"] = number(line, row, "label", int) if has_label else readings.label_of(temperature, vibration)
-        if column_of["event_time"] in header:
-            reading["event_time"] = number(line, row, "event_time", int)
-        yield node, reading
+        else:
+            node = node_of.setdefault(sensor_id, len(node_of) % nodes + 1)
+        values = tuple(cells.number(name, float) for name in names)
+        label = cells.number("label", int) if "label" in fields else label_of(values, rule, settings.classes)
+        yield node, Reading(sensor_id, values, label, cells.event_time())
 
 
-def parse_shift(text: str) -> tuple[int, tuple[float, float]]:
-    """Read NODE:CELSIUS:G, such as 2:10:0.02.
+@dataclass(frozen=True)
+class Cells:
+    """A row of a CSV file: the fields of a reading that it has."""
+
+    line: int
+    row: Mapping[str, str]
+    fields: Mapping[str, str]  # field: column
+
+    def number(self, field: str, kind: type[int] | type[float]) -> Any:
+        """Return a field's number.
+
+        Raises:
+            ValueError: it is none.
+        """
+        try:
+            return read_number(self.row[self.fields[field]], kind)
+        except ValueError as error:
+            number = f"a {'whole ' if kind is int else ''}number"
+            raise self._bad(field, f"{number}: correct it, or leave out this row") from error
+
+    def sensor_id(self) -> str | None:
+        """Return the sensor, or None where the file has no column for it.
+
+        Raises:
+            ValueError: the cell is empty.
+        """
+        if "sensor_id" not in self.fields:
+            return None
+        if not self.row[self.fields["sensor_id"]]:
+            remedy = "fill it in, or leave out this row or the whole column"
+            raise self._bad("sensor_id", f"the name of a sensor: {remedy}")
+        return self.row[self.fields["sensor_id"]]
+
+    def event_time(self) -> int | None:
+        """Return the time in ms since 1970, or None where the file has no column for it.
+
+        Raises:
+            ValueError: it is no time.
+        """
+        if "event_time" not in self.fields:
+            return None
+        try:
+            return time_ms(self.row[self.fields["event_time"]])
+        except ValueError as error:
+            raise self._bad("event_time", f"{TIME}: correct it, or leave out this row") from error
+
+    def _bad(self, field: str, expected: str) -> ValueError:
+        column = self.fields[field]
+        return ValueError(f"line {self.line}: {column} is {self.row[column]!r:.100}; expected {expected}")
+
+
+def parse_shift(text: str, features: Sequence[Feature]) -> tuple[int, tuple[float, ...]]:
+    """Read NODE:AMOUNT:AMOUNT:..., one amount for each feature, such as 2:10:0.02.
 
     Raises:
         ValueError: the text has another form.
     """
-    node, warmer, stronger = text.split(":")
-    shift = float(warmer), float(stronger)
-    if not all(map(math.isfinite, shift)):
-        msg = f"{text} is not finite"
+    node, *amounts = text.split(":")
+    shift = tuple(map(float, amounts))
+    if len(shift) != len(features) or not all(map(math.isfinite, shift)):
+        form = ":".join(["NODE", *(feature.name.upper() for feature in features)])
+        msg = f"{text!r}; expected {form}, with finite numbers"
         raise ValueError(msg)
     return int(node), shift
 
 
-def parse_columns(text: str) -> dict[str, str]:
+def parse_columns(text: str, settings: Settings) -> dict[str, str]:
     """Read FIELD=COLUMN,FIELD=COLUMN.
 
     Raises:
         ValueError: the text has another form or names a field that readings do not have.
     """
     columns = dict(part.split("=", 1) for part in text.split(",")) if text else {}
-    if unknown := sorted(set(columns) - set(READING_FIELDS)):
-        msg = f"{', '.join(unknown)} is no field of a reading; expected {', '.join(READING_FIELDS)}"
+    if unknown := sorted(set(columns) - set(settings.paths)):
+        msg = f"{', '.join(unknown)} is no field of a reading; expected {', '.join(settings.paths)}"
         raise ValueError(msg)
-    return columns
+    return {field: column.strip() for field, column in columns.items()}
 
 
-def paced(
-    readings: Iterable[tuple[int, Reading]], per_second: float, stopping: threading.Event
-) -> Iterator[tuple[int, Reading]]:
+def paced(readings: Iterable[tuple[int, Reading]], per_second: float, stopping: threading.Event) -> Readings:
     """Pass readings on at a steady rate (0 = as fast as possible) until `stopping` is set.
 
     A late reading does not delay those behind it.
@@ -148,7 +182,11 @@ def paced(
 
 
 def publish_readings(
-    producer: KafkaProducer, readings: Iterable[tuple[int, Reading]], topics: dict[int, str], quiet: bool
+    producer: KafkaProducer,
+    readings: Iterable[tuple[int, Reading]],
+    topics: Mapping[int, str],
+    form: ReadingFormat,
+    quiet: bool,
 ) -> int:
     """Send each reading to its node's topic, keyed by sensor, and return how many the broker acknowledged.
 
@@ -158,11 +196,11 @@ def publish_readings(
     sent = 0
     failed: list[BaseException] = []
     for node, reading in readings:
-        delivery = producer.send(topics[node], key=reading["sensor_id"].encode(), value=door.to_json(reading))
+        delivery = producer.send(topics[node], key=reading.sensor_id.encode(), value=form.encode(reading))
         delivery.add_errback(failed.append)
         sent += 1
         if not quiet:
-            print(f"Node-{node}: {reading}", flush=True)
+            print(f"Node-{node}: {form.message(reading)}", flush=True)
         elif sent == 1:
             print("first reading sent", flush=True)
         if sent % UNACKNOWLEDGED == 0:
@@ -188,7 +226,12 @@ def publish_readings(
 )
 @click.option("--count", type=click.IntRange(1), help="Stop after this many readings in all. [default: never]")
 @click.option("--seed", type=int, help="Send the same readings in each run.")
-@click.option("--shift", multiple=True, metavar="NODE:CELSIUS:G", help="Move a node's ranges; repeatable.")
+@click.option(
+    "--shift",
+    multiple=True,
+    metavar="NODE:AMOUNT:...",
+    help="Move a node's ranges by an amount for each feature (°C, g); repeatable.",
+)
 @click.option(
     "--csv", "csv_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Replay this file."
 )
@@ -211,12 +254,12 @@ def main(
     """Publish readings until the count is reached, the file ends, or SIGTERM or Ctrl-C comes."""
     settings = Settings.from_env(os.environ)
     try:
-        shifts = dict(map(parse_shift, shift))
-        column_of = parse_columns(columns)
+        shifts = dict(parse_shift(each, settings.table) for each in shift)
+        column_of = parse_columns(columns, settings)
     except ValueError as error:
         raise click.UsageError(f"--shift {' '.join(shift)} --columns {columns}: {error}") from error
 
-    topic_of = {node: topic or topics.sensor_topic(node) for node in range(1, nodes + 1)}
+    topic_of = {node: topic or sensor_topic(node) for node in range(1, nodes + 1)}
     per_second = rate * nodes
     if quiet is None:
         quiet = per_second == 0 or per_second > QUIET_ABOVE_RATE
@@ -226,11 +269,14 @@ def main(
     kafka.ensure_topics(settings, sorted(set(topic_of.values())))
     producer = kafka.connect_producer(settings, linger_ms=5 if quiet else 0)
     with producer, open(csv_file or os.devnull, newline="", encoding="utf-8-sig") as file:
-        readings = csv_readings(file, column_of, nodes) if csv_file else simulate_readings(nodes, seed, shifts)
+        readings = (
+            csv_readings(file, column_of, nodes, settings)
+            if csv_file
+            else simulate_readings(settings, nodes, seed, shifts)
+        )
         try:
-            sent = publish_readings(
-                producer, paced(itertools.islice(readings, count), per_second, stopping), topic_of, quiet
-            )
+            ready = paced(itertools.islice(readings, count), per_second, stopping)
+            sent = publish_readings(producer, ready, topic_of, reading_format(settings), quiet)
         except ValueError as error:
             raise click.ClickException(f"{csv_file}: {error}") from error
     print(f"{sent} readings sent, all acknowledged", flush=True)

@@ -14,6 +14,7 @@ Examples:
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -27,13 +28,13 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from fedstream.broker import kafka, models
 from fedstream.broker.position import Position, start_option
-from fedstream.messages.door import to_json
-from fedstream.messages.readings import FEATURES
+from fedstream.learning.arrays import layout
+from fedstream.messages.door import encode
 from fedstream.messages.rounds import GlobalModel
 from fedstream.messages.topics import ALERTS, DEAD_LETTER, GLOBAL_MODEL, SENSOR_DATA
 from fedstream.settings import Settings, command_help
-from fedstream.spark import realtime, streams, watchdog
-from fedstream.spark.scoring import Layout, scorable, scoring_ddl, scoring_layout, scoring_message, with_probability
+from fedstream.spark import expressions, realtime, session, watchdog
+from fedstream.spark.scoring import Layout, scorable, scoring_ddl, scoring_message, with_probability
 
 POLL_SECONDS = 0.5
 SERVED = "fedstream.alerts.served"  # property of the driver's JVM
@@ -42,10 +43,10 @@ SERVED = "fedstream.alerts.served"  # property of the driver's JVM
 def serve(spark: SparkSession, model: GlobalModel) -> None:
     """Have readings scored by this version from the next plan on: at the end of an interval, or of a micro-batch."""
     assert spark._jvm is not None
-    spark._jvm.java.lang.System.setProperty(SERVED, to_json(scoring_message(model)).decode())
+    spark._jvm.java.lang.System.setProperty(SERVED, encode(scoring_message(model)).decode())
 
 
-def served_model(spark: SparkSession, layout: Layout) -> DataFrame:
+def served_model(spark: SparkSession, shapes: Layout) -> DataFrame:
     """Return the version in service as one row of one struct, as it is whenever Spark plans a query with it.
 
     On a table of constants the optimizer itself calls Java's method, in the driver and for each plan: there is no job
@@ -53,22 +54,23 @@ def served_model(spark: SparkSession, layout: Layout) -> DataFrame:
     """
     one_row = spark.sql("VALUES (0)")
     served = F.java_method(F.lit("java.lang.System"), F.lit("getProperty"), F.lit(SERVED))
-    return one_row.select(F.from_json(served, scoring_ddl(layout)).alias("served"))
+    return one_row.select(F.from_json(served, scoring_ddl(shapes)).alias("served"))
 
 
-def score_readings(readings: DataFrame, served: DataFrame, layout: Layout, threshold: float) -> DataFrame:
+def score_readings(readings: DataFrame, served: DataFrame, shapes: Layout, settings: Settings) -> DataFrame:
     """Turn parsed readings into (topic, key, value): scores for `alerts`, the bad readings for `dead-letter`.
 
     The key says where the reading stands (topic/partition/offset), so that one scored twice is seen to be the same.
     """
-    scored = with_probability(readings.withColumn("served", served.scalar()), layout, FEATURES)
+    names = [feature.name for feature in settings.table]
+    scored = with_probability(readings.withColumn("served", served.scalar()), shapes, names)
     is_good = F.col("reason").isNull()
     place = F.concat_ws("/", "topic", "partition", "offset")
     message = F.to_json(
         F.struct(
             "sensor_id",
             "probability",
-            (F.col("probability") >= threshold).alias("alert"),
+            (F.col("probability") >= settings.decision_threshold).alias("alert"),
             F.col("served.version").alias("model_version"),
             F.col("served.run_id").alias("run_id"),
             F.coalesce("event_time", F.unix_millis("timestamp")).alias("event_time"),
@@ -78,7 +80,7 @@ def score_readings(readings: DataFrame, served: DataFrame, layout: Layout, thres
     return scored.select(
         F.when(is_good, F.lit(ALERTS)).otherwise(F.lit(DEAD_LETTER)).alias("topic"),
         F.when(is_good, place).alias("key"),
-        F.when(is_good, message).otherwise(streams.dead_letter(realtime.now_ms())).alias("value"),
+        F.when(is_good, message).otherwise(expressions.dead_letter(realtime.now_ms())).alias("value"),
     )
 
 
@@ -92,18 +94,10 @@ def wait_for_model(newest: Callable[[float], GlobalModel | None], timeout_second
     return model
 
 
-def build_query(
-    spark: SparkSession,
-    settings: Settings,
-    topics: str,
-    mode: str,
-    start: Position | None,
-    folder: Path,
-    layout: Layout,
-) -> DataStreamWriter:
-    """Return the unstarted query, from the sensors' topics to `alerts`, for models of one layout."""
-    readings = streams.parse_readings(realtime.read_topics(spark, settings, topics, mode, start), settings)
-    scores = score_readings(readings, served_model(spark, layout), layout, settings.decision_threshold)
+def build_query(records: DataFrame, settings: Settings, mode: str, folder: Path, shapes: Layout) -> DataStreamWriter:
+    """Return the unstarted query, from the sensors' records to `alerts`, for models of one layout."""
+    readings = expressions.parse_readings(records, settings)
+    scores = score_readings(readings, served_model(records.sparkSession, shapes), shapes, settings)
     return realtime.build_query(scores, "alerts", folder, settings, mode)
 
 
@@ -118,12 +112,12 @@ def follow_models(
     Raises:
         pyspark.errors.StreamingQueryException: the query failed.
     """
-    layout = scoring_layout(model)
+    first = layout(model.arrays)
     while not query.awaitTermination(POLL_SECONDS):
         found = newest(0)
         if found and (found.run_id, found.version) != (model.run_id, model.version):
             model = found
-            if scoring_layout(model) != layout:
+            if layout(model.arrays) != first:
                 print(f"Alertes -> la version {model.version} a une autre forme : nouvelle requête", flush=True)
                 break
             serve(spark, model)
@@ -143,14 +137,14 @@ def main(topics: str, mode: str, start: Position | None) -> None:
     folder = settings.checkpoint_dir / "alerts" / topics.replace("*", "_")[:100]
     folder /= f"from-{start}" if start else "start"
     watchdog.guard_topics(settings, topics, folder)
-    spark = streams.start_session("Alerts", settings)
+    spark = session.start_session("Alerts", settings)
     mode = realtime.usable_mode(mode, realtime.count_slots(spark), kafka.count_partitions(settings, topics))
-    newest = models.follow_models(settings, scorable, "Alertes")
+    newest = models.follow_models(settings, functools.partial(scorable, features=len(settings.table)), "Alertes")
     model = wait_for_model(newest, settings.wait_timeout_seconds)
     while True:
-        layout = scoring_layout(model)
         serve(spark, model)
-        query = build_query(spark, settings, topics, mode, start, folder, layout).start()
+        records = realtime.read_topics(spark, settings, topics, mode, start)
+        query = build_query(records, settings, mode, folder, layout(model.arrays)).start()
         print(f"Alertes prêtes ({mode}) : {topics} -> {ALERTS}, version {model.version}", flush=True)
         model = follow_models(spark, query, model, newest)
         query.stop()

@@ -21,7 +21,7 @@ from fedstream.broker import kafka
 from fedstream.broker.position import Position, start_option
 from fedstream.messages.topics import DEAD_LETTER, NUMBERS, SQUARES
 from fedstream.settings import Settings, command_help
-from fedstream.spark import realtime, streams, watchdog
+from fedstream.spark import expressions, realtime, session, watchdog
 
 
 def number_of(text: Column) -> Column:
@@ -59,7 +59,7 @@ def square_numbers(records: DataFrame, output: str, partitions: int, max_value_b
         F.when(is_good, F.lit(output)).otherwise(F.lit(DEAD_LETTER)).alias("topic"),
         F.when(is_good, F.col("key")).alias("key"),
         F.when(is_good, F.col("partition") % partitions).alias("partition"),
-        F.when(is_good, pair).otherwise(streams.dead_letter(realtime.now_ms())).alias("value"),
+        F.when(is_good, pair).otherwise(expressions.dead_letter(realtime.now_ms())).alias("value"),
     )
 
 
@@ -74,12 +74,12 @@ def main(source: str, output: str, mode: str, start: Position | None) -> None:
     kafka.ensure_topics(settings, [source, output, DEAD_LETTER])
     folder = settings.checkpoint_dir / "squares-kafka" / source / (f"from-{start}" if start else "start")
     watchdog.guard_topics(settings, source, folder)
-    spark = streams.start_session("SquaresOverKafka", settings)
+    spark = session.start_session("SquaresOverKafka", settings)
     mode = realtime.usable_mode(mode, realtime.count_slots(spark), kafka.count_partitions(settings, source))
     records = realtime.read_topics(spark, settings, source, mode, start)
     squares = square_numbers(records, output, kafka.count_partitions(settings, output), settings.max_value_bytes)
     query = realtime.build_query(squares, "squares-kafka", folder, settings, mode)
-    streams.run_query(query, ready=f"Carrés prêts ({mode}) : {source} -> {output}")
+    session.run_query(query, ready=f"Carrés prêts ({mode}) : {source} -> {output}")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from fedstream.settings import Settings, command_help
-from fedstream.spark import streams
+from fedstream.spark import session
 from fedstream.spark.lines import follow_lines
 
 SHOWN = 10  # as many rows of a micro-batch are printed, as pprint(num=10) does in the report
@@ -99,7 +99,7 @@ def relay_lines(host: str, port: int) -> int:
 def main(host: str | None, port: int | None, output: str | None, output_format: str) -> None:
     """Print squares until it is stopped."""
     settings = Settings.from_env(os.environ)
-    spark = streams.start_session("RealTimeSquareCalculator", settings)
+    spark = session.start_session("RealTimeSquareCalculator", settings)
     local_port = relay_lines(host or settings.numbers_host, port or settings.numbers_port)
     lines = (
         spark.readStream.format("socket")
@@ -110,7 +110,7 @@ def main(host: str | None, port: int | None, output: str | None, output_format: 
         .load()
     )
     query = build_query(lines, partial(print, flush=True), output and os.path.abspath(output), output_format)
-    streams.run_query(query, ready="Consommateur prêt à traiter les données...")
+    session.run_query(query, ready="Consommateur prêt à traiter les données...")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from fedstream.commands.terminal import run_option
 from fedstream.errors import BadMessage, StackError
 from fedstream.learning import arrays as wire
 from fedstream.learning.arrays import Matrix
-from fedstream.messages.door import read_count, read_field, read_json_object
+from fedstream.messages.readings import reading_format
 from fedstream.messages.topics import sensor_topic
 from fedstream.settings import Settings, command_help
 
@@ -51,25 +51,14 @@ def federated_curves(run: Run) -> dict[str, Curve]:
 
 
 def read_readings(records: Iterable[Any], settings: Settings) -> Readings:
-    """Return the good readings of sensor records, (n, 2) and labels (n,), in order of the records' time."""
-    rows = []
+    """Return the good readings that have a label, (n, features) and labels (n,), in order of the records' time."""
+    form, found = reading_format(settings), []
     for record in sorted(records, key=lambda record: (record.timestamp, record.topic, record.partition, record.offset)):
         with suppress(BadMessage):  # the fog nodes, too, leave it out
-            rows.append(_reading(read_json_object(record.value), settings))
-    table = np.array(rows, dtype=np.float64).reshape(-1, 3)
-    return table[:, :2], table[:, 2].astype(np.int64)
-
-
-def _reading(message: Message, settings: Settings) -> tuple[float, float, int]:
-    numbers = (int, float)
-    temperature: float = read_field(message, "temperature", numbers, "a number")
-    vibration: float = read_field(message, "vibration", numbers, "a number")
-    label = read_count(message, "label", low=0)
-    is_warm = settings.temperature_min_celsius <= temperature <= settings.temperature_max_celsius
-    if not is_warm or not 0 <= vibration <= settings.vibration_max_g or label > 1:
-        raise BadMessage("a value is out of range")
-    read_field(message, "sensor_id", str, "a string")
-    return temperature, vibration, label
+            reading = form.decode(record.value)
+            if reading.label is not None:
+                found.append(reading)
+    return form.table(found), np.array([reading.label for reading in found], dtype=np.int64)
 
 
 def central_curve(run: Run, readings: Readings, settings: Settings) -> Curve:

@@ -6,13 +6,14 @@ here a second time. The Java job's line and the squares come in on standard inpu
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -23,9 +24,11 @@ from rich.table import Table
 from fedstream.broker import kafka
 from fedstream.commands import analysis, registry
 from fedstream.errors import StackError
-from fedstream.messages.readings import label_of
+from fedstream.features import REPORT_RULE, Feature
+from fedstream.messages.readings import Reading, reading_format
 from fedstream.messages.topics import GLOBAL_MODEL, MODEL_WEIGHTS, sensor_topic
 from fedstream.settings import Settings, command_help
+from fedstream.simulation.sensors import label_of, label_rule
 from fedstream.stack.progress import Progress
 
 READINGS_WANTED = 5
@@ -51,14 +54,14 @@ def follow(settings: Settings, topic: str) -> Follow:
     return messages
 
 
-def mean_weight(readings: list[dict[str, Any]]) -> float:
-    """Return the report's weight of these readings, written as the report writes it."""
-    avg_temp = sum(reading["temperature"] for reading in readings) / len(readings)
-    avg_vib = sum(reading["vibration"] for reading in readings) / len(readings)
-    return float(avg_temp + 100 * avg_vib) / 2
+def mean_weight(readings: list[Reading], features: Sequence[Feature]) -> float:
+    """Return the report's weight of these readings: the mean over the features of factor × mean value."""
+    means = [sum(values) / len(readings) for values in zip(*(reading.values for reading in readings), strict=True)]
+    total = math.fsum(feature.factor * mean for feature, mean in zip(features, means, strict=True))
+    return total / len(features)
 
 
-def readings_behind(settings: Settings, node: int, update: dict[str, Any]) -> list[dict[str, Any]] | None:
+def readings_behind(settings: Settings, node: int, update: dict[str, Any]) -> list[Reading] | None:
     """Return the readings an update was made of, or None where the topic does not tell.
 
     It tells if it has one partition and no record was rejected: then they are its first `samples` records.
@@ -68,8 +71,10 @@ def readings_behind(settings: Settings, node: int, update: dict[str, Any]) -> li
     records = kafka.follow_topic(settings, sensor_topic(node), first=update["samples"])(0)
     if any(record.partition for record in records):
         return None
-    readings = registry.read_messages(records[: update["samples"]])
-    return readings if len(readings) == update["samples"] else None
+    if len(records) < update["samples"]:
+        return None
+    form = reading_format(settings)
+    return [form.decode(record.value) for record in records[: update["samples"]]]
 
 
 def explains(model: dict[str, Any], updates: list[dict[str, Any]]) -> float | None:
@@ -161,13 +166,15 @@ class Demo:
         if readings is None:
             self.row(f"fog-{node}", came_out, "40.5 expected of uniform readings", abs(update["weight"] - 40.5) < 5)
             return
-        mean = mean_weight(readings)
+        mean = mean_weight(readings, self._settings.table)
         # Half a unit of the fourth decimal, to which an update is rounded.
         good = abs(mean - update["weight"]) < 0.5001e-4
         self.row(f"fog-{node}", came_out, f"{mean:.6f} recomputed from the topic", good)
         reading = readings[-1]
-        is_label = reading["label"] == label_of(reading["temperature"], reading["vibration"])
-        self.row(f"sensors of node {node}", f"{reading}", "label: > 85 °C or > 0.08 g", is_label)
+        settings = self._settings
+        is_label = reading.label == label_of(reading.values, label_rule(settings), settings.classes)
+        found = reading_format(settings).encode(reading).decode()
+        self.row(f"sensors of node {node}", found, f"label 1: {settings.label_rule or REPORT_RULE}", is_label)
 
     def cloud(self, nodes: int) -> None:
         """Check the newest global weight against the nodes' updates."""

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from fedstream.errors import SettingError
 from fedstream.learning.arrays import Arrays, Matrix
+from fedstream.settings import Settings, parse_options
 
 if TYPE_CHECKING:
     from sklearn.neural_network import MLPClassifier
@@ -201,6 +202,16 @@ def make_model(name: str, options: Mapping[str, Any], features: int = 2, classes
     if missing:
         raise _refused("MODEL", name, f"a class with {', '.join(_METHODS)}; it has no {', '.join(missing)}")
     return model
+
+
+def configured_model(settings: Settings) -> Model:
+    """Return the model that MODEL and MODEL_OPTIONS name, for readings of FEATURES and CLASSES.
+
+    Raises:
+        SettingError: they cannot be used.
+    """
+    options = parse_options("MODEL_OPTIONS", settings.model_options)
+    return make_model(settings.model, options, len(settings.table), settings.classes)
 
 
 def _refused(setting: str, got: Any, expected: str) -> SettingError:

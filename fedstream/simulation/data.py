@@ -11,8 +11,9 @@ import numpy as np
 from fedstream.errors import SettingError
 from fedstream.learning.arrays import Matrix
 from fedstream.learning.models import Labels
-from fedstream.messages.readings import label_of
+from fedstream.settings import Settings
 from fedstream.simulation.rows import BadRow, read_number, read_rows
+from fedstream.simulation.sensors import digits, label_of, label_rule, simulated_ranges
 
 BUNDLED = ("breast_cancer", "digits", "wine", "iris")
 SENSOR_ROWS = 4000
@@ -28,9 +29,16 @@ class DataSet:
     classes: int
     name: str
     labels: tuple[str, ...]
+    settings: Settings | None = None  # of simulated readings: their labels follow a rule
 
 
-def load(source: str, label: str | None = None, rows: int | None = None, seed: int = 1) -> DataSet:
+def load(
+    source: str,
+    label: str | None = None,
+    rows: int | None = None,
+    seed: int = 1,
+    settings: Settings = Settings(),  # noqa: B008 - frozen
+) -> DataSet:
     """Return the simulator's readings (`sensors`), a data set that comes with scikit-learn, or a CSV file.
 
     Args:
@@ -38,6 +46,7 @@ def load(source: str, label: str | None = None, rows: int | None = None, seed: i
         label: the file's column of classes; every other column is a feature.
         rows: of `sensors` as many are drawn; of another source, this many of its rows are chosen at random.
         seed: of both.
+        settings: which features `sensors` measure, and when their label is 1.
 
     Raises:
         SettingError: there is no such source, label or number of rows, or a value of the file cannot be used.
@@ -49,8 +58,8 @@ def load(source: str, label: str | None = None, rows: int | None = None, seed: i
         raise SettingError(f"rows is {rows}; expected at least 1")
     if source == "sensors":
         count = SENSOR_ROWS if rows is None else rows
-        temperature, vibration = random.uniform(60, 90, count).round(2), random.uniform(0.02, 0.1, count).round(3)
-        return readings(np.column_stack([temperature, vibration]))
+        drawn = [random.uniform(*edges, count).round(digits(*edges)) for edges in simulated_ranges(settings)]
+        return readings(np.column_stack(drawn), settings)
     if source in BUNDLED:
         from sklearn import datasets
 
@@ -67,10 +76,12 @@ def load(source: str, label: str | None = None, rows: int | None = None, seed: i
     return replace(data, x=data.x[chosen], y=data.y[chosen])
 
 
-def readings(x: Matrix) -> DataSet:
-    """Return readings x (n, 2) of °C and g with the labels of the simulator's rule."""
-    y = np.array([label_of(temperature, vibration) for temperature, vibration in x], dtype=np.int64)
-    return DataSet(x, y, 2, "sensors", ("good", "trouble"))
+def readings(x: Matrix, settings: Settings) -> DataSet:
+    """Return readings x (n, features) with the labels of the simulator's rule."""
+    rule, classes = label_rule(settings), settings.classes
+    y = np.array([label_of(values, rule, classes) for values in x], dtype=np.int64)
+    labels = ("good", "trouble") if classes == 2 else tuple(map(str, range(classes)))
+    return DataSet(x, y, classes, "sensors", labels, settings)
 
 
 def _read_csv(path: Path, label: str | None) -> DataSet:

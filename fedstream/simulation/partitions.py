@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from fedstream.errors import SettingError
 from fedstream.learning.models import Labels
+from fedstream.settings import Settings
 from fedstream.simulation.data import DataSet, readings, split
+from fedstream.simulation.sensors import digits, simulated_ranges
 
 LEAST_ROWS = 2  # of a node: fewer have no variance
 DRAWS = 100
@@ -106,24 +108,27 @@ def _shards(y: Labels, nodes: int, classes: int, random: np.random.RandomState) 
 def spread(data: DataSet, nodes: int, how: str, seed: int = 1, test_fraction: float = 0.25) -> Spread:
     """Hold rows out, and spread the others over the nodes.
 
-    `shift:C` (sensors only) gives the nodes other ranges: node i (from 0) measures i * C °C more, in training and in
-    held-out rows; the labels follow the rule on what it measures.
+    `shift:C` (sensors only) gives the nodes other ranges: node i (from 0) measures i * C more of the first
+    feature (°C), in training and in held-out rows; the labels follow the rule on what it measures.
 
     Raises:
         SettingError: as `split` and `partition`, or `shift` of data that no rule labels.
     """
-    kind, celsius = _parse(how)
+    kind, step = _parse(how)
     train, test = split(data, test_fraction, seed)
     if kind != "shift":
         return Spread(train, partition(train.y, nodes, how, seed), test)
-    if data.name != "sensors":
+    if data.settings is None:
         raise SettingError(f"partition is {how!r}, which works with the data of sensors; got {data.name}")
     parts, test_parts = (partition(each.y, nodes, "iid", seed) for each in (train, test))
-    return Spread(_shifted(train, parts, celsius), parts, _shifted(test, test_parts, celsius), test_parts)
+    return Spread(
+        _shifted(train, parts, step, data.settings), parts, _shifted(test, test_parts, step, data.settings), test_parts
+    )
 
 
-def _shifted(data: DataSet, parts: list[Indices], celsius: float) -> DataSet:
+def _shifted(data: DataSet, parts: list[Indices], step: float, settings: Settings) -> DataSet:
     x = data.x.copy()
+    decimals = digits(*simulated_ranges(settings)[0])
     for i, rows in enumerate(parts):
-        x[rows, 0] = (x[rows, 0] + i * celsius).round(2)
-    return readings(x)
+        x[rows, 0] = (x[rows, 0] + i * step).round(decimals)
+    return readings(x, settings)

@@ -119,7 +119,7 @@ def simulate(
     if stream and scenario.data == "sensors" and rows is None:
         rows = math.ceil(scenario.nodes * (scenario.rounds * stream + 1) / (1 - TEST_FRACTION))
     data = spread(
-        load(scenario.data, scenario.label, rows, settings.seed),
+        load(scenario.data, scenario.label, rows, settings.seed, settings),
         scenario.nodes,
         scenario.partition,
         settings.seed,

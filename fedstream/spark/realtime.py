@@ -15,7 +15,7 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 from fedstream.broker import kafka
 from fedstream.broker.position import Position
 from fedstream.settings import Settings
-from fedstream.spark import streams
+from fedstream.spark import session
 
 MODES = ("real-time", "micro-batch")
 
@@ -48,10 +48,10 @@ def usable_mode(wanted: str, slots: int, partitions: int) -> str:
 def read_topics(
     spark: SparkSession, settings: Settings, topics: str, mode: str, start: Position | None = None
 ) -> DataFrame:
-    """Return the stream of topics' records as `streams.read_topic` does; real-time mode takes no bound on a batch."""
+    """Return the stream of topics' records as `session.read_topic` does; real-time mode takes no bound on a batch."""
     if mode == "real-time":
-        return streams.read_topic(spark, settings, topics, None, start, **kafka.real_time_options(settings))
-    return streams.read_topic(spark, settings, topics, settings.max_offsets_per_trigger, start)
+        return session.read_topic(spark, settings, topics, None, start, **kafka.real_time_options(settings))
+    return session.read_topic(spark, settings, topics, settings.max_offsets_per_trigger, start)
 
 
 def build_query(messages: DataFrame, name: str, folder: Path, settings: Settings, mode: str) -> DataStreamWriter:

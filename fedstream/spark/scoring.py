@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from fedstream.errors import BadMessage
 from fedstream.learning.arrays import layout
-from fedstream.messages.readings import FEATURES
+from fedstream.learning.training import Scaler
 from fedstream.messages.rounds import GlobalModel, check_scaler
 
 Layout = dict[str, tuple[int, ...]]
@@ -26,20 +26,19 @@ MOST_LAYERS = 20  # each is a step of Spark's plan; hundreds overflow its stack
 
 
 def scoring_message(model: GlobalModel) -> dict[str, Any]:
-    """Return what scoring needs of a model: names and plain lists of numbers."""
-    size = len(FEATURES)
-    mean, std = (model.scaler.mean, model.scaler.std) if model.scaler else ((0.0,) * size, (1.0,) * size)
+    """Return what scoring needs of a `scorable` model: names and plain lists of numbers."""
+    assert model.scaler is not None
     return {
         "run_id": model.run_id,
         "version": model.version,
         "model": model.model,
-        "mean": list(mean),
-        "std": list(std),
+        "mean": list(model.scaler.mean),
+        "std": list(model.scaler.std),
         "arrays": {name: array.ravel().tolist() for name, array in model.arrays.items()},
     }
 
 
-def scoring_layout(model: GlobalModel) -> Layout:
+def scoring_layout(model: GlobalModel, features: int) -> Layout:
     """Return the layout that a query is made for; with another one the query must be made anew.
 
     Raises:
@@ -49,29 +48,30 @@ def scoring_layout(model: GlobalModel) -> Layout:
     found = layout(model.arrays)
     expected: Layout = {}
     if model.model == "logistic":
-        expected = {"coef": (1, len(FEATURES)), "intercept": (1,)}
+        expected = {"coef": (1, features), "intercept": (1,)}
     elif model.model == "mlp":
         units = [prod(found.get(f"intercepts_{i}", ())) for i in range(len(found) // 2)]
-        for i, (inputs, outputs) in enumerate(pairwise([len(FEATURES), *units[:-1], 1])):
+        for i, (inputs, outputs) in enumerate(pairwise([features, *units[:-1], 1])):
             expected |= {f"coefs_{i}": (inputs, outputs), f"intercepts_{i}": (outputs,)}
     size = sum(array.size for array in model.arrays.values())
     if not expected or found != expected or size > LARGEST_MODEL or len(expected) > 2 * MOST_LAYERS:
         msg = (
             f"MODEL is {model.model!r:.100} with {size} weights in arrays {found!s:.200}; alerts take logistic or mlp "
-            f"of {len(FEATURES)} features for two classes, with at most {LARGEST_MODEL} weights in {MOST_LAYERS} layers"
+            f"of {features} features for two classes, with at most {LARGEST_MODEL} weights in {MOST_LAYERS} layers"
         )
         raise BadMessage(msg)
-    check_scaler(model.scaler, len(FEATURES))
+    check_scaler(model.scaler, features)
     return expected
 
 
-def scorable(model: GlobalModel) -> GlobalModel:
-    """Return a model with its arrays in the order of the layout.
+def scorable(model: GlobalModel, features: int) -> GlobalModel:
+    """Return a model with its arrays in the order of the layout, and with a scaler.
 
     Raises:
         BadMessage: as `scoring_layout`.
     """
-    return replace(model, arrays={name: model.arrays[name] for name in scoring_layout(model)})
+    arrays = {name: model.arrays[name] for name in scoring_layout(model, features)}
+    return replace(model, arrays=arrays, scaler=model.scaler or Scaler((0.0,) * features, (1.0,) * features))
 
 
 def scoring_ddl(layout: Layout) -> str:

@@ -16,6 +16,8 @@ class StateError(StackError):
     """The state on disk and the checkpoint do not belong together, or another driver holds them."""
 
 
+Publish = Callable[..., None]  # publish(*outgoing), each (topic, key, message); returns when the broker has them
+
 RESET_AT = "reset-at"  # file in a job's folder: when it was last reset
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import fcntl
-import functools
 import json
-import operator
 import os
 import sys
 import threading
@@ -19,11 +17,10 @@ from typing import Any
 import pytest
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, Row, SparkSession
-from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from fedstream.messages.door import to_json
+from fedstream.messages.door import encode
 from tests.conftest import ROOT
 
 RECORD_DDL = "value BINARY, topic STRING, partition INT, offset BIGINT"
@@ -94,15 +91,6 @@ class Topic:
         """Return the stream of the topic's records."""
         return spark.readStream.schema(ddl).option("maxFilesPerTrigger", 1).json(str(self.folder))
 
-    def read_again(self, ranges: Iterable[Row]) -> DataFrame:
-        """Return the records of these ranges, each (topic, partition, first, last), both offsets included."""
-        records = SparkSession.active().read.schema(RECORD_DDL).json(str(self.folder))
-        within = [
-            (F.col("topic") == topic) & (F.col("partition") == partition) & F.col("offset").between(first, last)
-            for topic, partition, first, last in ranges
-        ]
-        return records.where(functools.reduce(operator.or_, within))
-
 
 @pytest.fixture
 def topic(tmp_path) -> Topic:
@@ -123,7 +111,7 @@ class Recorder:
         """Keep messages, the last of each one's parts, as they would be read from their topics."""
         for parts in outgoing:
             self.step("before publish")
-            self.published.append((*parts[:-1], json.loads(to_json(parts[-1]))))
+            self.published.append((*parts[:-1], json.loads(encode(parts[-1]))))
             self.step("after publish")
 
     def dead_letters(self, rejected: DataFrame) -> None:

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from fedstream.settings import Settings
-from fedstream.spark.streams import dead_letters, parse_readings
+from fedstream.spark.expressions import dead_letters, parse_readings
 
 RECORD_DDL = "value BINARY, topic STRING, partition INT, offset BIGINT"
 REJECTED_DDL = f"reason STRING, {RECORD_DDL}"

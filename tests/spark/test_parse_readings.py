@@ -7,12 +7,12 @@ import re
 
 import pyarrow as pa
 import pytest
+from fedstream.spark.plain import take_apart
 from pyspark.sql import DataFrame, Row, SparkSession
 
 from fedstream.messages.readings import READING_FIELDS
 from fedstream.settings import Settings
-from fedstream.spark.plain import take_apart
-from fedstream.spark.streams import parse_readings
+from fedstream.spark.expressions import parse_readings
 
 RECORD_DDL = "value BINARY, topic STRING, partition INT, offset BIGINT"
 LARGEST = 65_536  # bytes; the default of MAX_VALUE_BYTES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import time
 from types import ModuleType, SimpleNamespace
@@ -19,12 +20,11 @@ from fedstream.learning import arrays as wire
 from fedstream.learning.models import make_model
 from fedstream.learning.training import Scaler
 from fedstream.messages.door import to_json
-from fedstream.messages.readings import label_of
 from fedstream.messages.rounds import GlobalModel
 from fedstream.settings import Settings
 from fedstream.spark import realtime
+from fedstream.spark.expressions import parse_readings
 from fedstream.spark.scoring import LARGEST_MODEL, scorable, scoring_layout
-from fedstream.spark.streams import parse_readings
 
 RECORDS_DDL = "key BINARY, value BINARY, topic STRING, partition INT, offset BIGINT, timestamp TIMESTAMP"
 
@@ -160,13 +160,13 @@ def score(
 ) -> list[Row]:
     """Return what the job makes of readings, after these versions have been put in service."""
     alerts = script("realtime/alerts.py")
-    layout = scoring_layout(model)
+    layout = scoring_layout(model, 2)
     served = alerts.served_model(spark, layout)
     for version in versions:
-        alerts.serve(spark, version)
+        alerts.serve(spark, scorable(version, 2))
     records = [(None, bytearray(v), "sensor-data-node-3", 1, i, None) for i, v in enumerate(values)]
     readings = parse_readings(spark.createDataFrame(records, RECORDS_DDL), Settings())
-    return alerts.score_readings(readings, served, layout, 0.5).collect()
+    return alerts.score_readings(readings, served, layout, Settings()).collect()
 
 
 def readings(number: int) -> list[dict[str, Any]]:
@@ -174,7 +174,8 @@ def readings(number: int) -> list[dict[str, Any]]:
     random = np.random.default_rng(8)
     pairs = zip(random.normal(75, 12, number).tolist(), np.abs(random.normal(0.06, 0.05, number)).tolist(), strict=True)
     return [
-        {"sensor_id": "s", "temperature": t, "vibration": v, "label": label_of(t, v), "event_time": 7} for t, v in pairs
+        {"sensor_id": "s", "temperature": t, "vibration": v, "label": 0, "event_time": 1_700_000_000_007}
+        for t, v in pairs
     ]
 
 
@@ -195,12 +196,12 @@ def test_the_probability_is_that_of_the_python_model(script, spark, name, scaler
 def test_an_alert_has_the_fields_of_the_contract_and_tells_its_reading(script, spark):
     model, before = served_model("mlp", SCALER, version=5), time.time()
     first, second = readings(2)
-    rows = score(script, spark, model, [model], [to_json(first), to_json({**second, "event_time": 12})])
+    rows = score(script, spark, model, [model], [to_json(first), to_json({**second, "event_time": 1_700_000_000.012})])
     (key, message), (other_key, other) = sent(rows, "alerts")
     assert (key, other_key) == ("sensor-data-node-3/1/0", "sensor-data-node-3/1/1")
     assert set(message) == {"sensor_id", "probability", "alert", "model_version", "run_id", "event_time", "scored_at"}
     assert (message["sensor_id"], message["model_version"], message["run_id"]) == ("s", 5, "run-1")
-    assert (message["event_time"], other["event_time"]) == (7, 12)
+    assert (message["event_time"], other["event_time"]) == (1_700_000_000_007, 1_700_000_000_012)
     assert before - 1 <= message["scored_at"] / 1000 <= time.time() + 1
 
 
@@ -235,7 +236,7 @@ def test_a_bad_reading_is_kept_and_gets_no_probability(script, spark):
 def test_a_model_that_is_no_column_expression_is_refused(kind, shapes):
     model = GlobalModel("run-1", 1, 1, kind, "sync", {name: np.ones(shape) for name, shape in shapes.items()})
     with pytest.raises(BadMessage, match=f"MODEL is '{kind}'.*at most {LARGEST_MODEL} weights"):
-        scoring_layout(model)
+        scoring_layout(model, 2)
 
 
 def message_of(model: GlobalModel, *order: int, **changes: Any) -> dict[str, Any]:
@@ -300,7 +301,7 @@ def test_a_model_that_cannot_be_scored_is_told_once_and_another_stays(
 ):
     alerts, topic = script("realtime/alerts.py"), Models(monkeypatch)
     topic.add(MLP_MESSAGE | {"version": 3} | changes)
-    newest = models.follow_models(Settings(), scorable, "Alertes")
+    newest = models.follow_models(Settings(), functools.partial(scorable, features=2), "Alertes")
     coming = iter([lambda: None, lambda: topic.add(MLP_MESSAGE | {"version": 4})])
 
     def look(timeout_seconds: float) -> GlobalModel | None:
@@ -322,7 +323,7 @@ def test_a_model_that_cannot_be_scored_is_told_once_and_another_stays(
 def test_a_model_with_its_arrays_in_another_order_is_scored_as_the_same(script, spark, monkeypatch):
     topic = Models(monkeypatch)
     topic.add(message_of(served_model("two layers", SCALER), 5, 2, 0, 4, 1, 3))
-    found = models.follow_models(Settings(), scorable, "Alertes")(0)
+    found = models.follow_models(Settings(), functools.partial(scorable, features=2), "Alertes")(0)
     given = [to_json(reading) for reading in readings(20)]
     expected = score(script, spark, served_model("two layers", SCALER), [served_model("two layers", SCALER)], given)
     rows = score(script, spark, found, [found], given)
@@ -335,11 +336,31 @@ def test_the_driver_reads_the_model_once_for_each_plan_and_no_task_does(script, 
     """Executors do not have the driver's property; and a job for the model would hold up the next interval."""
     alerts: ModuleType = script("realtime/alerts.py")
     model = served_model("two layers", SCALER)
-    layout = scoring_layout(model)
+    layout = scoring_layout(model, 2)
     alerts.serve(spark, model)
     frame = spark.createDataFrame([(None, bytearray(b"{}"), "t", 0, 0, None)], RECORDS_DDL)
     served = alerts.served_model(spark, layout)
-    scores = alerts.score_readings(parse_readings(frame, Settings()), served, layout, 0.5)
+    scores = alerts.score_readings(parse_readings(frame, Settings()), served, layout, Settings())
     plan = scores._jdf.queryExecution().executedPlan().toString()
     assert plan.count("LocalTableScan") == 1  # never for each weight
     assert "getProperty" not in plan
+
+
+def test_eight_features_are_scored_as_by_the_python_model(script, spark):
+    settings = Settings(features=",".join(f"f{i}:-10:10" for i in range(8)), labels="optional")
+    alerts, random = script("realtime/alerts.py"), np.random.default_rng(3)
+    python = make_model("mlp", {}, features=8)
+    arrays = {name: random.normal(0, 1, array.shape) for name, array in python.initial_arrays(1).items()}
+    model = scorable(GlobalModel("run-1", 1, 0, "mlp", "sync", arrays), 8)
+    layout = scoring_layout(model, 8)
+    alerts.serve(spark, model)
+    x = random.uniform(-3, 3, (50, 8))
+    values = [to_json({"sensor_id": 5} | {f"f{i}": value for i, value in enumerate(row)}) for row in x.tolist()]
+    values += [to_json({"sensor_id": 5} | {f"f{i}": 11.0 for i in range(8)})]
+    records = [(None, bytearray(value), "sensor-data-node-1", 0, i, None) for i, value in enumerate(values)]
+    readings = parse_readings(spark.createDataFrame(records, RECORDS_DDL), settings)
+    rows = alerts.score_readings(readings, alerts.served_model(spark, layout), layout, settings).collect()
+    found = [message["probability"] for _, message in sent(rows, "alerts")]
+    assert np.abs(np.array(found) - python.predict(arrays, x)[:, 1]).max() < 1e-9
+    ((_, letter),) = sent(rows, "dead-letter")
+    assert letter["reason"] == "f0 is 11.0; expected a number from -10 to 10"

@@ -21,12 +21,12 @@ from fedstream.broker.position import Position
 from fedstream.commands.replay import replay_topic
 from fedstream.learning.models import make_model
 from fedstream.learning.training import Scaler
-from fedstream.messages.readings import label_of
 from fedstream.messages.rounds import GlobalModel, ModelUpdate
+from fedstream.messages.weights import NodeWeight
 from fedstream.settings import Settings
-from fedstream.spark.plain import Plain
+from fedstream.spark.readings import NodeReadings
 from fedstream.spark.state import BatchState
-from fedstream.spark.trainer import build_training_query
+from fedstream.spark.training import Trainer, build_training_query
 from tests.spark.conftest import RECORD_DDL, Recorder, Topic
 from tests.unit.fake_broker import Broker
 
@@ -61,7 +61,7 @@ def fill(broker: Broker) -> list[dict]:
     for minute in range(-60, MINUTES + 60):
         temperature, vibration = source.randint(60 * 64, 90 * 64) / 64, source.randint(20, 102) / 1024
         reading = {"sensor_id": "node-1", "temperature": temperature, "vibration": vibration}
-        reading |= {"label": label_of(temperature, vibration), "event_time": ms(minute)}
+        reading |= {"label": int(temperature > 85 or vibration > 0.08), "event_time": ms(minute)}
         is_bad = minute % 100 == 7
         # Some come 200 s late, so that times go back within a partition; at midnight none do.
         late_ms = source.choice((0, 0, 200_000)) if 0 < minute < MINUTES - 5 else 0
@@ -90,32 +90,19 @@ class Results:
         for first in range(0, len(lines), per_batch):
             parts.append_records(lines[first : first + per_batch])
         weights, updates = Recorder(), Recorder()
-        state = BatchState(folder / "state", {"totals": {}, "changed": []})
-        plain = Plain(Settings(), SENSORS)
-        query = self.fog.build_query(
-            parts.read(self.spark),
-            "fog-1",
-            plain,
-            state,
-            weights.publish,
-            weights.dead_letters,
-            parts.read_again,
-        )
-        self.run_driver(query, folder / "state")
+        readings = NodeReadings(Settings(), SENSORS, lambda letters: None)
+        state = BatchState(folder / "state", self.fog.FogNode.initial())
+        node = self.fog.FogNode(Settings(), state, weights.publish)
+        self.run_driver(self.fog.build_query(parts.read(self.spark), "fog-1", readings, node), folder / "state")
         model = make_model("mlp", {})
         opened = GlobalModel("run-1", 1, 0, "mlp", "sync", model.initial_arrays(1), Scaler((75.0, 0.06), (9.0, 0.02)))
-        training = build_training_query(
-            self.fog.parse(whole.read(self.spark), Settings(), SENSORS),
-            folder / "training",
-            Settings(),
-            lambda is_next: opened,
-            lambda wanted: {"fog-1": {"node_id": "fog-1", "weight": 1.0, "samples": 1}},
-            updates.publish,
-            lambda: 1,
-        )
-        self.run_driver(training, folder / "training")
-        ((_, update),) = updates.published
-        return weights.published[-1][1], ModelUpdate.from_message(update), len(weights.published)
+        rounds = SimpleNamespace(wait=lambda last, hosted: opened)
+        state = BatchState(folder / "training", Trainer.initial())
+        weight = {"fog-1": NodeWeight("fog-1", 1.0, 1)}
+        trainer = Trainer(Settings(), state, rounds, lambda wanted: weight, updates.publish)
+        self.run_driver(build_training_query(whole.read(self.spark), readings, trainer), folder / "training")
+        ((*_, update),) = updates.published
+        return weights.published[-1][-1], ModelUpdate.from_message(update), len(weights.published)
 
 
 def bits(update: ModelUpdate) -> dict[str, bytes]:
@@ -175,11 +162,11 @@ class Job:
         monkeypatch.setattr(module.kafka, "ensure_topics", lambda *_: [])
         monkeypatch.setattr(module.kafka, "connect_publisher", lambda settings: self.recorder.publish)
         monkeypatch.setattr(module.kafka, "count_partitions", lambda *_: 1)
-        monkeypatch.setattr(module.registry, "follow_models", lambda *_: None)
+        monkeypatch.setattr("fedstream.broker.models.follow_models", lambda *_: None)
         monkeypatch.setattr(module.watchdog, "guard_topics", lambda *_: lambda: None)
-        monkeypatch.setattr(module.streams, "start_session", lambda *_: spark)
-        monkeypatch.setattr(module.streams, "read_topic", self.read_topic)
-        monkeypatch.setattr(module.streams, "run_query", lambda *writers, ready: self.writers.extend(writers))
+        monkeypatch.setattr(module.session, "start_session", lambda *_: spark)
+        monkeypatch.setattr(module.session, "read_topic", self.read_topic)
+        monkeypatch.setattr(module.session, "run_query", lambda *writers, ready: self.writers.extend(writers))
 
     def read_topic(self, spark, settings, topics, max_records, start=None, **options) -> DataFrame:
         """Return the records since the start, as Kafka's source does where there is no checkpoint."""

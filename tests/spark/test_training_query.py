@@ -8,7 +8,6 @@ import math
 import re
 from collections.abc import Callable, Collection
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pyarrow as pa
@@ -20,13 +19,15 @@ from fedstream.learning import arrays as wire
 from fedstream.learning.models import TrainConfig, make_model
 from fedstream.learning.scores import Score
 from fedstream.learning.training import Scaler, Trained, train, train_seed
-from fedstream.messages.readings import label_of
 from fedstream.messages.rounds import GlobalModel, ModelUpdate
+from fedstream.messages.weights import NodeWeight
 from fedstream.settings import Settings
-from fedstream.spark.trainer import Task, build_training_query, is_next, merge_groups, train_groups
-from tests.spark.conftest import Recorder
+from fedstream.spark import training as training_module
+from fedstream.spark.readings import NodeReadings
+from fedstream.spark.state import BatchState
+from fedstream.spark.training import Task, Trainer, build_training_query, is_next, merge_groups, train_groups
+from tests.spark.conftest import RECORD_DDL, Recorder
 
-READINGS_DDL = "node INT, partition INT, offset BIGINT, temperature DOUBLE, vibration DOUBLE, label INT, reason STRING"
 # Nothing as it is by default, so that a setting that does not arrive is seen.
 SETTINGS = Settings(
     model="mlp",
@@ -48,7 +49,14 @@ def readings_of(node: int, partition: int, number: int) -> list[tuple[float, flo
     """Return that many readings (temperature, vibration, label), other ones for each node and partition."""
     random = np.random.default_rng([node, partition])
     pairs = zip(random.normal(75, 9, number).tolist(), random.uniform(0, 0.12, number).tolist(), strict=True)
-    return [(temperature, vibration, label_of(temperature, vibration)) for temperature, vibration in pairs]
+    return [(temperature, vibration, int(temperature > 85 or vibration > 0.08)) for temperature, vibration in pairs]
+
+
+def record(values: tuple[float, float, int]) -> bytes:
+    """Return a reading as it stands on a topic; JSON keeps every bit of a float."""
+    temperature, vibration, label = values
+    text = {"sensor_id": "s", "temperature": temperature, "vibration": vibration, "label": label}
+    return json.dumps(text).encode()
 
 
 def trained_by_hand(
@@ -73,23 +81,27 @@ def same_bits(arrays: wire.Arrays, others: wire.Arrays) -> bool:
 READINGS = {place: readings_of(*place, number) for place, number in {(1, 0): 30, (2, 0): 40, (2, 1): 13}.items()}
 
 
+NODE_READINGS = NodeReadings(SETTINGS, None, lambda letters: None)
+
+
 @pytest.fixture(scope="module")
-def readings(spark) -> DataFrame:
-    """Return READINGS as parsed records in no order, with a bad one after each good one."""
+def records(spark) -> DataFrame:
+    """Return READINGS as records in no order, with a bad one and one without a label after each good one."""
     rows = []
     for (node, partition), good in READINGS.items():
-        for place, (temperature, vibration, label) in enumerate(good):
-            rows.append((node, partition, 2 * place, temperature, vibration, label, None))
-            rows.append((node, partition, 2 * place + 1, 2000.0, 1.0, 1, "too hot"))
-    rows += [(3, 0, 0, None, None, None, "not JSON")]
+        for place, values in enumerate(good):
+            bad = record((2000.0, 1.0, 1)), record((70.0, 1.0, 1)).replace(b'"label"', b'"mark"')
+            for turn, value in enumerate((record(values), *bad)):
+                rows.append((bytearray(value), f"sensor-data-node-{node}", partition, 3 * place + turn))
+    rows += [(bytearray(b"hello"), "sensor-data-node-3", 0, 0)]
     shuffled = np.random.default_rng(0).permutation(len(rows))
-    return spark.createDataFrame([rows[place] for place in shuffled], READINGS_DDL).repartition(3).cache()
+    return spark.createDataFrame([rows[place] for place in shuffled], RECORD_DDL).repartition(3).cache()
 
 
 @pytest.fixture(scope="module")
-def groups(readings) -> list[Row]:
-    """Return what the executors have made of the readings."""
-    return train_groups(readings, Task(ROUND, SETTINGS)).collect()
+def groups(records) -> list[Row]:
+    """Return what the executors have made of the records."""
+    return train_groups(records, NODE_READINGS, Task(ROUND, SETTINGS)).collect()
 
 
 def test_a_group_is_trained_as_without_spark_in_the_order_of_the_offsets_on_good_readings_only(groups):
@@ -149,10 +161,10 @@ def test_the_order_in_which_groups_come_back_changes_no_bit(groups):
             assert same_bits(trained.arrays, expected[node].arrays)
 
 
-def test_participants_and_the_config_of_the_round_reach_the_training(readings, groups):
+def test_participants_and_the_config_of_the_round_reach_the_training(records, groups):
     config = {"proximal-mu": 0.5, "learning-rate-factor": 3.0, "server-round": 3}
     model = GlobalModel(**{**vars(ROUND), "config": config, "participants": ("fog-1", "fog-9")})
-    (row,) = train_groups(readings, Task(model, SETTINGS)).collect()
+    (row,) = train_groups(records, NODE_READINGS, Task(model, SETTINGS)).collect()
     assert (row.node, row.partition, row.num_examples) == (1, 0, 30)
     found = wire.from_wire(json.loads(row.result)["arrays"])
     by_hand = {"epochs": 2, "batch_size": 8, "class_weight": "balanced"}
@@ -196,25 +208,18 @@ def test_before_the_first_update_any_round_will_do():
 # --- the query
 
 
-def record(values: tuple[float, float, int]) -> bytes:
-    """Return a reading as it stands on a topic; JSON keeps every bit of a float."""
-    temperature, vibration, label = values
-    text = {"sensor_id": "s", "temperature": temperature, "vibration": vibration, "label": label}
-    return json.dumps(text).encode()
-
-
 def opened(number: int, **changes) -> GlobalModel:
     """Return the model of a round, another one for each round."""
     given = {"round": number, "version": number - 1, "arrays": MLP.initial_arrays(100 + number)}
     return GlobalModel(**{**vars(ROUND), **given, **changes})
 
 
-class Trainer:
+class Driver:
     """A driver's training query on topics of files, and all that it asks for."""
 
-    def __init__(self, readings: DataFrame, folder: Path, recorder: Recorder, run_driver: Callable) -> None:
+    def __init__(self, records: DataFrame, folder: Path, recorder: Recorder, run_driver: Callable) -> None:
         """Prepare a driver that has not run yet."""
-        self.readings = readings
+        self.records = records
         self.folder = folder
         self.recorder = recorder
         self.run_driver = run_driver
@@ -222,57 +227,43 @@ class Trainer:
         self.models = [opened(number) for number in range(1, 10)]
         self.hosted = ["fog-1", "fog-2", "fog-3"]
         self.waited_for: list[GlobalModel] = []
-        self.seconds = itertools.count(1)
 
     @property
     def updates(self) -> list[ModelUpdate]:
         """The published updates, as the cloud reads them from the wire."""
-        found = [ModelUpdate.from_message(message) for _, message in self.recorder.published]
-        assert [update.node_id for update in found] == [key for key, _ in self.recorder.published]
+        found = [ModelUpdate.from_message(message) for *_, message in self.recorder.published]
+        assert [("model-weights", update.node_id) for update in found] == [
+            (topic, key) for topic, key, _ in self.recorder.published
+        ]
         return found
 
-    def wait_for_round(self, is_next: Callable[[GlobalModel], bool]) -> GlobalModel:
+    def wait(self, last: dict, hosted: Callable[[], Collection[str]]) -> GlobalModel:
         """Return the first model that will do; those before it are past."""
-        while not is_next(self.models[0]):
+        while not is_next(self.models[0], last, hosted()):
             del self.models[0]
         self.waited_for.append(self.models[0])
         return self.waited_for[-1]
 
-    def node_messages(self, wanted: Collection[str]) -> dict[str, dict]:
+    def weights(self, wanted: Collection[str]) -> dict[str, NodeWeight]:
         """Return the running weights; the driver may die here, after the training and before it is kept."""
         if wanted:
             self.recorder.step("before the updates are kept")
         assert set(wanted) <= set(self.hosted)
-        return {
-            node: {"node_id": node, "weight": 37.5, "samples": 99, "rejected": 0, "sums": [1.0, 2.0], "squares": [3, 4]}
-            for node in self.hosted
-        }
+        return {node: NodeWeight(node, 37.5, 99, 0, (1.0, 2.0), (3.0, 4.0)) for node in self.hosted}
 
     def run(self) -> StreamingQuery:
         """Start a driver and let it process all there is."""
-        writer = build_training_query(
-            self.readings,
-            self.folder,
-            self.settings,
-            self.wait_for_round,
-            self.node_messages,
-            self.recorder.publish,
-            lambda: 1000 * next(self.seconds),
-        )
-        return self.run_driver(writer, self.folder)
-
-
-@pytest.fixture(scope="module")
-def fog(script) -> ModuleType:
-    """Return the job script."""
-    return script("fog/fog_node.py")
+        state = BatchState(self.folder, Trainer.initial())
+        trainer = Trainer(self.settings, state, self, self.weights, self.recorder.publish)
+        return self.run_driver(build_training_query(self.records, NODE_READINGS, trainer), self.folder)
 
 
 @pytest.fixture
-def trainer(fog, spark, topic, tmp_path, recorder, run_driver) -> Trainer:
+def trainer(spark, topic, tmp_path, recorder, run_driver, monkeypatch) -> Driver:
     """Return a driver that has not run yet; its nodes are fog-1, fog-2 and fog-3."""
-    readings = fog.parse(topic.read(spark), SETTINGS, None)
-    return Trainer(readings, tmp_path / "training", recorder, run_driver)
+    seconds = itertools.count(1)
+    monkeypatch.setattr(training_module, "now_ms", lambda: 1000 * next(seconds))
+    return Driver(topic.read(spark), tmp_path / "training", recorder, run_driver)
 
 
 def arrive(topic, *places: tuple[int, int, int]) -> dict[tuple[int, int], list[tuple[float, float, int]]]:
@@ -304,7 +295,7 @@ def test_a_micro_batch_trains_each_node_for_the_round_in_one_job_and_a_node_with
         np.testing.assert_allclose(array, mean, rtol=1e-12, atol=1e-14)
     assert (updates["fog-2"].num_examples, updates["fog-2"].score.num_examples) == (20, 20)
     assert (updates["fog-3"].num_examples, updates["fog-3"].arrays, updates["fog-3"].score) == (0, {}, Score())
-    for _, message in trainer.recorder.published:
+    for *_, message in trainer.recorder.published:
         assert message.items() >= {"weight": 37.5, "samples": 99, "sums": [1.0, 2.0], "squares": [3, 4]}.items()
     lines = [line for line in capsys.readouterr().out.splitlines() if "ronde" in line]
     assert [line[:45] for line in lines] == [f"Fog-{n} -> ronde 1 : appris de 20 mesures ; avant"[:45] for n in (1, 2)]
@@ -429,7 +420,7 @@ def test_a_driver_that_dies_sends_the_same_updates_again_and_trains_nothing_twic
     repeated = before[-((len(before) - 1) % 3 + 1) :] if before and (where, number) != ("before publish", 4) else []
     assert after[: len(repeated)] == repeated, "bit by bit, and trained at the same time"
     assert len(trainer.waited_for) == 2, "each batch has waited for one round"
-    distinct = {json.dumps(sent): ModelUpdate.from_message(sent[1]) for sent in trainer.recorder.published}
+    distinct = {json.dumps(sent): ModelUpdate.from_message(sent[-1]) for sent in trainer.recorder.published}
     assert len(distinct) == 6
     assert len({(update.node_id, update.round, update.trained_at) for update in distinct.values()}) == 6
     examples = {(update.node_id, update.round): update.num_examples for update in distinct.values()}
@@ -485,8 +476,8 @@ def test_a_training_that_fails_is_told_and_answered_without_arrays(capsys, monke
             return Trained({"w": np.zeros(1)}, len(y), good)
         return Trained({name: np.full_like(array, np.inf) for name, array in arrays.items()}, len(y), good)
 
-    monkeypatch.setattr("fedstream.spark.trainer.train", train_too_fast)
-    table = pa.table({"temperature": [75.0] * 9, "vibration": [0.05] * 9, "label": [0] * 9, "offset": list(range(9))})
+    monkeypatch.setattr("fedstream.spark.training.train", train_too_fast)
+    table = pa.table({"values": [[75.0, 0.05]] * 9, "label": [0] * 9, "offset": list(range(9))})
     group = Task(ROUND, SETTINGS).train_group((pa.scalar(1), pa.scalar(0)), table)
     (row,) = [Row(**each) for each in group.to_pylist()]
     assert row.num_examples == 0

@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from fedstream.spark.plain import Plain, take_apart
 
 from fedstream.messages.topics import SENSOR_DATA, sensor_topic
 from fedstream.settings import Settings
-from fedstream.spark.plain import Plain, take_apart
 
 GOOD = b'{"sensor_id":"a","temperature":70.5,"vibration":0.5,"label":0}'
 SETTINGS = Settings(temperature_max_celsius=100.0, vibration_max_g=2.0, max_value_bytes=200)

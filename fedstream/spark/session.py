@@ -1,0 +1,102 @@
+"""The Spark side that every job shares: session, Kafka source, running a query."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pyspark import SparkConf, SparkContext
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.streaming.readwriter import DataStreamWriter
+
+from fedstream.broker import kafka
+from fedstream.broker.position import Position, start_options
+from fedstream.errors import StackError
+from fedstream.settings import Settings
+from fedstream.spark import watchdog
+
+
+class SparkUnavailableError(StackError):
+    """No Spark master answered in time; the text names the master and the time."""
+
+
+def start_session(app_name: str, settings: Settings) -> SparkSession:
+    """Return the session of a job; master, cores and memory come from spark-submit and spark-defaults.conf.
+
+    A driver that has no executor for too long ends.
+
+    Raises:
+        SparkUnavailableError: the master did not answer within `wait_timeout_seconds`.
+    """
+    SparkContext._ensure_initialized()  # connects to spark-submit's JVM, which knows the master it was given
+    _wait_for_master(SparkConf().get("spark.master") or "local", settings.wait_timeout_seconds)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s [%(levelname)s] %(message)s")
+    logging.getLogger("py4j").setLevel(logging.WARNING)
+    logging.getLogger("kafka").setLevel(logging.WARNING)
+    logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)  # it warns of each 0.1 s without a CPU
+    spark = SparkSession.builder.appName(app_name).getOrCreate()
+    if str(spark.sparkContext.master).startswith("spark://"):
+        watchdog.watch_in_background(watchdog.ExecutorCheck(lambda: watchdog.count_executors(spark)))
+    return spark
+
+
+def _wait_for_master(master: str, timeout_seconds: float) -> None:
+    if not master.startswith("spark://"):
+        return
+    host, _, port = master.removeprefix("spark://").partition(":")
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                msg = (
+                    f"no Spark master answered at {master} within {timeout_seconds:g} s ({error}); "
+                    "is the stack up (`make ps`, `make doctor`)? Else set MASTER or --master."
+                )
+                raise SparkUnavailableError(msg) from error
+            time.sleep(0.5)
+
+
+def read_topic(
+    spark: SparkSession,
+    settings: Settings,
+    topics: str,
+    max_records: int | None,
+    start: Position | None = None,
+    **options: str,
+) -> DataFrame:
+    """Return the stream of topics' records: (key, value, topic, partition, offset, timestamp, timestampType).
+
+    Without a checkpoint it starts from the position, or from the first record.
+    """
+    source = kafka.source_options(settings, topics, max_records) | start_options(settings, topics, start) | options
+    return spark.readStream.format("kafka").options(**source).load()
+
+
+def foreach_batch(
+    batches: DataFrame, name: str, handle: Callable[[DataFrame, int], None], folder: Path, interval_ms: int
+) -> DataStreamWriter:
+    """Return the unstarted query that hands each micro-batch to a function, with its checkpoint below a folder."""
+    return (
+        batches.writeStream.queryName(name)
+        .foreachBatch(handle)
+        .option("checkpointLocation", str(folder / "spark"))
+        .trigger(processingTime=f"{interval_ms} milliseconds")
+    )
+
+
+def run_query(*writers: DataStreamWriter, ready: str) -> None:
+    """Start queries, say that they run, and block until one of them ends.
+
+    Raises:
+        pyspark.errors.StreamingQueryException: a query failed; its text holds the cause.
+    """
+    for writer in writers:
+        writer.start()
+    print(ready, flush=True)
+    SparkSession.active().streams.awaitAnyTermination()
