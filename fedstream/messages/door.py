@@ -96,7 +96,7 @@ def reason(text: str, value: bytes, expected: Mapping[str, str]) -> str:
 
     Example:
         >>> reason("Expected `int`, got `str` - at `$.n`", b'{"n":"x"}', {})
-        "n is 'x'; expected a whole number"
+        'n is "x"; expected a whole number'
     """
     what, _, path = text.partition(" - at `$")
     path = path.rstrip("`").lstrip(".")
@@ -106,22 +106,22 @@ def reason(text: str, value: bytes, expected: Mapping[str, str]) -> str:
     if not path:
         got = re.search(r"got `(\w+)`", what)
         return f"not a JSON object but {_KINDS.get(got[1], got[1]) if got else what}"
-    found = f"{_value_at(value, path)!r:.{LONGEST_SHOWN}}"
     wanted = expected.get(path.partition("[")[0]) or _in_words(what)
-    return f"{path} is {found}; expected {wanted}"
+    return f"{path} is {_shown(value, path):.{LONGEST_SHOWN}}; expected {wanted}"
 
 
-def _value_at(value: bytes, path: str) -> Any:
+def _shown(value: bytes, path: str) -> str:
+    """Return what stands at a path in a message, as JSON."""
     try:
         found: Any = json.loads(value)
-    except ValueError:  # a number of thousands of digits
-        return "a value too long to be shown"
+    except (ValueError, RecursionError):  # a ValueError: a number of thousands of digits
+        return "too long to be shown"
     for name, number in re.findall(r"([^.\[\]]+)|\[(\d+|\.\.\.)\]", path):
         if number.isdecimal() and isinstance(found, list):
             found = found[int(number)]
         elif name and isinstance(found, dict):
             found = found.get(name)
-    return found
+    return json.dumps(found, ensure_ascii=False)
 
 
 def _in_words(text: str) -> str:

@@ -89,7 +89,8 @@ class ReadingFormat:
             try:
                 event_time = time_ms(event_time)
             except ValueError as error:
-                msg = f"{self.paths['event_time']} is {event_time!r:.{door.LONGEST_SHOWN}}; expected {TIME}"
+                shown = f"{door.encode(event_time).decode():.{door.LONGEST_SHOWN}}"
+                msg = f"{self.paths['event_time']} is {shown}; expected {TIME}"
                 raise BadMessage(msg) from error
         return Reading(sensor_id if type(sensor_id) is str else str(sensor_id), tuple(values), label, event_time)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 
-from tests.stack.conftest import Stack, eventually
+from tests.stack.stack import Stack, at_once, eventually
 
 READINGS = 1440  # one a minute
 # So that every round but the last takes exactly a third of them, whatever the timing.
@@ -41,36 +41,53 @@ def send_day(stack: Stack) -> None:
             producer.send("day", key=b"node-1", value=value, timestamp_ms=time_ms, headers=[("h", b"1")])
 
 
+def run_fog(stack: Stack, topic: str, start: str = "") -> None:
+    stack.make("run-fog", f"ARGS=--topic {topic} {start}", "NODES=1", **THIRDS)
+
+
 def results(stack: Stack, topic: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the last running weight of a fog node that reads the topic, and what it trained in three rounds."""
-    stack.make("run-cloud", **THIRDS)
-    stack.make("run-fog", f"ARGS=--topic {topic}", "NODES=1", **THIRDS)
-    eventually("all readings", lambda: stack.samples(1), lambda seen: seen == READINGS)
-    updates = eventually("three rounds", lambda: stack.learned(1), lambda seen: len(seen) >= 3)
+    at_once(lambda: stack.make("run-cloud", **THIRDS), lambda: run_fog(stack, topic))
+    eventually("all readings", lambda: stack.samples(1, topic), lambda seen: seen == READINGS)
+    updates = eventually("three rounds", lambda: stack.trained(1, topic), lambda seen: len(seen) >= 3)
     kept = ("round", "num_examples", "arrays", "metrics")
-    return stack.updates(1)[-1], [{name: update[name] for name in kept} for update in updates[:3]]
+    return stack.updates(1, topic)[-1], [{name: update[name] for name in kept} for update in updates[:3]]
 
 
 @pytest.fixture(scope="module")
-def original(stack: Stack) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the results of the day itself, and leave an empty stack with the same day."""
-    send_day(stack)
-    found = results(stack, "day")
-    stack.make("clean")
-    stack.make("up")
-    send_day(stack)
-    return found
+def day(one_stack: Stack) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the results of the day itself, on a stack that has the day and the jobs of these tests only."""
+    one_stack.empty()
+    send_day(one_stack)
+    return results(one_stack, "day")
+
+
+def test_a_fog_node_that_starts_from_a_time_is_followed_by_the_cloud_and_goes_on_after_a_kill(
+    stack: Stack, day: tuple[dict[str, Any], list[dict[str, Any]]]
+) -> None:
+    def run(start: str, samples: int) -> None:
+        run_fog(stack, "day", start)
+        counts(start, samples)
+        eventually("samples of the model", lambda: stack.model()["samples"], lambda seen: seen == samples)
+
+    def counts(start: str, samples: int) -> None:
+        source = f"day {start.replace('--', '')}".strip()
+        eventually("samples", lambda: stack.samples(1, source), lambda seen: seen == samples)
+
+    run(f"--from {NOON}", READINGS // 2)
+    stack.kill("fog-1")
+    stack.send("day", *(value for _, value in day_of_readings()[:10]))
+    counts(f"--from {NOON}", READINGS // 2 + 10)
+    run("", READINGS + 10)
 
 
 def test_a_day_replayed_at_full_speed_gives_the_same_weight_samples_and_trained_models(
-    stack: Stack, original: tuple[dict[str, Any], list[dict[str, Any]]]
+    day: tuple[dict[str, Any], list[dict[str, Any]]], empty_stack: Stack
 ) -> None:
-    day = [YESTERDAY.date().isoformat(), (YESTERDAY + timedelta(days=1)).date().isoformat()]
-    done = stack.run(
-        "spark-master", *("fedstream", "replay", "--topic", "day", "--from", day[0], "--to", day[1], "--speed", "max")
-    )
-    assert done.returncode == 0, done
-    summary = json.loads(done.stdout)
+    stack = empty_stack
+    send_day(stack)
+    dates = ["--from", YESTERDAY.date().isoformat(), "--to", (YESTERDAY + timedelta(days=1)).date().isoformat()]
+    summary = json.loads(stack.fedstream("replay", "--topic", "day", *dates, "--speed", "max"))
     assert (summary["records"], summary["gaps"], summary["into"]) == (READINGS, 0, "day-replay")
     before, after = (
         [(each.offset, each.timestamp, each.key, each.value, each.headers) for each in stack.records(topic)]
@@ -80,24 +97,7 @@ def test_a_day_replayed_at_full_speed_gives_the_same_weight_samples_and_trained_
     assert after == before
 
     weight, rounds = results(stack, "day-replay")
-    assert weight.pop("source") == "day-replay"
-    assert original[0].pop("source") == "day"
-    assert weight == original[0]
+    assert day[0]["source"] == "day"
+    assert weight == day[0] | {"source": "day-replay"}
     assert [each["num_examples"] for each in rounds] == [480] * 3
-    assert rounds == original[1]  # arrays and scores, bit by bit
-
-
-def test_a_fog_node_that_starts_from_a_time_is_followed_by_the_cloud_and_goes_on_after_a_kill(stack: Stack) -> None:
-    def run(start: str, samples: int) -> None:
-        stack.make("run-fog", f"ARGS=--topic day-replay{start}", "NODES=1", **THIRDS)
-        eventually("samples", lambda: stack.samples(1), lambda seen: seen == samples)
-        eventually("samples of the model", lambda: stack.model()["samples"], lambda seen: seen == samples)
-
-    run(f" --from {NOON}", READINGS // 2)
-    assert stack.updates(1)[-1]["source"] == f"day-replay from {NOON}"
-    stack.kill("fog-1")
-    stack.send("day-replay", *(value for _, value in day_of_readings()[:10]))
-    eventually("ten more", lambda: stack.samples(1), lambda seen: seen == READINGS // 2 + 10)
-    run("", READINGS + 10)
-    stack.make("clean")
-    stack.make("up")
+    assert rounds == day[1]  # arrays and scores, bit by bit

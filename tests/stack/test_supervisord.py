@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 
 import psutil
 import pytest
 
-from fedstream.stack.processes import left_over
-from tests.stack.conftest import ENV, ROOT, Stack, eventually
+from tests.stack.stack import ENV, ROOT, Stack, eventually
 
 RUN_PATH = ROOT / ENV["RUN_DIR"]
 SERVICES = {"zookeeper", "kafka", "spark-master", "spark-worker-1", "spark-worker-2"}
 
 
 @pytest.fixture(autouse=True)
-def local_runner(stack: Stack) -> None:
+def local_runner(one_stack: Stack) -> None:
     """Skip where no supervisord runs."""
-    if stack.runner != "local":
+    if one_stack.runner != "local":
         pytest.skip("supervisord belongs to the local runner; the Docker engine keeps its containers itself")
 
 
@@ -29,44 +29,43 @@ def alive() -> dict[int, str]:
         variables, line = process.info["environ"] or {}, " ".join(process.info["cmdline"] or [])
         supervised = "SUPERVISOR_ENABLED" in variables or "bin/supervisord" in line
         if supervised and variables.get("RUN_PATH") == str(RUN_PATH) and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found[process.info["pid"]] = line[:200]
+            found[process.info["pid"]] = line
     return found
 
 
-def kill_supervisord() -> set[str]:
-    """Kill -9 supervisord and return the parts that run on."""
+def kill_supervisord(stack: Stack) -> set[str]:
+    """Kill -9 supervisord and return the parts that run on, as `make ps` shows them."""
     pid = int((RUN_PATH / "supervisord.pid").read_text())
     os.kill(pid, signal.SIGKILL)
-    return eventually("the parts left over", lambda: set(left_over(RUN_PATH).values()), lambda seen: "kafka" in seen)
+    lost = r"FAIL  (\S+): runs on, though supervisord has ended"
+    return eventually(
+        "the parts left over", lambda: set(re.findall(lost, stack.make("ps"))), lambda seen: "kafka" in seen
+    )
 
 
-def test_down_ends_the_parts_that_run_on(stack: Stack) -> None:
-    stack.make("run-fog", "run-cloud", "NODES=1")
-    assert kill_supervisord() >= SERVICES | {"fog-1", "cloud"}
-    assert len(alive()) >= len(SERVICES)
-    said = stack.make("down")
-    assert alive() == {}
-    assert "stopped what ran on without supervisord" in said
-    assert f"stopped; data kept in {ENV['RUN_DIR']}" in said
-    for part in SERVICES:  # a job may have ended by itself meanwhile, with nowhere to print to
-        assert part in said
-
-
-def test_up_ends_them_and_goes_on_with_the_data(stack: Stack) -> None:
-    stack.make("up")
+def test_up_ends_them_and_goes_on_with_the_data_and_down_ends_them(stack: Stack) -> None:
+    stack.make("-j2", "run-fog", "run-cloud", "NODES=1")
     before = stack.end_offset("sensor-data-node-1")
-    sent = stack.python("producer/sensor_producer.py", "--nodes", "1", "--count", "7", "--rate", "0")
-    assert sent.returncode == 0, sent
-    kill_supervisord()
+    stack.send_readings(7, "--nodes", "1")
+    assert kill_supervisord(stack) >= SERVICES | {"fog-1", "cloud"}
     old = alive().keys()
+    assert len(old) >= len(SERVICES)
     assert "stopped what ran on without supervisord" in stack.make("up")
     assert not old & alive().keys()
     assert stack.end_offset("sensor-data-node-1") == before + 7
 
+    kill_supervisord(stack)
+    said = stack.make("down")
+    assert alive() == {}
+    assert "stopped what ran on without supervisord" in said
+    assert f"stopped; data kept in {ENV['RUN_DIR']}" in said
+    for part in SERVICES:
+        assert part in said
+
 
 def test_clean_ends_them_before_it_deletes_their_data(stack: Stack) -> None:
-    kill_supervisord()
-    kafka = next(pid for pid, part in left_over(RUN_PATH).items() if part == "kafka")
+    kill_supervisord(stack)
+    kafka = next(pid for pid, line in alive().items() if "kafka.Kafka" in line)
     os.kill(kafka, signal.SIGSTOP)  # it hears no SIGTERM, and could write again later
     said = stack.make("clean")
     assert alive() == {}

@@ -12,7 +12,7 @@ import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.errors import TopicAlreadyExistsError
 
-from tests.stack.conftest import Stack, eventually
+from tests.stack.stack import Stack, at_once, eventually
 
 
 def reading(celsius: float) -> bytes:
@@ -48,7 +48,7 @@ def as_base64(shown: str) -> str:
 
 def newest(stack: Stack, topic: str) -> dict[str, Any]:
     """Return fog-1's newest running weight of a topic, one without samples before the first."""
-    updates = [update for update in stack.updates(1) if update.get("source", "").split(" ")[0] == topic]
+    updates = [update for update in stack.node_messages(1) if update.get("source", "").split(" ")[0] == topic]
     return updates[-1] if updates else {"samples": 0}
 
 
@@ -69,7 +69,6 @@ def run_fog(stack: Stack):
     stack.make("stop-jobs")
 
 
-@pytest.mark.smoke
 def test_records_that_were_taken_back_are_not_counted(stack: Stack, run_fog) -> None:
     make_anew(stack, "taken-back")
     run_fog("taken-back")
@@ -92,12 +91,10 @@ def test_records_that_were_taken_back_are_not_counted(stack: Stack, run_fog) -> 
     assert '"records": 210' in replayed.stdout, replayed
 
 
-@pytest.mark.smoke
 def test_a_topic_made_anew_stops_its_job_with_the_cause_until_it_is_reset(stack: Stack, run_fog) -> None:
-    stack.make("run-cloud")
-    cloud = stack.get("CLOUD_UI_PORT", "/api/v1/applications")[0]["id"]
     make_anew(stack, "made-anew", *[reading(70)] * 100)
-    run_fog("made-anew")
+    at_once(lambda: stack.make("run-cloud"), lambda: run_fog("made-anew"))
+    cloud = stack.get("CLOUD_UI_PORT", "/api/v1/applications")[0]["id"]
     eventually("all readings", lambda: counted(stack, "made-anew"), lambda seen: seen == 100)
 
     def red(old: str) -> None:
