@@ -179,7 +179,7 @@ def build_query(
 
         value = state.advance(batch_id, compute)
         updates = [node_update(node, value["totals"][node]) for node in value["changed"]]
-        publish(*((update.node_id, update.as_dict()) for update in updates if update))
+        publish(*((update.node_id, msgspec.to_builtins(update)) for update in updates if update))
         for node, update in zip(value["changed"], updates, strict=True):
             if update:
                 print(f"Fog-{node} -> poids envoyé : {update.headline()}", flush=True)
@@ -202,7 +202,7 @@ def node_messages(state: BatchState, wanted: Collection[str], timeout_seconds: f
     deadline = time.monotonic() + timeout_seconds
     while True:
         updates = [node_update(node, totals) for node, totals in state.value["totals"].items()]
-        found = {update.node_id: update.as_dict() for update in updates if update}
+        found = {update.node_id: msgspec.to_builtins(update) for update in updates if update}
         missing = sorted(set(wanted) - set(found))
         if not missing:
             return found

@@ -158,7 +158,7 @@ def publish_readings(
     sent = 0
     failed: list[BaseException] = []
     for node, reading in readings:
-        delivery = producer.send(topics[node], key=reading["sensor_id"].encode(), value=door.to_json(reading))
+        delivery = producer.send(topics[node], key=reading["sensor_id"].encode(), value=door.encode(reading))
         delivery.add_errback(failed.append)
         sent += 1
         if not quiet:

@@ -27,7 +27,7 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from fedstream.broker import kafka, models
 from fedstream.broker.position import Position, start_option
-from fedstream.messages.door import to_json
+from fedstream.messages.door import encode
 from fedstream.messages.readings import FEATURES
 from fedstream.messages.rounds import GlobalModel
 from fedstream.messages.topics import ALERTS, DEAD_LETTER, GLOBAL_MODEL, SENSOR_DATA
@@ -42,7 +42,7 @@ SERVED = "fedstream.alerts.served"  # property of the driver's JVM
 def serve(spark: SparkSession, model: GlobalModel) -> None:
     """Have readings scored by this version from the next plan on: at the end of an interval, or of a micro-batch."""
     assert spark._jvm is not None
-    spark._jvm.java.lang.System.setProperty(SERVED, to_json(scoring_message(model)).decode())
+    spark._jvm.java.lang.System.setProperty(SERVED, encode(scoring_message(model)).decode())
 
 
 def served_model(spark: SparkSession, layout: Layout) -> DataFrame:

@@ -16,7 +16,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
 
 from fedstream.errors import StackError
-from fedstream.messages.door import to_json
+from fedstream.messages.door import encode
 from fedstream.messages.topics import (
     DEAD_LETTER,
     EVENTS,
@@ -182,7 +182,7 @@ def connect_publisher(settings: Settings) -> Callable[..., None]:
     """
     producer = connect_producer(settings)
 
-    def take(place: tuple[str, str], step: Callable[..., Any], **options: Any) -> Any:
+    def take(place: tuple[str, str | None], step: Callable[..., Any], **options: Any) -> Any:
         try:
             return step(**options)
         except KafkaError as error:
@@ -192,7 +192,7 @@ def connect_publisher(settings: Settings) -> Callable[..., None]:
 
     def publish(*outgoing: Outgoing) -> None:
         answers = [
-            take((topic, key), producer.send, topic=topic, key=key.encode(), value=to_json(message))
+            take((topic, key), producer.send, topic=topic, key=key and key.encode(), value=encode(message))
             for topic, key, message in outgoing
         ]
         for (topic, key, _), answer in zip(outgoing, answers, strict=True):

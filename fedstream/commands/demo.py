@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -22,8 +22,12 @@ from rich.table import Table
 from fedstream.broker import kafka
 from fedstream.commands import analysis, registry
 from fedstream.errors import StackError
+from fedstream.learning.scores import Score
+from fedstream.messages.door import decode
 from fedstream.messages.readings import label_of
+from fedstream.messages.rounds import GlobalModel, read_update
 from fedstream.messages.topics import GLOBAL_MODEL, MODEL_WEIGHTS, sensor_topic
+from fedstream.messages.weights import GlobalWeight, NodeWeight, merge_update
 from fedstream.settings import Settings, command_help
 
 READINGS_WANTED = 5
@@ -33,53 +37,57 @@ SQUARES_WANTED = 5
 MOST_RECOMPUTED = 200_000  # readings; more would take longer than the demo should
 SUM_LINE = "La somme des entiers de 1 à 100 est : 5050"
 
-Follow = Callable[[], list[dict[str, Any]]]
+M = TypeVar("M")
+Reading = dict[str, Any]
 
 
-def follow(settings: Settings, topic: str) -> Follow:
-    """Return a function that gives all JSON messages of a topic so far; each call adds what has come since."""
-    read = kafka.follow_topic(settings, topic)
-    found: list[dict[str, Any]] = []
+def follow(settings: Settings, topic: str, read: Callable[[bytes | None], M]) -> Callable[[], list[M]]:
+    """Return a function that gives all messages of a topic so far; each call adds what has come since."""
+    records = kafka.follow_topic(settings, topic)
+    found: list[M] = []
 
-    def messages() -> list[dict[str, Any]]:
-        found.extend(registry.read_messages(read(0.2)))
+    def messages() -> list[M]:
+        found.extend(registry.read_messages(records(0.2), read))
         return found
 
     return messages
 
 
-def mean_weight(readings: list[dict[str, Any]]) -> float:
+def mean_weight(readings: list[Reading]) -> float:
     """Return the report's weight of these readings, written as the report writes it."""
     avg_temp = sum(reading["temperature"] for reading in readings) / len(readings)
     avg_vib = sum(reading["vibration"] for reading in readings) / len(readings)
     return float(avg_temp + 100 * avg_vib) / 2
 
 
-def readings_behind(settings: Settings, node: int, update: dict[str, Any]) -> list[dict[str, Any]] | None:
+def readings_behind(settings: Settings, node: int, update: NodeWeight) -> list[Reading] | None:
     """Return the readings an update was made of, or None where the topic does not tell.
 
     It tells if it has one partition and no record was rejected: then they are its first `samples` records.
     """
-    if update["rejected"] or update["samples"] > MOST_RECOMPUTED:
+    if update.rejected or update.samples > MOST_RECOMPUTED:
         return None
-    records = kafka.follow_topic(settings, sensor_topic(node), first=update["samples"])(0)
+    records = kafka.follow_topic(settings, sensor_topic(node), first=update.samples)(0)
     if any(record.partition for record in records):
         return None
-    readings = registry.read_messages(records[: update["samples"]])
-    return readings if len(readings) == update["samples"] else None
+    readings: list[Reading] = registry.read_messages(records[: update.samples], lambda value: decode(dict, value))
+    return readings if len(readings) == update.samples else None
 
 
-def explains(model: dict[str, Any], updates: list[dict[str, Any]]) -> float | None:
+def explains(model: GlobalWeight, updates: list[NodeWeight]) -> float | None:
     """Return the weighted mean of the latest updates at the moment when they had the model's samples, or None."""
-    latest: dict[str, dict[str, Any]] = {}
+    latest: dict[str, NodeWeight] = {}
     for update in updates:
-        known = latest.get(update["node_id"], {"samples": 0})
-        if update["samples"] > known["samples"]:
-            latest[update["node_id"]] = update
-        samples = sum(each["samples"] for each in latest.values())
-        if samples == model["samples"] and len(latest) == model["nodes"]:
-            return float(sum(each["weight"] * each["samples"] for each in latest.values()) / samples)
+        merge_update(latest, update)
+        samples = sum(each.samples for each in latest.values())
+        if samples == model.samples and len(latest) == model.nodes:
+            return sum(each.weight * each.samples for each in latest.values()) / samples
     return None
+
+
+def read_weight(value: bytes | None) -> GlobalWeight:
+    """Return the running weight of a record of `global-model`; the model of a round has one, too."""
+    return decode(GlobalWeight, value)
 
 
 def wait_for_rounds(settings: Settings, timeout_seconds: float) -> registry.Run | None:
@@ -96,19 +104,19 @@ def wait_for_rounds(settings: Settings, timeout_seconds: float) -> registry.Run 
         time.sleep(1)
 
 
-def closed_rounds(run: registry.Run) -> list[dict[str, Any]]:
+def closed_rounds(run: registry.Run) -> list[GlobalModel]:
     """Return the models that closed a round with scores, in order; the scores are those of the round's own model."""
-    return [message for _, message in sorted(run.rounds.items()) if "metrics" in message]
+    return [message for _, message in sorted(run.rounds.items()) if message.metrics]
 
 
-def learning_table(rounds: list[dict[str, Any]]) -> Table:
+def learning_table(rounds: list[GlobalModel]) -> Table:
     """Return the learning curve as a table: how good each round's model was on readings it had not seen."""
     table = Table("round", "nodes", "readings", "loss", "F1", "", title="Learning, round by round")
     for message in rounds:
-        metrics = message["metrics"]
-        bar = "█" * round(40 * metrics["f1"])
-        cells = str(message["round"] - 1), str(len(message["node_metrics"])), str(metrics["num_examples"])
-        table.add_row(*cells, f"{metrics['loss']:.4f}", f"{metrics['f1']:.4f}", bar)
+        score = message.metrics or Score()
+        bar = "█" * round(40 * score.f1)
+        cells = str(message.round - 1), str(len(message.node_metrics)), str(score.num_examples)
+        table.add_row(*cells, f"{score.loss:.4f}", f"{score.f1:.4f}", bar)
     return table
 
 
@@ -149,25 +157,25 @@ def main(nodes: int, timeout_seconds: float) -> None:
             failed.append(part)
 
     lines = piped_lines()
-    updates_of = follow(settings, MODEL_WEIGHTS)
-    models_of = follow(settings, GLOBAL_MODEL)
+    updates_of = follow(settings, MODEL_WEIGHTS, read_update)
+    models_of = follow(settings, GLOBAL_MODEL, read_weight)
     for node in range(1, nodes + 1):
         console.print(f"  waiting for {READINGS_WANTED} readings behind a weight of fog-{node} ...")
         deadline = time.monotonic() + timeout_seconds
         update = None
-        while time.monotonic() < deadline and (update is None or update["samples"] < READINGS_WANTED):
-            update = next((each for each in reversed(updates_of()) if each["node_id"] == f"fog-{node}"), None)
-        if update is None or update["samples"] < READINGS_WANTED:
+        while time.monotonic() < deadline and (update is None or update.samples < READINGS_WANTED):
+            update = next((each for each in reversed(updates_of()) if each.node_id == f"fog-{node}"), None)
+        if update is None or update.samples < READINGS_WANTED:
             row(f"fog-{node}", f"{update or 'no weight'}", f"after {timeout_seconds:g} s", False)
             continue
-        came_out = f"weight {update['weight']} of {update['samples']} readings"
+        came_out = f"weight {update.weight} of {update.samples} readings"
         readings = readings_behind(settings, node, update)
         if readings is None:
-            row(f"fog-{node}", came_out, "40.5 expected of uniform readings", abs(update["weight"] - 40.5) < 5)
+            row(f"fog-{node}", came_out, "40.5 expected of uniform readings", abs(update.weight - 40.5) < 5)
             continue
         mean = mean_weight(readings)
         # Half a unit of the fourth decimal, to which an update is rounded.
-        good = abs(mean - update["weight"]) < 0.5001e-4
+        good = abs(mean - update.weight) < 0.5001e-4
         row(f"fog-{node}", came_out, f"{mean:.6f} recomputed from the topic", good)
         reading = readings[-1]
         is_label = reading["label"] == label_of(reading["temperature"], reading["vibration"])
@@ -176,17 +184,17 @@ def main(nodes: int, timeout_seconds: float) -> None:
     console.print(f"  waiting for a global model of {nodes} nodes ...")
     deadline = time.monotonic() + timeout_seconds
     model = None
-    while time.monotonic() < deadline and (model is None or model["nodes"] < nodes):
+    while time.monotonic() < deadline and (model is None or model.nodes < nodes):
         model = next(iter(models_of()[-1:]), None)
-    if model is None or model["nodes"] < nodes:
+    if model is None or model.nodes < nodes:
         row("cloud", f"{model or 'no global model'}", f"after {timeout_seconds:g} s", False)
     else:
         merged = explains(model, updates_of())
         row(
             "cloud",
-            f"global_weight {model['global_weight']:.10f} of {model['samples']} readings",
+            f"global_weight {model.global_weight:.10f} of {model.samples} readings",
             "no such updates" if merged is None else f"{merged:.10f} recomputed from the updates",
-            merged is not None and abs(merged - model["global_weight"]) < 1e-9,
+            merged is not None and abs(merged - model.global_weight) < 1e-9,
         )
 
     if settings.model != "mean":
@@ -197,7 +205,7 @@ def main(nodes: int, timeout_seconds: float) -> None:
             row("rounds", f"{len(closed)} of {ROUNDS_WANTED} closed", f"after {timeout_seconds:g} s", False)
         else:
             console.print(learning_table(closed))
-            first, last = closed[0]["metrics"]["f1"], closed[-1]["metrics"]["f1"]
+            first, last = (score.f1 for score in (closed[0].metrics, closed[-1].metrics) if score)
             row(
                 "rounds",
                 f"{len(closed)} rounds, F1 {first:.3f} -> {last:.3f}",

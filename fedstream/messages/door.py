@@ -85,6 +85,8 @@ def decode(kind: type[T], value: bytes | None, expected: Mapping[str, str] | Non
         msg = f"invalid UTF-8 at byte {error.start}; expected JSON in UTF-8"
         raise BadMessage(msg) from error
     except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, BadMessage):  # a message's own rule, with its own words
+            raise BadMessage(str(error.__cause__)) from error
         raise BadMessage(reason(str(error), value, expected or {})) from error
     except (msgspec.DecodeError, RecursionError) as error:
         msg = f"not JSON: {error}"
@@ -107,14 +109,15 @@ def reason(text: str, value: bytes, expected: Mapping[str, str]) -> str:
         got = re.search(r"got `(\w+)`", what)
         return f"not a JSON object but {_KINDS.get(got[1], got[1]) if got else what}"
     found = f"{_value_at(value, path)!r:.{LONGEST_SHOWN}}"
-    wanted = expected.get(path.partition("[")[0]) or _in_words(what)
+    names = re.sub(r"\[[^]]*\]", "", path), path.partition("[")[0]
+    wanted = next((expected[name] for name in names if name in expected), None) or _in_words(what)
     return f"{path} is {found}; expected {wanted}"
 
 
 def _value_at(value: bytes, path: str) -> Any:
     try:
         found: Any = json.loads(value)
-    except ValueError:  # a number of thousands of digits
+    except (ValueError, RecursionError):  # a number of thousands of digits, brackets of thousands
         return "a value too long to be shown"
     for name, number in re.findall(r"([^.\[\]]+)|\[(\d+|\.\.\.)\]", path):
         if number.isdecimal() and isinstance(found, list):
@@ -128,6 +131,8 @@ def _in_words(text: str) -> str:
     """Return msgspec's expectation in plain words: "Expected `int` >= 1" -> a whole number of at least 1."""
     if text.startswith("Number out of range"):
         return "a number that fits"
+    if text.startswith("Invalid"):
+        return "one of the values that it may have"
     text = re.sub(r", got .*", "", text).removeprefix("Expected ")
     text = re.sub(r"`([\w |]+)`", lambda kind: " or ".join(_KINDS.get(k, k) for k in kind[1].split(" | ")), text)
     text = re.sub(r"of length >= (\d+)", r"of length \1 or more", text)

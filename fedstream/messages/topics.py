@@ -21,7 +21,7 @@ ALERTS = "alerts"  # each reading with the probability of trouble
 
 GLOBAL_MODEL_KEY = "weight"  # the running global weight; a round's model has its name as key
 
-Outgoing = tuple[str, str, dict[str, Any]]  # topic, key, message
+Outgoing = tuple[str, str | None, Any]  # topic, key, message
 
 
 def sensor_topic(node: int) -> str:

@@ -6,18 +6,18 @@ The weights are no part of the expressions: they come in as a column, and anothe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from math import prod
 from typing import Any
 
+import msgspec
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from fedstream.errors import BadMessage
 from fedstream.learning.arrays import layout
 from fedstream.messages.readings import FEATURES
-from fedstream.messages.rounds import GlobalModel, check_scaler
+from fedstream.messages.rounds import GlobalModel, check_scaler, in_order
 
 Layout = dict[str, tuple[int, ...]]
 
@@ -71,7 +71,8 @@ def scorable(model: GlobalModel) -> GlobalModel:
     Raises:
         BadMessage: as `scoring_layout`.
     """
-    return replace(model, arrays={name: model.arrays[name] for name in scoring_layout(model)})
+    ordered = in_order(model.named_arrays, scoring_layout(model))
+    return msgspec.structs.replace(model, named_arrays=ordered)
 
 
 def scoring_ddl(layout: Layout) -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
@@ -22,7 +23,8 @@ from fedstream.learning.models import make_model
 from fedstream.learning.scores import Score
 from fedstream.learning.training import Trained, merge_trained, train, train_config, train_seed
 from fedstream.messages.readings import FEATURES
-from fedstream.messages.rounds import GlobalModel, ModelUpdate, TooLargeError, check_size
+from fedstream.messages.rounds import GlobalModel, TooLargeError, check_size, model_update
+from fedstream.messages.weights import NodeWeight
 from fedstream.settings import Settings, parse_options
 from fedstream.spark.state import BatchState
 
@@ -48,12 +50,12 @@ class Task:
         result: dict[str, Any]
         try:
             trained = self._train(readings, node, partition)
-            result = {"arrays": wire.to_wire(trained.arrays), "score": trained.score.as_dict()}
-            found = wire.layout(wire.from_wire(result["arrays"]))  # refuses NaN and infinity
+            named = wire.to_wire(trained.arrays)  # refuses NaN and infinity
+            result = msgspec.to_builtins({"arrays": named, "score": trained.score})
+            found = wire.layout(trained.arrays)
             if found != wire.layout(self.model.arrays):
                 msg = f"the trained arrays are {found!s:.200}; expected {wire.layout(self.model.arrays)!s:.200}"
                 raise ValueError(msg)
-            Score.from_dict(result["score"])
             num_examples = trained.num_examples
         except (ValueError, FloatingPointError) as error:  # scikit-learn's word for weights that are not finite
             result, num_examples = {"failed": f"{error} (LEARNING_RATE ?)"}, 0
@@ -104,7 +106,8 @@ def merge_groups(rows: Iterable[Row]) -> dict[str, Trained]:
         if "failed" in result:
             print(f"Fog-{row.node} -> rien d'appris : {result['failed']}", flush=True)
             continue
-        trained = Trained(wire.from_wire(result["arrays"]), row.num_examples, Score.from_dict(result["score"]))
+        arrays = wire.from_wire(msgspec.convert(result["arrays"], wire.NamedArrays))
+        trained = Trained(arrays, row.num_examples, msgspec.convert(result["score"], Score))
         parts.setdefault(f"fog-{row.node}", []).append(trained)
     return {node: merge_trained(trained) for node, trained in parts.items()}
 
@@ -147,14 +150,15 @@ def build_training_query(
             updates = {}
             for node, message in node_messages(trained).items():
                 result = trained.get(node, Trained({}, 0, Score()))  # no readings in this micro-batch
-                about = (node, model.run_id, model.round, model.version)
-                update = ModelUpdate(*about, result.num_examples, clock_ms(), result.arrays, result.score)
+                weight, now = msgspec.convert(message, NodeWeight), clock_ms()
+                learned = {"arrays": result.arrays, "score": result.score}
+                update = model_update(weight, model, now, result.num_examples, **learned)
                 try:
-                    check_size(message | update.as_dict(), f"the update of {node}", settings.max_update_bytes)
+                    check_size(update, f"the update of {node}", settings.max_update_bytes)
                 except TooLargeError as error:
                     print(f"{node.capitalize()} -> rien d'appris : {error.message}", flush=True)
-                    update = replace(update, num_examples=0, arrays={}, score=Score())
-                updates[node] = message | update.as_dict()
+                    update = model_update(weight, model, now)
+                updates[node] = msgspec.to_builtins(update)
             return {"run_id": model.run_id, "round": model.round, "updates": updates}
 
         updates = state.advance(batch_id, compute)["updates"]
