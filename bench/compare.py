@@ -57,7 +57,7 @@ from topics import Topics
 
 from fedstream.broker import kafka
 from fedstream.errors import StackError
-from fedstream.messages.rounds import GlobalModel
+from fedstream.messages.rounds import global_model
 from fedstream.messages.topics import ALERTS, GLOBAL_MODEL, MODEL_WEIGHTS
 from fedstream.settings import Settings, command_help
 
@@ -113,8 +113,8 @@ def serve_model(version: int = 1) -> dict[str, Floats]:
     random = np.random.default_rng(version)
     shapes = {"coefs_0": (2, 16), "intercepts_0": (16,), "coefs_1": (16, 1), "intercepts_1": (1,)}
     arrays = {name: random.normal(0, 0.05, shape) for name, shape in shapes.items()}
-    model = GlobalModel("bench", round=version, version=version, model="mlp", mode="sync", arrays=arrays)
-    kafka.connect_publisher(SETTINGS)((GLOBAL_MODEL, "mlp", model.as_dict()))
+    model = global_model("bench", version, version, arrays)
+    kafka.connect_publisher(SETTINGS)((GLOBAL_MODEL, "mlp", model))
     return arrays
 
 

@@ -18,7 +18,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from importlib.metadata import version
@@ -29,6 +29,7 @@ from typing import Any
 
 import click
 import federated_report as report
+import msgspec
 import numpy as np
 import streamed
 from stack import RUNNER
@@ -36,12 +37,12 @@ from stack import RUNNER
 from cloud import aggregator
 from fedstream.learning.models import make_model
 from fedstream.learning.scores import score
-from fedstream.messages.door import read_json_object, to_json
-from fedstream.messages.rounds import GlobalModel, ModelUpdate
+from fedstream.messages.door import decode, encode
+from fedstream.messages.rounds import GlobalModel, ModelUpdate, model_update
 from fedstream.messages.topics import MODEL_WEIGHTS
 from fedstream.messages.weights import NodeWeight
-from fedstream.rounds import admission, snapshot
 from fedstream.rounds.federation import Federation
+from fedstream.rounds.run_state import RunState, new_run
 from fedstream.settings import Settings, command_help
 from fedstream.simulation.data import load
 from fedstream.simulation.partitions import spread
@@ -185,7 +186,7 @@ def flower() -> dict[str, Any]:
     return {name: beside_flower(name, options) for name, options in FLOWER.items()}
 
 
-def flower_alone(name: str, options: dict[str, Any]) -> Callable[[GlobalModel, list[dict[str, Any]]], dict[str, Any]]:
+def flower_alone(name: str, options: dict[str, Any]) -> Callable[[GlobalModel, list[ModelUpdate]], dict[str, Any]]:
     """Return what merges a round's updates, as read from JSON, by Flower's strategy and messages alone."""
     from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
     from flwr.serverapp import strategy as strategies
@@ -193,14 +194,14 @@ def flower_alone(name: str, options: dict[str, Any]) -> Callable[[GlobalModel, l
     quiet = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1, "fraction_evaluate": 0.0}
     strategy = getattr(strategies, name)(**options, **quiet)
 
-    def merge(opened: GlobalModel, updates: list[dict[str, Any]]) -> dict[str, Any]:
+    def merge(opened: GlobalModel, updates: list[ModelUpdate]) -> dict[str, Any]:
         now = ArrayRecord({key: Array(array) for key, array in opened.arrays.items()})
         grid = SimpleNamespace(get_node_ids=lambda: list(range(1, len(updates) + 1)))
         strategy.configure_train(opened.round, now, ConfigRecord(), grid)
         replies = []
         for i, update in enumerate(updates, start=1):
-            arrays = {a["name"]: Array(np.array(a["values"]).reshape(a["shape"])) for a in update["arrays"]}
-            metrics = MetricRecord({"num-examples": update["num_examples"]})
+            arrays = {name: Array(array) for name, array in update.arrays.items()}
+            metrics = MetricRecord({"num-examples": update.num_examples})
             content = RecordDict({"arrays": ArrayRecord(arrays), "metrics": metrics})
             replies.append(Message(content, reply_to=Message(RecordDict(), i, "train")))
         merged, _ = strategy.aggregate_train(opened.round, replies)
@@ -217,24 +218,28 @@ def beside_flower(name: str, options: dict[str, Any], rounds: int = 10) -> dict[
         settings = Settings(**LOGISTIC, strategy=name, strategy_options=text, seed=seed)
         data = spread(load("breast_cancer"), 10, "dirichlet:0.5", seed)
         world = World(settings, Scenario(nodes=10), data, make_model("logistic", {}, 30), np.random.RandomState(seed))
-        federation = Federation("bench", features=30).join(settings, world.model)
+        latest: dict[str, NodeWeight] = {}
+        federation = Federation(new_run("bench", settings, features=30), settings, world.model, latest)
         theirs, nodes = flower_alone(name, options), world.nodes()
         for node in nodes:
-            admission.hear(federation, world.running(node))
+            latest[node.name] = world.running(node)
+            federation.hear(latest[node.name])
         federation.settle(0)
         for now in range(1, rounds + 1):
-            opened, saved = federation.open_model(), json.dumps(snapshot.snapshot(federation))
-            updates = [read_json_object(to_json(world.answer(node, opened, now))) for node in nodes]
+            opened, saved = federation.run.opened.model, encode(federation.run)
+            assert opened
+            updates = [decode(ModelUpdate, encode(world.answer(node, opened, now))) for node in nodes]
             expected = theirs(opened, updates)
             hashes = set()
             for _ in range(10):
-                federation = snapshot.restore(json.loads(saved), settings, world.model)
+                federation = Federation(decode(RunState, saved), settings, world.model, latest)
                 for i in world.random.permutation(len(updates)):
-                    admission.receive_message(federation, updates[i], None)
+                    federation.receive(updates[i])
                     federation.settle(now)
-                hashes.add(hashlib.sha256(b"".join(a.tobytes() for a in federation.arrays.values())).hexdigest())
-            difference = max(difference, *(np.abs(federation.arrays[key] - expected[key]).max() for key in expected))
-            same, closed = same + (len(hashes) == 1), closed + (federation.round == opened.round + 1)
+                merged = federation.run.opened.arrays
+                hashes.add(hashlib.sha256(b"".join(a.tobytes() for a in merged.values())).hexdigest())
+            difference = max(difference, *(np.abs(merged[key] - expected[key]).max() for key in expected))
+            same, closed = same + (len(hashes) == 1), closed + (federation.run.opened.number == opened.round + 1)
     return {"options": options, "max_difference": float(difference), "rounds": closed, "rounds_of_one_hash": same}
 
 
@@ -263,34 +268,32 @@ def merging() -> dict[str, Any]:
 def merge_round(nodes: int) -> dict[str, Any]:
     """Return the cost of a running weight, of an update, and of keeping the state, with that many nodes."""
     settings, model = Settings(model="mlp"), make_model("mlp", {})
-    federation = Federation("bench").join(settings, model)
+    rounds = aggregator.Rounds(settings, model)
     weights = [NodeWeight(f"fog-{n}", 0.5, 1000, 0, (70_000.0, 50.0), (5e6, 3.0)) for n in range(nodes)]
-    for weight in weights:
-        admission.hear(federation, weight)
-    federation.settle(0)
-    opened, measured = federation.open_model(), score(np.full((100, 2), 0.5), np.arange(100) % 2)
-    of_round = opened.run_id, opened.round, opened.version
-    updates = [
-        weight.as_dict() | ModelUpdate(weight.node_id, *of_round, 100, 1, opened.arrays, measured).as_dict()
-        for weight in weights
-    ]
 
-    def take_in(messages: list[dict[str, Any]]) -> float:
-        values = [to_json(message) for message in messages]
+    def take_in(messages: Sequence[NodeWeight], value: dict[str, Any]) -> tuple[float, Any]:
+        values = [encode(message) for message in messages]
         started = time.process_time()
-        rejected = aggregator.take_in(map(record, range(nodes), values), {}, federation, settings, 1)[1]
-        assert not rejected
-        return 1e6 * (time.process_time() - started) / nodes
+        taken = aggregator.take_in(map(record, range(nodes), values), value, rounds, 1)
+        assert not taken.rejected
+        return 1e6 * (time.process_time() - started) / nodes, taken
 
     def record(offset: int, value: bytes) -> Any:
-        return SimpleNamespace(topic=MODEL_WEIGHTS, partition=0, offset=offset, size=len(value), value=value)
+        return SimpleNamespace(topic=MODEL_WEIGHTS, partition=0, offset=offset, value=value)
 
-    found = {"weight_us": take_in([w.as_dict() for w in weights]), "update_us": take_in(updates)}
-    assert federation.round == opened.round + 1
+    weight_us, taken = take_in(weights, aggregator.INITIAL)
+    state = taken.outcome()
+    measured = score(np.full((100, 2), 0.5), np.arange(100) % 2)
+    learned = {"arrays": state.opened.arrays, "score": measured}
+    updates = [model_update(weight, state.opened, 1, 100, **learned) for weight in weights]
+    update_us, taken = take_in(updates, msgspec.to_builtins(state, str_keys=True))
     started = time.process_time()
-    state = json.dumps(snapshot.snapshot(federation))
-    found |= {"state_ms": 1000 * (time.process_time() - started), "state_bytes": len(state)}
-    return found | {"update_bytes": len(to_json(updates[0])), "model_bytes": len(to_json(federation.outbox[-1][2]))}
+    outcome = taken.outcome()
+    kept = json.dumps(msgspec.to_builtins(outcome, str_keys=True))
+    assert outcome.opened.round == state.opened.round + 1
+    found = {"weight_us": weight_us, "update_us": update_us}
+    found |= {"state_ms": 1000 * (time.process_time() - started), "state_bytes": len(kept)}
+    return found | {"update_bytes": len(encode(updates[0])), "model_bytes": len(encode(outcome.opened))}
 
 
 OFFLINE: dict[str, Callable[[], dict[str, Any]]] = {

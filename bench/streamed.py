@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 from processes import drivers, executors, memory_mb, with_descendants
 from stack import BASE, BOOTSTRAP, PORTS, PREFIX, ROOT, RUNNER, environment, inside, make, wait_until
@@ -20,9 +21,10 @@ from stack import BASE, BOOTSTRAP, PORTS, PREFIX, ROOT, RUNNER, environment, ins
 from fedstream.broker import kafka
 from fedstream.learning.models import make_model
 from fedstream.learning.scores import score
-from fedstream.learning.training import scaler_of, statistics_of, train, train_config, train_seed
+from fedstream.learning.training import train, train_config, train_seed
 from fedstream.messages.rounds import GlobalModel
 from fedstream.messages.topics import GLOBAL_MODEL, MODEL_WEIGHTS, sensor_topic
+from fedstream.messages.weights import sums_of
 from fedstream.settings import Settings
 from fedstream.simulation.data import load
 
@@ -93,7 +95,8 @@ def readings(nodes: int) -> tuple[np.ndarray, np.ndarray]:
 def test_score(model: Any, arrays: Any, scaler: Any) -> dict[str, Any]:
     """Return the scores on 5,000 readings that no node has seen."""
     unseen = load("sensors", None, 5000, UNSEEN_SEED)
-    return score(model.predict(arrays, scaler.apply(unseen.x)), unseen.y).as_dict()
+    found: dict[str, Any] = msgspec.to_builtins(score(model.predict(arrays, scaler.apply(unseen.x)), unseen.y))
+    return found
 
 
 def learning(name: str, per_update: int = 500, most_rounds: int = 30) -> dict[str, Any]:
@@ -104,17 +107,17 @@ def learning(name: str, per_update: int = 500, most_rounds: int = 30) -> dict[st
     model = make_model(name, {})
     curve = []
     for message in opened[1:]:
-        version = GlobalModel.from_message(message)
+        version = msgspec.convert(message, GlobalModel)
         curve.append(test_score(model, version.arrays, version.scaler)["f1"])
     used = sum(each["metrics"]["num_examples"] for each in opened[1:])
     x, y = readings(2)
-    scaler, arrays = scaler_of(statistics_of(x[:used])), model.initial_arrays(SETTINGS.seed)
+    scaler, arrays = sums_of(x[:used]).scaler(), model.initial_arrays(SETTINGS.seed)
     step = 2 * per_update
     for number, first in enumerate(range(0, used, step), start=1):
         chunk = slice(first, min(first + step, used))
         seed = train_seed(SETTINGS, number, 0)
         arrays = train(model, arrays, scaler, x[chunk], y[chunk], train_config(SETTINGS, {}), seed).arrays
-    last = GlobalModel.from_message(opened[-1])
+    last = msgspec.convert(opened[-1], GlobalModel)
     federated, central = test_score(model, last.arrays, last.scaler), test_score(model, arrays, scaler)
     return {
         "rounds": most_rounds,

@@ -2,16 +2,53 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fedstream.learning.scores import MEASURES
+from fedstream.learning.scores import MEASURES, Score
+from fedstream.messages.rounds import GlobalModel
 from fedstream.messages.weights import GlobalWeight
 
 WIDTH = 110
+HEADINGS = [measure.heading for measure in MEASURES]
+
+
+def make_console() -> Console:
+    """Return the console of standard output; without a terminal its width is the same everywhere."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+
+
+def make_table(title: str, *headings: str) -> Table:
+    """Return an empty table; numbers stand on the right."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in headings:
+        is_text = heading in ("node", "strategy", "array", "mark", "")
+        # In a narrow terminal a heading may break, a number may not.
+        width = 6 if heading in HEADINGS else None
+        table.add_column(
+            heading, justify="left" if is_text else "right", min_width=width, no_wrap=heading == "mark", overflow="fold"
+        )
+    return table
+
+
+def measures(score: Score | None) -> dict[str, Any]:
+    """Return the examples and measures of a score by their names, all None where there is no score."""
+    return {name: getattr(score, name, None) for name in ("num_examples", *(measure.name for measure in MEASURES))}
+
+
+def cells(row: Mapping[str, Any]) -> list[str]:
+    """Return the examples and measures of a row as texts."""
+    return ["-" if row["num_examples"] is None else str(row["num_examples"]), *fractions(row, "-")]
+
+
+def fractions(row: Mapping[str, Any], missing: str = "") -> list[str]:
+    """Return the measures of a row as texts."""
+    return [missing if row[measure.name] is None else f"{row[measure.name]:.4f}" for measure in MEASURES]
 
 
 def console_table(batch_id: int, model: GlobalWeight | None) -> str:
@@ -30,26 +67,21 @@ def unusual_counts(counts: Mapping[str, int]) -> list[str]:
     return [f"{kind}: {count}" for kind, count in counts.items() if count and kind != "accepted"]
 
 
-def round_table(message: Mapping[str, Any]) -> str:
+def round_table(model: GlobalModel) -> str:
     """Return the table of a closed round, from the global model that came out of it.
 
     The scores are prequential: those of the model the round started from, on readings it had not been trained on.
     """
-    if "metrics" not in message:
-        return f"Ronde {message['round']} ouverte : modèle {message['model']}, version {message['version']}\n"
-    title = f"Ronde {message['round'] - 1} : version {message['base_version']} -> {message['version']}"
-    table = Table("noeud", title=title if "failed" not in message else f"{title} ({message['failed']})")
-    for heading in ("exemples", "perte", "exactitude", "F1", "rappel", "fausses alarmes"):
+    if model.metrics is None:
+        return f"Ronde {model.round} ouverte : modèle {model.model}, version {model.version}\n"
+    title = f"Ronde {model.round - 1} : version {model.base_version} -> {model.version}"
+    table = Table("noeud", title=f"{title} ({model.failed})" if model.failed else title)
+    for heading in ("exemples", *(measure.french for measure in MEASURES)):
         table.add_column(heading, justify="right")
-    scores = {**message["node_metrics"], "global": message["metrics"]}
-    for node, score in scores.items():
-        table.add_row(
-            node,
-            str(score["num_examples"]),
-            *(f"{score[name]:.4f}" for name in MEASURES),
-            end_section=node == list(scores)[-2] if len(scores) > 1 else False,
-        )
-    table.caption = ", ".join(unusual_counts(message["counts"])) or None
+    scores = [*model.node_metrics.items(), ("global", model.metrics)]
+    for place, (node, score) in enumerate(scores):
+        table.add_row(node, *cells(measures(score)), end_section=place == len(scores) - 2)
+    table.caption = ", ".join(unusual_counts(model.counts)) or None
     console = Console(width=WIDTH, highlight=False, color_system=None, markup=False)  # a name may have brackets
     with console.capture() as capture:
         console.print(table)

@@ -11,24 +11,27 @@ import click
 import numpy as np
 
 from fedstream.broker import kafka
-from fedstream.commands.registry import Message, read_messages
-from fedstream.commands.terminal import json_option, make_console, make_table
+from fedstream.commands.registry import read_messages, read_models
+from fedstream.commands.terminal import json_option
 from fedstream.errors import StackError
+from fedstream.messages.alerts import Alert
+from fedstream.messages.door import decode
 from fedstream.messages.topics import ALERTS, MODEL_VERSIONS
 from fedstream.settings import Settings, command_help
+from fedstream.tables import make_console, make_table
 
 PERCENTS = (50, 95, 99, 100)
 
 
-def delays(scored: Iterable[Message]) -> dict[str, float]:
+def delays(scored: Iterable[Alert]) -> dict[str, float]:
     """Return percentiles of the ms from a reading's event time to its score; empty where there is no reading."""
-    found = [message["scored_at"] - message["event_time"] for message in scored]
+    found = [message.scored_at - message.event_time for message in scored]
     return {f"p{percent}": float(np.percentile(found, percent)) for percent in PERCENTS} if found else {}
 
 
 def alert_rows(
-    keys: Sequence[bytes], messages: Sequence[Message], made_at: Mapping[tuple[str, int], int]
-) -> list[Message]:
+    keys: Sequence[bytes], messages: Sequence[Alert], made_at: Mapping[tuple[str, int], int]
+) -> list[dict[str, Any]]:
     """Return a row for each model version that scored readings, in the order of their first scores.
 
     Args:
@@ -36,20 +39,20 @@ def alert_rows(
         messages: the records' messages, of the same length.
         made_at: when each version came onto `model-versions`, by run and version (ms since 1970).
     """
-    versions: dict[tuple[str, int], list[Message]] = {}
+    versions: dict[tuple[str, int], list[Alert]] = {}
     repeats: dict[tuple[str, int], int] = {}
     seen: set[bytes] = set()
     for key, message in zip(keys, messages, strict=True):
-        version = (message["run_id"], message["model_version"])
+        version = (message.run_id, message.model_version)
         versions.setdefault(version, []).append(message)
         repeats[version] = repeats.get(version, 0) + (key in seen)
         seen.add(key)
     rows = []
     for version, scored in versions.items():
-        first = min(message["scored_at"] for message in scored)
+        first = min(message.scored_at for message in scored)
         rows.append(
             {"run_id": version[0], "version": version[1], "scored": len(scored), "repeated": repeats[version]}
-            | {"alerts": sum(message["alert"] for message in scored), "first_scored_at": first}
+            | {"alerts": sum(message.alert for message in scored), "first_scored_at": first}
             | {"took_over_ms": first - made_at[version] if version in made_at else None, "delay_ms": delays(scored)}
         )
     return rows
@@ -59,8 +62,8 @@ def version_times(records: Iterable[Any]) -> dict[tuple[str, int], int]:
     """Return when each version came onto `model-versions` (ms since 1970), by run and version."""
     found: dict[tuple[str, int], int] = {}
     for record in records:
-        for message in read_messages([record]):
-            found.setdefault((message.get("run_id", ""), message.get("version", -1)), record.timestamp)
+        for model in read_models([record]):
+            found.setdefault((model.run_id, model.version), record.timestamp)
     return found
 
 
@@ -81,7 +84,8 @@ def alerts(last: int, is_json: bool) -> None:
     if not records:
         raise StackError(f"topic {ALERTS} is empty; start the job first: make run-alerts (and run-fog, run-cloud)")
     times = version_times(kafka.follow_topic(settings, MODEL_VERSIONS)(0))
-    rows = alert_rows([record.key for record in records], read_messages(records), times)
+    scored = [(r.key, alert) for r in records for alert in read_messages([r], lambda value: decode(Alert, value))]
+    rows = alert_rows([key for key, _ in scored], [alert for _, alert in scored], times)
     if is_json:
         click.echo(json.dumps(rows))
         return

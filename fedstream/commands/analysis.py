@@ -7,23 +7,29 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import click
 import numpy as np
 
 from fedstream.broker import kafka
 from fedstream.commands import registry
-from fedstream.commands.registry import GLOBAL, Message, Run, read_messages
-from fedstream.commands.terminal import MEASURES, make_console, make_table, measures, run_option
+from fedstream.commands.registry import GLOBAL, Run, read_messages
+from fedstream.commands.terminal import run_option
 from fedstream.errors import BadMessage, StackError
 from fedstream.learning import arrays as wire
 from fedstream.learning.arrays import Arrays
-from fedstream.messages.rounds import GlobalModel, ModelUpdate
+from fedstream.learning.scores import MEASURES
+from fedstream.messages.door import decode
+from fedstream.messages.rounds import Event, GlobalModel, ModelUpdate, UsedUpdate, read_update
 from fedstream.messages.topics import EVENTS, MODEL_WEIGHTS
 from fedstream.rounds import strategies
+from fedstream.rounds.open_round import OpenRound
 from fedstream.rounds.strategies import StrategyError
 from fedstream.settings import Settings, command_help
+from fedstream.tables import make_console, make_table, measures
+
+Row = dict[str, Any]  # of a file or a table
 
 Place = tuple[int, int]  # partition and offset in topic model-weights
 
@@ -34,32 +40,31 @@ class _GoneError(Exception):
     """What a replay needs is no longer on its topic; the text names it."""
 
 
-def history_rows(run: Run) -> list[Message]:
+def history_rows(run: Run) -> list[Row]:
     """Return a row for each closed round and node, and one for all nodes together, which has the round's counts too.
 
     A round that closed without a score (it failed, or was ended by a rollback) has the last kind of row only.
     """
     rows = []
     for _, message in sorted(run.rounds.items()):
-        note = message.get("failed")
-        if "restored_from" in message:
-            note = f"rollback to version {message['restored_from']}"
-        if "metrics" not in message and note is None:
-            continue  # opens the run's first round
+        if not message.closes_round:
+            continue
+        note = message.failed
+        if message.restored_from is not None:
+            note = f"rollback to version {message.restored_from}"
         about = {
             "run_id": run.run_id,
-            "round": message["round"] - 1,
-            "base_version": message.get("base_version"),
-            "version": message["version"],
+            "round": message.round - 1,
+            "base_version": message.base_version,
+            "version": message.version,
         }
-        by_node = {**message.get("node_metrics", {}), GLOBAL: message.get("metrics")}
-        for node, score in by_node.items():
-            counts = {kind: count if node == GLOBAL else None for kind, count in message.get("counts", {}).items()}
+        for node, score in (*message.node_metrics.items(), (GLOBAL, message.metrics)):
+            counts = {kind: count if node == GLOBAL else None for kind, count in message.counts.items()}
             rows.append(about | {"node": node} | measures(score) | counts | {"note": note})
     return rows
 
 
-def write_history(rows: Sequence[Message], path: Path) -> None:
+def write_history(rows: Sequence[Row], path: Path) -> None:
     """Write rows as JSON lines or Parquet, as the file's name says.
 
     Raises:
@@ -74,7 +79,9 @@ def write_history(rows: Sequence[Message], path: Path) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        kinds = dict.fromkeys(MEASURES, pa.float64()) | dict.fromkeys(("run_id", "node", "note"), pa.string())
+        kinds = {measure.name: pa.float64() for measure in MEASURES} | dict.fromkeys(
+            ("run_id", "node", "note"), pa.string()
+        )
         schema = pa.schema([(name, kinds.get(name, pa.int64())) for name in rows[0]])
         pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), path)
     except OSError as error:
@@ -101,39 +108,43 @@ def history(output: Path, run_id: str | None) -> None:
     click.echo(f"{len(rows)} rows of run {run.run_id} are in {output}.")
 
 
-def replay_run(run: Run, settings: Settings) -> list[Message]:
+def replay_run(run: Run, settings: Settings) -> list[Row]:
     """Return `replay_rows` of a run, with its updates and events from the topics."""
-    named = {tuple(each.get("place") or ()) for message in run.versions.values() for each in message.get("updates", [])}
+    named = {each.place for message in run.versions.values() for each in message.updates}
     records = [r for r in kafka.follow_topic(settings, MODEL_WEIGHTS)(0) if (r.partition, r.offset) in named]
-    updates = {(r.partition, r.offset): message for r in records for message in read_messages([r])}
-    events = read_messages(kafka.follow_topic(settings, EVENTS)(0))
+    updates = {
+        (r.partition, r.offset): update
+        for r in records
+        for update in read_messages([r], read_update)
+        if isinstance(update, ModelUpdate)
+    }
+    events = read_messages(kafka.follow_topic(settings, EVENTS)(0), lambda value: decode(Event, value))
     return replay_rows(run, updates, events, settings)
 
 
 def replay_rows(
-    run: Run, updates: Mapping[Place, Message], events: Sequence[Message], settings: Settings
-) -> list[Message]:
+    run: Run, updates: Mapping[Place, ModelUpdate], events: Sequence[Event], settings: Settings
+) -> list[Row]:
     """Aggregate each version's updates anew and compare: a row for each version, in order.
 
     `result` is identical (bit by bit), different or not replayed, with the `reason`.
     """
-    drifts = [event for event in events if (event.get("kind"), event.get("run_id")) == ("drift", run.run_id)]
-    resets = {each["round"]: each["node_id"] for each in drifts if each["detail"].endswith("action: reset")}
+    resets = {each.round: each.node_id for each in events if each.run_id == run.run_id and each.action == "reset"}
     rows = []
     for version in range(max(run.versions) + 1):
-        message = run.versions.get(version, {})
+        message = run.versions.get(version)
         result, reason, difference = NOT_REPLAYED, "", None
-        if not message:
+        if message is None:
             reason = "it is not on topic model-versions"
-        elif "restored_from" in message:
-            old = message["restored_from"]
+        elif message.restored_from is not None:
+            old = message.restored_from
             reason = f"rollback to version {old}"
             if old in run.versions:
-                result, difference = compare(message, wire.from_wire(run.versions[old]["arrays"]))
-        elif "base_version" not in message:
+                result, difference = compare(message, run.versions[old].arrays)
+        elif message.base_version is None:
             reason = "the start of the run" if version == 0 else "it was not made of updates"
-        elif message["round"] - 1 in resets:
-            reason = f"reset after a drift of {resets[message['round'] - 1]}"
+        elif message.round - 1 in resets:
+            reason = f"reset after a drift of {resets[message.round - 1]}"
         else:
             try:
                 result, difference = compare(message, aggregate_again(run, message, updates, settings))
@@ -141,54 +152,52 @@ def replay_rows(
                 reason = str(error)
             except (StrategyError, BadMessage) as error:
                 result, reason = DIFFERENT, str(error)
-        count = len(message.get("updates", []))
-        about = {"version": version, "round": message["round"] - 1 if message else None, "updates": count}
+        count = len(message.updates) if message else 0
+        about = {"version": version, "round": message.round - 1 if message else None, "updates": count}
         rows.append(about | {"result": result, "max_difference": difference, "reason": reason})
     return rows
 
 
-def aggregate_again(run: Run, message: Message, updates: Mapping[Place, Message], settings: Settings) -> Arrays:
+def aggregate_again(run: Run, message: GlobalModel, updates: Mapping[Place, ModelUpdate], settings: Settings) -> Arrays:
     """Return the arrays that a version's updates give, aggregated as in the cloud.
 
     Raises:
         _GoneError: the model before it or an update is no longer on its topic.
         StrategyError: the strategy cannot merge these updates.
         SettingError: it cannot be made.
-        BadMessage: an update cannot be read.
     """
-    from fedstream.rounds import snapshot  # scikit-learn takes a second
+    from fedstream.rounds.federation import reply_of, strategy_of  # scikit-learn takes a second
 
-    before = run.rounds.get(message["round"] - 1)
+    before = run.rounds.get(message.round - 1)
     if before is None:
-        raise _GoneError(f"the model of round {message['round'] - 1} is no longer on topic global-model")
-    found = [_update_at(each, updates, run.run_id) for each in message["updates"]]
-    if lost := found.count(None):
+        raise _GoneError(f"the model of round {message.round - 1} is no longer on topic global-model")
+    found = [_update_at(each, updates, run.run_id) for each in message.updates]
+    there = [update for update in found if update]
+    if lost := len(found) - len(there):
         raise _GoneError(f"{lost} of {len(found)} updates are no longer on topic {MODEL_WEIGHTS}")
-    own = {name: message[name] for name in ("strategy", "strategy_options", "seed")}
-    own = {name: value for name, value in own.items() if value is not None}  # a secret seed is not published
-    settings = replace(settings, **own, round_mode=message["mode"])
-    last = GlobalModel.from_message(before)
-    if before["strategy"] != message["strategy"]:
-        last = replace(last, strategy_state={})  # the cloud was started again with another one, which began afresh
-    federation = snapshot.resume(last, settings, cast("Any", None))  # nothing is trained here: no model is needed
+    seed = settings.seed if message.seed is None else message.seed  # a secret seed is not published
+    settings = replace(settings, strategy=message.strategy, strategy_options=message.strategy_options, seed=seed)
+    strategy = strategy_of(settings)
+    if before.strategy == message.strategy:  # else the cloud was started again with another one, which began afresh
+        strategies.restore_strategy(strategy, before.strategy_state)
     replies = []
-    for update in map(ModelUpdate.from_message, filter(None, found)):
+    for update in there:
         if update.base_version not in run.versions:
             raise _GoneError(f"version {update.base_version}, which an update started from, is not on its topic")
-        federation.bases[update.base_version] = wire.from_wire(run.versions[update.base_version]["arrays"])
-        replies.append(federation.reply(update))
-    return strategies.aggregate(federation.strategy, federation.round, replies, seed=settings.seed)[0]
+        base = run.versions[update.base_version].named_arrays
+        replies.append(reply_of(update, OpenRound(before), {update.base_version: base}, message.mode))
+    return strategies.aggregate(strategy, before.round, replies, seed=seed)[0]
 
 
-def _update_at(named: Mapping[str, Any], updates: Mapping[Place, Message], run_id: str) -> Message | None:
-    found = updates.get(tuple(named.get("place") or ()), {})
+def _update_at(named: UsedUpdate, updates: Mapping[Place, ModelUpdate], run_id: str) -> ModelUpdate | None:
+    found = updates.get(named.place) if named.place else None
     # At the place of a topic that was made anew there can be another record.
-    return found if (found.get("node_id"), found.get("run_id")) == (named["node_id"], run_id) else None
+    return found if found and (found.node_id, found.run_id) == (named.node_id, run_id) else None
 
 
-def compare(message: Message, arrays: Arrays) -> tuple[str, float | None]:
+def compare(message: GlobalModel, arrays: Arrays) -> tuple[str, float | None]:
     """Tell whether a version's arrays are these, bit by bit, and the largest difference (None: of another layout)."""
-    published = wire.from_wire(message["arrays"])
+    published = message.arrays
     if wire.layout(published) != wire.layout(arrays):
         return DIFFERENT, None
     is_same = all(array.tobytes() == arrays[name].tobytes() for name, array in published.items())

@@ -133,26 +133,20 @@ def simulate(baselines: bool, file: TextIO, **given: Any) -> None:
 def _table(result: dict[str, Any]) -> Any:
     from rich.table import Table
 
-    measures = {
-        "loss": "loss",
-        "accuracy": "accuracy",
-        "f1": "F1",
-        "recall": "recall",
-        "false_alarm_rate": "false alarms",
-    }
+    from fedstream.tables import HEADINGS, fractions
+
     names = ", ".join((result["scenario"]["data"], result["settings"]["model"], result["settings"]["strategy"]))
     table = Table(title=f"{names}: test scores", caption_justify="left")
     table.add_column("round", no_wrap=True)
-    for heading in ("before training", *measures.values()):
+    for heading in ("before training", *HEADINGS):
         table.add_column(heading, justify="right")
     history = result["rounds"]
     shown = sorted({round(i * (len(history) - 1) / 9) for i in range(10)})
     for entry in (history[i] for i in shown):
         before = f"{entry['prequential']['accuracy']:.4f}" if entry["prequential"] else "-"
-        cells = [f"{entry['test'][name]:.4f}" for name in measures]
-        table.add_row(str(entry["round"]), before, *cells, end_section=entry is history[-1])
+        table.add_row(str(entry["round"]), before, *fractions(entry["test"]), end_section=entry is history[-1])
     for name, scores in result.get("baselines", {}).items():
-        table.add_row(name.replace("_", " "), "", *(f"{scores[each]:.4f}" for each in measures))
+        table.add_row(name.replace("_", " "), "", *fractions(scores))
     counts = ", ".join(f"{kind} {count}" for kind, count in result["final"]["counts"].items() if count)
     table.caption = f"updates: {counts}; {result['seconds']} s"
     return table

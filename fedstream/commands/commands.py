@@ -8,62 +8,52 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
+import msgspec
 
 from fedstream.broker import kafka
+from fedstream.broker.position import now_ms
 from fedstream.commands import export as exporting
 from fedstream.commands import registry
 from fedstream.commands.alerts import alerts
 from fedstream.commands.analysis import history
 from fedstream.commands.curves import plot
-from fedstream.commands.registry import GLOBAL, Message, Run
+from fedstream.commands.registry import GLOBAL, Run
 from fedstream.commands.replay import replay
-from fedstream.commands.terminal import (
-    MEASURES,
-    cells,
-    json_option,
-    make_console,
-    make_table,
-    measures,
-    metric_option,
-    run_option,
-)
+from fedstream.commands.terminal import json_option, metric_option, run_option
 from fedstream.commands.watch import watch
 from fedstream.errors import StackError
-from fedstream.learning import arrays as wire
 from fedstream.learning.scores import Score
-from fedstream.messages.rounds import check_size
+from fedstream.messages.rounds import GlobalModel, Rollback, check_size
 from fedstream.messages.topics import GLOBAL_MODEL, ROUND_CONTROL
 from fedstream.settings import Settings, command_help
+from fedstream.tables import HEADINGS, cells, make_console, make_table, measures
 
 
-def version_rows(run: Run, metric: str) -> list[Message]:
+def version_rows(run: Run, metric: str) -> list[dict[str, Any]]:
     """Return a row for each version: its own score, and whether it is the best or the current one."""
     measured, best = registry.scores(run), registry.best(run, metric)
     return [
-        {"run_id": run.run_id, "version": version, "round": message["round"], "strategy": message["strategy"]}
-        | measures(measured[version][GLOBAL].as_dict() if version in measured else None)
-        | {"best": version == best, "current": version == run.current, "restored_from": message.get("restored_from")}
+        {"run_id": run.run_id, "version": version, "round": message.round, "strategy": message.strategy}
+        | measures(measured[version][GLOBAL] if version in measured else None)
+        | {"best": version == best, "current": version == run.current, "restored_from": message.restored_from}
         for version, message in sorted(run.versions.items())
     ]
 
 
-def describe(message: Message, measured: Mapping[str, Score]) -> Message:
-    """Return what `models show` tells of a version."""
+def describe(message: GlobalModel, measured: Mapping[str, Score]) -> dict[str, Any]:
+    """Return what `models show` tells of a version, as JSON values."""
     kept = ("run_id", "version", "round", "model", "mode", "strategy", "opened_at", "base_version", "restored_from")
-    arrays = wire.from_wire(message["arrays"])
+    more = ("counts", "updates", "participants", "scaler")
     own = exporting.as_json(message, measured)
-    return {name: message.get(name) for name in kept} | {
+    return {name: msgspec.to_builtins(getattr(message, name)) for name in (*kept, *more)} | {
         "metrics": own["metrics"],
         "node_metrics": own["node_metrics"],
-        "counts": message.get("counts", {}),
-        "updates": message.get("updates", []),
-        "participants": message.get("participants", []),
-        "scaler": message.get("scaler"),
         "arrays": [
             {"name": name, "shape": list(array.shape), "norm": math.sqrt(float((array**2).sum()))}
-            for name, array in arrays.items()
+            for name, array in message.arrays.items()
         ],
     }
 
@@ -91,7 +81,7 @@ def list_versions(run_id: str | None, metric: str, is_json: bool) -> None:
     if is_json:
         click.echo(json.dumps(rows))
         return
-    table = make_table(f"Run {run.run_id}", "version", "round", "examples", *MEASURES.values(), "strategy", "mark")
+    table = make_table(f"Run {run.run_id}", "version", "round", "examples", *HEADINGS, "strategy", "mark")
     for row in rows:
         marks = ["* best"] * row["best"] + ["current"] * row["current"]
         marks += [f"= version {row['restored_from']}"] if row["restored_from"] is not None else []
@@ -114,14 +104,14 @@ def show_version(version: str, run_id: str | None, metric: str, is_json: bool) -
     """Print scores, counts, arrays and nodes of a version."""
     run = registry.load_run(Settings.from_env(os.environ), run_id)
     message = registry.pick_version(run, version, metric)
-    about = describe(message, registry.scores(run).get(message["version"], {}))
+    about = describe(message, registry.scores(run).get(message.version, {}))
     if is_json:
         click.echo(json.dumps(about))
         return
     click.echo(f"Version {about['version']} of run {about['run_id']}: {about['model']}, {about['strategy']}")
     if about["restored_from"] is not None:
         click.echo(f"Its arrays are those of version {about['restored_from']} (rollback).")
-    table = make_table(f"Scores of version {about['version']}", "node", "examples", *MEASURES.values())
+    table = make_table(f"Scores of version {about['version']}", "node", "examples", *HEADINGS)
     for node, score in [*about["node_metrics"].items(), *([(GLOBAL, about["metrics"])] if about["metrics"] else [])]:
         table.add_row(node, *cells(score))
     if about["metrics"]:
@@ -160,21 +150,20 @@ def rollback(version: str, metric: str) -> None:
     settings = Settings.from_env(os.environ)
     run = registry.load_run(settings)
     message = registry.pick_version(run, version, metric)
-    command = {"command": "rollback", "run_id": run.run_id, "sent_at": time.time_ns() // 1_000_000, "model": message}
+    command = Rollback(run.run_id, now_ms(), message)
     check_size(command, "the command", settings.max_update_bytes)
     read = kafka.follow_topic(settings, GLOBAL_MODEL, last=1)
     read(0)  # what was there before the command is no answer to it
     kafka.connect_publisher(settings)((ROUND_CONTROL, run.run_id, command))
     deadline = time.monotonic() + settings.wait_timeout_seconds
     while (left := deadline - time.monotonic()) > 0:
-        for model in filter(registry.opens_round, registry.read_messages(read(min(left, 1.0)))):
-            is_new = model["round"] not in run.rounds  # that of an earlier rollback may be said again
-            if is_new and model["run_id"] == run.run_id and model.get("restored_from") == message["version"]:
-                new = model["version"]
-                click.echo(f"Version {message['version']} of run {run.run_id} is back as version {new}.")
+        for model in registry.read_models(read(min(left, 1.0))):
+            is_new = model.round not in run.rounds  # that of an earlier rollback may be said again
+            if is_new and model.run_id == run.run_id and model.restored_from == message.version:
+                click.echo(f"Version {message.version} of run {run.run_id} is back as version {model.version}.")
                 return
     msg = (
-        f"no model with restored_from {message['version']} came on topic {GLOBAL_MODEL} within "
+        f"no model with restored_from {message.version} came on topic {GLOBAL_MODEL} within "
         f"{settings.wait_timeout_seconds:g} s; is the cloud running (make ps)? What it cannot use is in dead-letter"
     )
     raise StackError(msg)
@@ -201,8 +190,8 @@ def export(version: str, kind: str, output: Path, run_id: str | None, metric: st
     settings = Settings.from_env(os.environ)
     run = registry.load_run(settings, run_id)
     message = registry.pick_version(run, version, metric)
-    exporting.export(message, registry.scores(run).get(message["version"], {}), kind, output, settings)
-    click.echo(f"Version {message['version']} of run {run.run_id} is in {output}.")
+    exporting.export(message, registry.scores(run).get(message.version, {}), kind, output, settings)
+    click.echo(f"Version {message.version} of run {run.run_id} is in {output}.")
 
 
 COMMANDS = [models, watch, history, replay, plot, alerts]

@@ -16,12 +16,12 @@ import numpy.typing as npt
 from fedstream.broker import kafka
 from fedstream.commands import registry
 from fedstream.commands.export import model_of
-from fedstream.commands.registry import GLOBAL, Message, Run
+from fedstream.commands.registry import GLOBAL, Run
 from fedstream.commands.terminal import run_option
 from fedstream.errors import BadMessage, StackError
-from fedstream.learning import arrays as wire
 from fedstream.learning.arrays import Matrix
 from fedstream.messages.readings import reading_format
+from fedstream.messages.rounds import GlobalModel
 from fedstream.messages.topics import sensor_topic
 from fedstream.settings import Settings, command_help
 
@@ -36,17 +36,17 @@ MOST_COLOURS = 10  # more nodes are one kind of line in the legend
 PANELS = {"f1": "prequential F1", "loss": "prequential log loss (nats)"}
 
 
-def measured_rounds(run: Run) -> dict[int, Message]:
+def measured_rounds(run: Run) -> dict[int, GlobalModel]:
     """Return the message that closed each round with a score, by the closed round."""
-    return {number - 1: message for number, message in sorted(run.rounds.items()) if "metrics" in message}
+    return {number - 1: message for number, message in sorted(run.rounds.items()) if message.metrics}
 
 
 def federated_curves(run: Run) -> dict[str, Curve]:
     """Return the curve of each node, sorted by name, and of all together, which comes first."""
     curves: dict[str, Curve] = {GLOBAL: {}}
     for number, message in measured_rounds(run).items():
-        for node, score in {**message["node_metrics"], GLOBAL: message["metrics"]}.items():
-            curves.setdefault(node, {})[number] = {name: score[name] for name in PANELS}
+        for node, score in (*message.node_metrics.items(), (GLOBAL, message.metrics)):
+            curves.setdefault(node, {})[number] = {name: getattr(score, name) for name in PANELS}
     return dict(sorted(curves.items(), key=lambda entry: (entry[0] != GLOBAL, len(entry[0]), entry[0])))
 
 
@@ -67,19 +67,18 @@ def central_curve(run: Run, readings: Readings, settings: Settings) -> Curve:
     It starts from the run's first version and scales as the federation did in the same round. The curve ends where
     the readings do.
     """
-    from fedstream.learning.training import Scaler, train, train_config  # scikit-learn takes a second
+    from fedstream.learning.training import train, train_config  # scikit-learn takes a second
 
     config = train_config(settings, {})  # nothing of a round: no strategy asks for anything here
     first = run.versions[min(run.versions)]
-    model, arrays = model_of(first, settings), wire.from_wire(first["arrays"])
+    model, arrays = model_of(first, settings), first.arrays
     curve: Curve = {}
     start = 0
     for number, message in measured_rounds(run).items():
-        end = start + message["metrics"]["num_examples"]
+        end = start + (message.metrics.num_examples if message.metrics else 0)
         if end > len(readings[1]):
             break
-        opened = run.rounds.get(number, message)
-        scaler = Scaler.from_dict(opened["scaler"]) if opened["scaler"] else None
+        scaler = run.rounds.get(number, message).scaler
         x, y = readings[0][start:end], readings[1][start:end]
         trained = train(model, arrays, scaler, x, y, config, settings.seed + number, settings.decision_threshold)
         curve[number] = {name: getattr(trained.score, name) for name in PANELS}
@@ -178,7 +177,7 @@ def plot(output: Path, run_id: str | None, most: int) -> None:
         curves[central_name(run, central, len(readings[1]), most)] = central
     about = run.versions[max(run.versions)]
     try:
-        figure = draw(curves, f"Learning curves of run {run.run_id} ({about['model']}, {about['strategy']})")
+        figure = draw(curves, f"Learning curves of run {run.run_id} ({about.model}, {about.strategy})")
         target: Any = sys.stdout.buffer if is_piped else output
         figure.savefig(target, format="png" if is_piped else None)
     except OSError as error:

@@ -25,8 +25,12 @@ from fedstream.broker import kafka
 from fedstream.commands import analysis, registry
 from fedstream.errors import StackError
 from fedstream.features import REPORT_RULE, Feature
+from fedstream.learning.scores import Score
+from fedstream.messages.door import decode
 from fedstream.messages.readings import Reading, reading_format
+from fedstream.messages.rounds import GlobalModel, read_update
 from fedstream.messages.topics import GLOBAL_MODEL, MODEL_WEIGHTS, sensor_topic
+from fedstream.messages.weights import GlobalWeight, NodeWeight, merge_update
 from fedstream.settings import Settings, command_help
 from fedstream.simulation.sensors import label_of, label_rule
 from fedstream.stack.progress import Progress
@@ -39,16 +43,16 @@ MOST_RECOMPUTED = 200_000  # readings; more would take longer than the demo shou
 SUM_LINE = "La somme des entiers de 1 à 100 est : 5050"
 
 T = TypeVar("T")
-Follow = Callable[[], list[dict[str, Any]]]
+M = TypeVar("M")
 
 
-def follow(settings: Settings, topic: str) -> Follow:
-    """Return a function that gives all JSON messages of a topic so far; each call adds what has come since."""
-    read = kafka.follow_topic(settings, topic)
-    found: list[dict[str, Any]] = []
+def follow(settings: Settings, topic: str, read: Callable[[bytes | None], M]) -> Callable[[], list[M]]:
+    """Return a function that gives all messages of a topic so far; each call adds what has come since."""
+    records = kafka.follow_topic(settings, topic)
+    found: list[M] = []
 
-    def messages() -> list[dict[str, Any]]:
-        found.extend(registry.read_messages(read(0.2)))
+    def messages() -> list[M]:
+        found.extend(registry.read_messages(records(0.2), read))
         return found
 
     return messages
@@ -61,48 +65,51 @@ def mean_weight(readings: list[Reading], features: Sequence[Feature]) -> float:
     return total / len(features)
 
 
-def readings_behind(settings: Settings, node: int, update: dict[str, Any]) -> list[Reading] | None:
+def readings_behind(settings: Settings, node: int, update: NodeWeight) -> list[Reading] | None:
     """Return the readings an update was made of, or None where the topic does not tell.
 
     It tells if it has one partition and no record was rejected: then they are its first `samples` records.
     """
-    if update["rejected"] or update["samples"] > MOST_RECOMPUTED:
+    if update.rejected or update.samples > MOST_RECOMPUTED:
         return None
-    records = kafka.follow_topic(settings, sensor_topic(node), first=update["samples"])(0)
+    records = kafka.follow_topic(settings, sensor_topic(node), first=update.samples)(0)
     if any(record.partition for record in records):
         return None
-    if len(records) < update["samples"]:
+    if len(records) < update.samples:
         return None
     form = reading_format(settings)
-    return [form.decode(record.value) for record in records[: update["samples"]]]
+    return [form.decode(record.value) for record in records[: update.samples]]
 
 
-def explains(model: dict[str, Any], updates: list[dict[str, Any]]) -> float | None:
+def explains(model: GlobalWeight, updates: list[NodeWeight]) -> float | None:
     """Return the weighted mean of the latest updates at the moment when they had the model's samples, or None."""
-    latest: dict[str, dict[str, Any]] = {}
+    latest: dict[str, NodeWeight] = {}
     for update in updates:
-        known = latest.get(update["node_id"], {"samples": 0})
-        if update["samples"] > known["samples"]:
-            latest[update["node_id"]] = update
-        samples = sum(each["samples"] for each in latest.values())
-        if samples == model["samples"] and len(latest) == model["nodes"]:
-            return float(sum(each["weight"] * each["samples"] for each in latest.values()) / samples)
+        merge_update(latest, update)
+        samples = sum(each.samples for each in latest.values())
+        if samples == model.samples and len(latest) == model.nodes:
+            return sum(each.weight * each.samples for each in latest.values()) / samples
     return None
 
 
-def closed_rounds(run: registry.Run) -> list[dict[str, Any]]:
+def read_weight(value: bytes | None) -> GlobalWeight:
+    """Return the running weight of a record of `global-model`; the model of a round has one, too."""
+    return decode(GlobalWeight, value)
+
+
+def closed_rounds(run: registry.Run) -> list[GlobalModel]:
     """Return the models that closed a round with scores, in order; the scores are those of the round's own model."""
-    return [message for _, message in sorted(run.rounds.items()) if "metrics" in message]
+    return [message for _, message in sorted(run.rounds.items()) if message.metrics]
 
 
-def learning_table(rounds: list[dict[str, Any]]) -> Table:
+def learning_table(rounds: list[GlobalModel]) -> Table:
     """Return the learning curve as a table: how good each round's model was on readings it had not seen."""
     table = Table("round", "nodes", "readings", "loss", "F1", "", title="Learning, round by round")
     for message in rounds:
-        metrics = message["metrics"]
-        bar = "█" * round(40 * metrics["f1"])
-        cells = str(message["round"] - 1), str(len(message["node_metrics"])), str(metrics["num_examples"])
-        table.add_row(*cells, f"{metrics['loss']:.4f}", f"{metrics['f1']:.4f}", bar)
+        score = message.metrics or Score()
+        bar = "█" * round(40 * score.f1)
+        cells = str(message.round - 1), str(len(message.node_metrics)), str(score.num_examples)
+        table.add_row(*cells, f"{score.loss:.4f}", f"{score.f1:.4f}", bar)
     return table
 
 
@@ -126,8 +133,8 @@ class Demo:
         self._settings = settings
         self._timeout_seconds = timeout_seconds
         self._progress = Progress()
-        self._updates = follow(settings, MODEL_WEIGHTS)
-        self._models = follow(settings, GLOBAL_MODEL)
+        self._updates = follow(settings, MODEL_WEIGHTS, read_update)
+        self._models = follow(settings, GLOBAL_MODEL, read_weight)
         self.console = Console(width=110, highlight=False)
         self.table = Table("part", "what came out", "checked against", "result", title="Edge-Fog-Cloud on live data")
         self.failed: list[str] = []
@@ -153,22 +160,22 @@ class Demo:
     def fog(self, node: int) -> None:
         """Check a node's newest weight against the mean of its readings, and the label of one of them."""
 
-        def enough() -> dict[str, Any] | None:
-            newest = next((each for each in reversed(self._updates()) if each["node_id"] == f"fog-{node}"), None)
-            return newest if newest and newest["samples"] >= READINGS_WANTED else None
+        def enough() -> NodeWeight | None:
+            newest = next((each for each in reversed(self._updates()) if each.node_id == f"fog-{node}"), None)
+            return newest if newest and newest.samples >= READINGS_WANTED else None
 
         update = self.wait(f"{READINGS_WANTED} readings behind a weight of fog-{node}", enough)
         if update is None:
             self.row(f"fog-{node}", "no such weight", f"after {self._timeout_seconds:g} s", False)
             return
-        came_out = f"weight {update['weight']} of {update['samples']} readings"
+        came_out = f"weight {update.weight} of {update.samples} readings"
         readings = readings_behind(self._settings, node, update)
         if readings is None:
-            self.row(f"fog-{node}", came_out, "40.5 expected of uniform readings", abs(update["weight"] - 40.5) < 5)
+            self.row(f"fog-{node}", came_out, "40.5 expected of uniform readings", abs(update.weight - 40.5) < 5)
             return
         mean = mean_weight(readings, self._settings.table)
         # Half a unit of the fourth decimal, to which an update is rounded.
-        good = abs(mean - update["weight"]) < 0.5001e-4
+        good = abs(mean - update.weight) < 0.5001e-4
         self.row(f"fog-{node}", came_out, f"{mean:.6f} recomputed from the topic", good)
         reading = readings[-1]
         settings = self._settings
@@ -180,7 +187,7 @@ class Demo:
         """Check the newest global weight against the nodes' updates."""
         newest = self.wait(
             f"a global model of {nodes} nodes",
-            lambda: next((model for model in self._models()[-1:] if model["nodes"] >= nodes), None),
+            lambda: next((model for model in self._models()[-1:] if model.nodes >= nodes), None),
         )
         if newest is None:
             self.row("cloud", "no such model", f"after {self._timeout_seconds:g} s", False)
@@ -188,9 +195,9 @@ class Demo:
         merged = explains(newest, self._updates())
         self.row(
             "cloud",
-            f"global_weight {newest['global_weight']:.10f} of {newest['samples']} readings",
+            f"global_weight {newest.global_weight:.10f} of {newest.samples} readings",
             "no such updates" if merged is None else f"{merged:.10f} recomputed from the updates",
-            merged is not None and abs(merged - newest["global_weight"]) < 1e-9,
+            merged is not None and abs(merged - newest.global_weight) < 1e-9,
         )
 
     def rounds(self) -> None:
@@ -210,7 +217,7 @@ class Demo:
             return
         closed = closed_rounds(run)
         self.show(learning_table(closed))
-        first, last = closed[0]["metrics"]["f1"], closed[-1]["metrics"]["f1"]
+        first, last = (score.f1 for score in (closed[0].metrics, closed[-1].metrics) if score)
         came_out = f"{len(closed)} rounds, F1 {first:.3f} -> {last:.3f}"
         against = f"F1 of at least {F1_WANTED}, on readings not seen before"
         self.row("rounds", came_out, against, last >= max(first, F1_WANTED))

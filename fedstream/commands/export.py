@@ -7,32 +7,39 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedstream.commands.registry import GLOBAL, Message
+import msgspec
+
+from fedstream.commands.registry import GLOBAL
 from fedstream.errors import StackError
-from fedstream.learning import arrays as wire
 from fedstream.learning.scores import Score
+from fedstream.messages.rounds import GlobalModel
 from fedstream.settings import Settings, parse_options
 
 if TYPE_CHECKING:
     from fedstream.learning.models import Model
 
 
-def as_json(message: Message, measured: Mapping[str, Score]) -> Message:
+def as_json(message: GlobalModel, measured: Mapping[str, Score]) -> dict[str, Any]:
     """Return a version for use without this project: each array as lists of numbers, nested as in its shape.
 
     A reading x is scaled as (x - mean) / std first. The metrics are the version's own; null: not measured yet.
     """
-    by_node = {node: score.as_dict() for node, score in measured.items()}
+    by_node: dict[str, Any] = {node: msgspec.to_builtins(score) for node, score in measured.items()}
     whole = by_node.pop(GLOBAL, None)
-    kept = ("run_id", "version", "round", "model", "strategy", "opened_at", "restored_from", "scaler")
-    return {name: message[name] for name in kept if name in message} | {
-        "arrays": {name: array.tolist() for name, array in wire.from_wire(message["arrays"]).items()},
-        "metrics": whole,
-        "node_metrics": by_node,
-    }
+    kept = ("run_id", "version", "round", "model", "strategy", "opened_at", "scaler")
+    restored = {} if message.restored_from is None else {"restored_from": message.restored_from}
+    return (
+        {name: msgspec.to_builtins(getattr(message, name)) for name in kept}
+        | restored
+        | {
+            "arrays": {name: array.tolist() for name, array in message.arrays.items()},
+            "metrics": whole,
+            "node_metrics": by_node,
+        }
+    )
 
 
-def model_of(message: Message, settings: Settings) -> Model:
+def model_of(message: GlobalModel, settings: Settings) -> Model:
     """Return the model of a version: a built-in one of the size its arrays tell, else the user's own.
 
     Raises:
@@ -40,7 +47,7 @@ def model_of(message: Message, settings: Settings) -> Model:
     """
     from fedstream.learning.models import make_model  # scikit-learn takes a second, and few commands need it
 
-    name, arrays = message["model"], wire.from_wire(message["arrays"])
+    name, arrays = message.model, message.arrays
     if name == "logistic":
         rows, features = arrays["coef"].shape
         return make_model(name, {}, features, 2 if rows == 1 else rows)
@@ -51,14 +58,14 @@ def model_of(message: Message, settings: Settings) -> Model:
     return make_model(name, parse_options("MODEL_OPTIONS", settings.model_options))
 
 
-def pipeline_of(message: Message, settings: Settings) -> Any:
+def pipeline_of(message: GlobalModel, settings: Settings) -> Any:
     """Return a version as a fitted Pipeline of scikit-learn: the scaler, if there is one, and the classifier.
 
     Raises:
         StackError: it is a model of the user's own.
     """
-    if message["model"] not in ("logistic", "mlp"):
-        msg = f"model {message['model']} is not one of scikit-learn's; export it with --format json"
+    if message.model not in ("logistic", "mlp"):
+        msg = f"model {message.model} is not one of scikit-learn's; export it with --format json"
         raise StackError(msg)
     import numpy as np
     from sklearn.linear_model import SGDClassifier
@@ -68,11 +75,11 @@ def pipeline_of(message: Message, settings: Settings) -> Any:
     from fedstream.learning.models import Mlp
 
     model: Any = model_of(message, settings)
-    arrays, steps = wire.from_wire(message["arrays"]), []
-    if message["scaler"]:
+    arrays, steps = message.arrays, []
+    if message.scaler:
         scaler = StandardScaler()
-        scaler.mean_, scaler.scale_ = np.array(message["scaler"]["mean"]), np.array(message["scaler"]["std"])
-        scaler.var_, scaler.n_samples_seen_ = scaler.scale_**2, message.get("samples", 1)
+        scaler.mean_, scaler.scale_ = np.array(message.scaler.mean), np.array(message.scaler.std)
+        scaler.var_, scaler.n_samples_seen_ = scaler.scale_**2, message.samples or 1
         scaler.n_features_in_ = model.features
         steps.append(("scaler", scaler))
     if isinstance(model, Mlp):
@@ -87,7 +94,7 @@ def pipeline_of(message: Message, settings: Settings) -> Any:
     return Pipeline([*steps, ("model", classifier)])
 
 
-def export(message: Message, measured: Mapping[str, Score], kind: str, path: Path, settings: Settings) -> None:
+def export(message: GlobalModel, measured: Mapping[str, Score], kind: str, path: Path, settings: Settings) -> None:
     """Write a version to a file: `json` (numbers and names only) or `skops` (scikit-learn without pickle).
 
     Raises:

@@ -7,22 +7,20 @@ had not seen. So how good a version is stands in the message of a later round.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from fedstream.broker import kafka
 from fedstream.errors import BadMessage, StackError
-from fedstream.learning.scores import Score
-from fedstream.messages.door import read_count, read_field, read_json_object
+from fedstream.learning.scores import MEASURES, Score
+from fedstream.messages.rounds import GlobalModel, read_round_model
 from fedstream.messages.topics import GLOBAL_MODEL, MODEL_VERSIONS
 from fedstream.settings import Settings
 
-Message = dict[str, Any]
+M = TypeVar("M")
 
 GLOBAL = "global"  # stands for all nodes together, beside the nodes' names
-LOWEST_IS_BEST = ("loss", "false_alarm_rate")
-METRICS = ("f1", "accuracy", "recall", *LOWEST_IS_BEST)
 
 
 @dataclass(frozen=True)
@@ -30,21 +28,21 @@ class Run:
     """What the topics tell of one run: the message that opened each round, and the one that brought each version."""
 
     run_id: str
-    rounds: dict[int, Message] = field(default_factory=dict)
-    versions: dict[int, Message] = field(default_factory=dict)
+    rounds: dict[int, GlobalModel] = field(default_factory=dict)
+    versions: dict[int, GlobalModel] = field(default_factory=dict)
 
     @property
     def current(self) -> int:
         """The version that the newest round starts from."""
-        return int(self.rounds[max(self.rounds)]["version"])
+        return self.rounds[max(self.rounds)].version
 
 
-def read_messages(records: Iterable[Any]) -> list[Message]:
-    """Return the JSON objects of Kafka records; what is none (a tombstone of a compacted topic, too) is left out."""
+def read_messages(records: Iterable[Any], read: Callable[[bytes | None], M]) -> list[M]:
+    """Return the messages of Kafka records; what is none (a tombstone of a compacted topic, too) is left out."""
     found = []
     for record in records:
         try:
-            found.append(read_json_object(record.value))
+            found.append(read(record.value))
         except BadMessage as error:
             if record.value is not None:
                 where = f"{record.topic}[{record.partition}]@{record.offset}"
@@ -52,20 +50,12 @@ def read_messages(records: Iterable[Any]) -> list[Message]:
     return found
 
 
-def opens_round(message: Mapping[str, Any]) -> bool:
-    """Tell whether a message is that of a round; a running weight is not, nor is one that cannot be used."""
-    try:
-        read_field(message, "run_id", str, "a string")
-        read_count(message, "round", low=1)
-        read_count(message, "version", low=0)
-        if "metrics" in message:
-            Score.from_dict(message["metrics"])
-    except BadMessage:
-        return False
-    return True
+def read_models(records: Iterable[Any]) -> list[GlobalModel]:
+    """Return the models that open a round; the running weights between them, and what cannot be used, are left out."""
+    return [model for model in read_messages(records, read_round_model) if model]
 
 
-def read_runs(versions: Sequence[Message], models: Sequence[Message]) -> list[Run]:
+def read_runs(versions: Sequence[GlobalModel], models: Sequence[GlobalModel]) -> list[Run]:
     """Return the runs, the newest one last.
 
     Args:
@@ -73,12 +63,12 @@ def read_runs(versions: Sequence[Message], models: Sequence[Message]) -> list[Ru
         models: those of topic `global-model`, which may no longer hold the first rounds, but also holds failed ones.
     """
     runs: dict[str, Run] = {}
-    for message in filter(opens_round, [*versions, *models]):
-        runs.setdefault(message["run_id"], Run(message["run_id"])).rounds[message["round"]] = message
-    for message in filter(opens_round, [*models, *versions]):
-        if "failed" not in message:
-            runs[message["run_id"]].versions[message["version"]] = message
-    return sorted(runs.values(), key=lambda run: max(each.get("opened_at", 0) for each in run.rounds.values()))
+    for message in (*versions, *models):
+        runs.setdefault(message.run_id, Run(message.run_id)).rounds[message.round] = message
+    for message in (*models, *versions):
+        if message.failed is None:
+            runs[message.run_id].versions[message.version] = message
+    return sorted(runs.values(), key=lambda run: max(each.opened_at for each in run.rounds.values()))
 
 
 def pick_run(runs: Sequence[Run], run_id: str | None = None) -> Run:
@@ -105,11 +95,11 @@ def load_run(settings: Settings, run_id: str | None = None) -> Run:
     Raises:
         StackError: there is no such run, or no broker answered.
     """
-    versions, models = (read_messages(kafka.follow_topic(settings, each)(0)) for each in (MODEL_VERSIONS, GLOBAL_MODEL))
+    versions, models = (read_models(kafka.follow_topic(settings, each)(0)) for each in (MODEL_VERSIONS, GLOBAL_MODEL))
     return pick_run(read_runs(versions, models), run_id)
 
 
-def find(run: Run, version: int) -> Message:
+def find(run: Run, version: int) -> GlobalModel:
     """Return the message of a version.
 
     Raises:
@@ -134,15 +124,14 @@ def scores(run: Run) -> dict[int, dict[str, Score]]:
     """
     found: dict[int, dict[str, Score]] = {}
     for message in run.rounds.values():
-        if "metrics" not in message:
+        if message.metrics is None or message.base_version is None:
             continue
-        base, staleness = message["base_version"], {each["node_id"]: each["staleness"] for each in message["updates"]}
-        nodes = message["node_metrics"].items()
-        parts = [(base - staleness.get(node, 0), node, Score.from_dict(score)) for node, score in nodes]
-        if any(each["staleness"] for each in message["updates"]):
+        base, staleness = message.base_version, {each.node_id: each.staleness for each in message.updates}
+        parts = [(base - staleness.get(node, 0), node, score) for node, score in message.node_metrics.items()]
+        if any(staleness.values()):
             parts += [(version, GLOBAL, score) for version, _, score in parts]
         else:
-            parts.append((base, GLOBAL, Score.from_dict(message["metrics"])))
+            parts.append((base, GLOBAL, message.metrics))
         for version, node, score in parts:
             known = found.setdefault(version, {})
             known[node] = known.get(node, Score()) + score
@@ -151,14 +140,15 @@ def scores(run: Run) -> dict[int, dict[str, Score]]:
 
 def best(run: Run, metric: str = "f1") -> int | None:
     """Return the best version by a metric, the newest of equals; None while no version has been measured."""
-    sign = -1 if metric in LOWEST_IS_BEST else 1
+    is_lowest_best = {measure.name: measure.is_lowest_best for measure in MEASURES}
+    sign = -1 if is_lowest_best[metric] else 1
     measured = {version: sign * getattr(by_node[GLOBAL], metric) for version, by_node in scores(run).items()}
     return max(
         (version for version in measured if version in run.versions), key=lambda v: (measured[v], v), default=None
     )
 
 
-def pick_version(run: Run, text: str, metric: str = "f1") -> Message:
+def pick_version(run: Run, text: str, metric: str = "f1") -> GlobalModel:
     """Return the message of a version, given as a number, `best` or `current`.
 
     Raises:

@@ -11,19 +11,23 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
+import msgspec
 from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
 from fedstream.broker import kafka
-from fedstream.commands.registry import Message, opens_round, read_messages
-from fedstream.commands.terminal import MEASURES, cells, json_option, make_console, make_table, measures
+from fedstream.commands.registry import read_messages, read_models
+from fedstream.commands.terminal import json_option
 from fedstream.errors import StackError
+from fedstream.messages.door import decode
+from fedstream.messages.rounds import Event, GlobalModel
 from fedstream.messages.topics import EVENTS, GLOBAL_MODEL
 from fedstream.settings import Settings, command_help
-from fedstream.tables import unusual_counts
+from fedstream.tables import HEADINGS, cells, make_console, make_table, measures, unusual_counts
 
-HEADINGS = ("round", "version", "nodes", "examples", *MEASURES.values())
+COLUMNS = ("round", "version", "nodes", "examples", *HEADINGS)
+Row = dict[str, Any]  # of a closed round, as --json prints it
 PLAIN = "{:>6} {:>8} {:>6} {:>9} {:>8} {:>9} {:>7} {:>7} {:>13}  {}"
 ROWS_SHOWN = 15
 EVENTS_SHOWN = 5
@@ -33,29 +37,29 @@ POLL_SECONDS = 0.5
 Read = Callable[[float], list[Any]]
 
 
-def closes_round(message: Message) -> bool:
-    """Tell whether a message of `global-model` ends a round, and not only opens a run's first one."""
-    return opens_round(message) and any(part in message for part in ("metrics", "failed", "restored_from"))
-
-
-def round_row(message: Message) -> Message:
+def round_row(message: GlobalModel) -> Row:
     """Return the row of the round that a message closes: the scores are those of the version it started from."""
     return {
         "type": "round",
-        "run_id": message["run_id"],
-        "round": message["round"] - 1,
-        "version": message["version"],
-        "base_version": message.get("base_version"),
-        "nodes": len(message.get("node_metrics", {})),
-        **measures(message.get("metrics")),
-        "counts": message.get("counts", {}),
-        "strategy": message.get("strategy"),
-        "failed": message.get("failed"),
-        "restored_from": message.get("restored_from"),
+        "run_id": message.run_id,
+        "round": message.round - 1,
+        "version": message.version,
+        "base_version": message.base_version,
+        "nodes": len(message.node_metrics),
+        **measures(message.metrics),
+        "counts": message.counts,
+        "strategy": message.strategy,
+        "failed": message.failed,
+        "restored_from": message.restored_from,
     }
 
 
-def remarks(row: Message) -> str:
+def event_row(event: Event) -> Row:
+    """Return the row of an event."""
+    return {"type": "event", **msgspec.to_builtins(event)}
+
+
+def remarks(row: Row) -> str:
     """Return what is out of the ordinary in a round."""
     found = unusual_counts(row["counts"])
     found += [f"failed: {row['failed']}"] if row["failed"] else []
@@ -63,33 +67,33 @@ def remarks(row: Message) -> str:
     return ", ".join(found)
 
 
-def event_text(event: Message) -> str:
+def event_text(event: Row) -> str:
     """Return an event as one line."""
-    return " ".join(str(event[part]) for part in ("kind", "node_id", "detail") if event.get(part))
+    return " ".join(str(event[part]) for part in ("kind", "node_id", "detail") if event[part])
 
 
-def texts(row: Message) -> list[str]:
-    """Return a row's cells, in the order of HEADINGS and with the remarks at the end."""
+def texts(row: Row) -> list[str]:
+    """Return a row's cells, in the order of COLUMNS and with the remarks at the end."""
     return [str(row["round"]), str(row["version"]), str(row["nodes"]), *cells(row), remarks(row)]
 
 
-def view(rows: Sequence[Message], events: Sequence[Message]) -> Group:
+def view(rows: Sequence[Row], events: Sequence[Row]) -> Group:
     """Return the live table and the events below it."""
     run = rows[-1]["run_id"] if rows else "not known yet: waiting for a round to close"
-    table = make_table(f"Run {run}", *HEADINGS, "")
+    table = make_table(f"Run {run}", *COLUMNS, "")
     for row in rows:
         table.add_row(*texts(row))
-    return Group(table, *(Text(f"round {event.get('round')}: {event_text(event)}") for event in events))
+    return Group(table, *(Text(f"round {event['round']}: {event_text(event)}") for event in events))
 
 
 def follow(
-    read_models: Read,
+    read_global: Read,
     read_events: Read,
     rounds: int | None,
     timeout_seconds: float | None,
     where: str,
     seen: set[tuple[str, int]],
-) -> Iterator[Message]:
+) -> Iterator[Row]:
     """Yield the rows of rounds and the events as they come, until so many rounds have closed.
 
     `seen` has the rounds, each (run, number), that were there before.
@@ -105,38 +109,39 @@ def follow(
             msg = f"no round closed within {timeout_seconds:g} s on {where} ({last}{wanted})"
             msg += "; are the fog nodes and the cloud running (make ps)?"
             raise StackError(msg)
-        models = read_models(min(left, POLL_SECONDS))
+        models = read_global(min(left, POLL_SECONDS))
         # An event is sent before the model of its round, so it is there already; sorting is stable and puts it first.
         for record in sorted([*read_events(0), *models], key=lambda record: record.timestamp):
-            for message in read_messages([record]):
-                if record.topic == EVENTS:
-                    yield {"type": "event"} | message
-                elif closes_round(message) and (place := (message["run_id"], message["round"])) not in seen:
+            if record.topic == EVENTS:
+                yield from map(event_row, read_messages([record], lambda value: decode(Event, value)))
+                continue
+            for model in read_models([record]):
+                if model.closes_round and (place := (model.run_id, model.round)) not in seen:
                     seen.add(place)  # the cloud says a round's message again and again
                     closed, heard_at = closed + 1, time.monotonic()
-                    last = f"the last one was round {message['round'] - 1} of run {message['run_id']}"
-                    yield round_row(message)
+                    last = f"the last one was round {model.round - 1} of run {model.run_id}"
+                    yield round_row(model)
                     if closed == rounds:
                         return
 
 
-def _print_live(coming: Iterator[Message], past: Sequence[Message]) -> None:
-    rows, events = deque(past, ROWS_SHOWN), deque[Message](maxlen=EVENTS_SHOWN)
+def _print_live(coming: Iterator[Row], past: Sequence[Row]) -> None:
+    rows, events = deque(past, ROWS_SHOWN), deque[Row](maxlen=EVENTS_SHOWN)
     with Live(view(rows, events), console=make_console(), auto_refresh=False) as live:
         for entry in coming:
             (rows if entry["type"] == "round" else events).append(entry)
             live.update(view(rows, events), refresh=True)
 
 
-def _print_plain(coming: Iterator[Message]) -> None:
-    click.echo(PLAIN.format(*HEADINGS, "").rstrip())
+def _print_plain(coming: Iterator[Row]) -> None:
+    click.echo(PLAIN.format(*COLUMNS, "").rstrip())
     for entry in coming:
         is_round = entry["type"] == "round"
         click.echo(PLAIN.format(*texts(entry)).rstrip() if is_round else f"event: {event_text(entry)}")
         sys.stdout.flush()
 
 
-def _print_json(coming: Iterator[Message]) -> None:
+def _print_json(coming: Iterator[Row]) -> None:
     for entry in coming:
         click.echo(json.dumps(entry))
         sys.stdout.flush()
@@ -162,15 +167,13 @@ def watch(is_json: bool, rounds: int | None, timeout_seconds: float | None) -> N
     """Print rounds and events as they come."""
     settings = Settings.from_env(os.environ)
     read_events = kafka.follow_topic(settings, EVENTS, last=1)
-    read_models = kafka.follow_topic(settings, GLOBAL_MODEL, last=LOOK_BACK)
+    read_global = kafka.follow_topic(settings, GLOBAL_MODEL, last=LOOK_BACK)
     read_events(0)
     past = {
-        (message["run_id"], message["round"]): round_row(message)
-        for message in read_messages(read_models(0))
-        if closes_round(message)
+        (model.run_id, model.round): round_row(model) for model in read_models(read_global(0)) if model.closes_round
     }
     where = f"topic {GLOBAL_MODEL} at {settings.kafka_bootstrap_servers}"
-    coming = follow(read_models, read_events, rounds, timeout_seconds, where, set(past))
+    coming = follow(read_global, read_events, rounds, timeout_seconds, where, set(past))
     try:
         if is_json:
             _print_json(coming)

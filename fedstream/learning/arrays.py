@@ -3,74 +3,91 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta, Struct
 
 from fedstream.errors import BadMessage
 
 Matrix = npt.NDArray[np.float64]
 Arrays = dict[str, Matrix]  # in the model's own order, which is also the order on the wire
 
-DTYPES = ("float64", "float32", "int64")
 MOST_DIMENSIONS = 8
 
-
-def to_wire(arrays: Mapping[str, npt.NDArray[Any]]) -> list[dict[str, Any]]:
-    """Return arrays as JSON values; a float keeps every bit (Python writes the shortest text that reads back to it)."""
-    return [
-        {"name": name, "shape": list(array.shape), "dtype": str(array.dtype), "values": array.ravel().tolist()}
-        for name, array in arrays.items()
-    ]
+Size = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Shape = Annotated[tuple[Size, ...], Meta(description=f"its sizes, at most {MOST_DIMENSIONS}")]
 
 
-def from_wire(wire: Any) -> Arrays:
-    """Read arrays, each as float64.
+class NamedArray(Struct, frozen=True, dict=True):
+    """One array as it travels; a float keeps every bit (the shortest text that reads back to it is written).
 
     Raises:
-        BadMessage: a part is missing or of the wrong type, values do not fill the shape, one is not finite, or an array
-            has more than `MOST_DIMENSIONS`.
+        BadMessage: the values do not fill the shape, one is not finite, or it has more than `MOST_DIMENSIONS`.
     """
-    if not isinstance(wire, list) or not all(isinstance(entry, dict) for entry in wire):
-        msg = f"arrays is of the wrong type: got {wire!r:.100}, expected a list of objects"
-        raise BadMessage(msg)
-    arrays: Arrays = {}
-    for entry in wire:
-        name, shape, dtype, values = (entry.get(part) for part in ("name", "shape", "dtype", "values"))
-        if not isinstance(name, str) or name in arrays:
-            msg = f"an array's name is {name!r:.100}; expected a string that no other array has"
+
+    name: Annotated[str, Meta(description="in the model")]
+    shape: Shape
+    dtype: Annotated[Literal["float64", "float32", "int64"], Meta(description="of the sender; all are read as float64")]
+    values: Annotated[tuple[float, ...], Meta(description="all numbers, the last index moving fastest")]
+
+    def __post_init__(self) -> None:
+        """Make the numpy array at once, so that whoever has this object can use it."""
+        about = f"array {self.name} has shape {list(self.shape)!s:.100} and {len(self.values)} values"
+        if len(self.shape) > MOST_DIMENSIONS:
+            msg = f"array {self.name} has {len(self.shape)} dimensions; expected at most {MOST_DIMENSIONS}"
             raise BadMessage(msg)
-        if dtype not in DTYPES:
-            msg = f"dtype of array {name} is {dtype!r:.100}; expected one of {', '.join(DTYPES)}"
-            raise BadMessage(msg)
-        is_shape = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
-        if not is_shape or not isinstance(values, list) or math.prod(shape) != len(values):
-            found = f"{len(values)} values" if isinstance(values, list) else f"{values!r:.100}"
-            msg = f"array {name} has shape {shape!r:.100} and {found}; expected as many numbers as the shape holds"
-            raise BadMessage(msg)
-        if len(shape) > MOST_DIMENSIONS:
-            msg = f"array {name} has {len(shape)} dimensions; expected at most {MOST_DIMENSIONS}"
-            raise BadMessage(msg)
-        if not all(type(value) in (int, float) for value in values):
-            msg = f"array {name} has a value that is no number; expected numbers only"
-            raise BadMessage(msg)
+        if math.prod(self.shape) != len(self.values):
+            raise BadMessage(f"{about}; expected as many numbers as the shape holds")
         try:
-            flat = np.array(values, dtype=np.float64)
-        except OverflowError as error:  # an integer beyond every float
-            msg = f"array {name} has a value beyond every float64"
-            raise BadMessage(msg) from error
-        try:
-            array = flat.reshape(shape)
+            finite = np.isfinite(self.array).all()
         except ValueError as error:  # no values, and beside a size of 0 one beyond every memory
-            msg = f"array {name} has shape {shape!r:.100} and {len(values)} values; expected sizes that fit in memory"
-            raise BadMessage(msg) from error
-        if not np.isfinite(array).all():
-            msg = f"array {name} has a NaN or infinite value; expected finite numbers"
-            raise BadMessage(msg)
-        arrays[name] = array
-    return arrays
+            raise BadMessage(f"{about}; expected sizes that fit in memory") from error
+        if not finite:
+            raise BadMessage(f"array {self.name} has a NaN or infinite value; expected finite numbers")
+
+    @cached_property
+    def array(self) -> Matrix:
+        """The array in memory, as float64."""
+        return np.array(self.values, dtype=np.float64).reshape(self.shape)
+
+
+NamedArrays = tuple[NamedArray, ...]
+
+
+def to_wire(arrays: Mapping[str, npt.NDArray[Any]]) -> NamedArrays:
+    """Return arrays as they travel.
+
+    Raises:
+        BadMessage: one has a value that is not finite.
+    """
+    return tuple(
+        NamedArray(name, array.shape, _dtype(array), tuple(array.ravel().tolist())) for name, array in arrays.items()
+    )
+
+
+def _dtype(array: npt.NDArray[Any]) -> Any:
+    return str(array.dtype)
+
+
+def from_wire(named: Iterable[NamedArray]) -> Arrays:
+    """Return arrays that have travelled, each as float64."""
+    return {each.name: each.array for each in named}
+
+
+def check_names(named: Iterable[NamedArray]) -> None:
+    """Refuse arrays of which two have one name.
+
+    Raises:
+        BadMessage: as said.
+    """
+    names = [each.name for each in named]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        msg = f"two arrays are called {twice[0]!r:.100}; expected names that no other array has"
+        raise BadMessage(msg)
 
 
 def layout(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, tuple[int, ...]]:

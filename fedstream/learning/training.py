@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta, Struct
 
 from fedstream.errors import BadMessage
 from fedstream.learning.arrays import Arrays, Matrix
@@ -17,65 +18,28 @@ from fedstream.learning.models import Model, TrainConfig
 from fedstream.learning.scores import Score, score
 from fedstream.settings import Settings
 
-Numbers = tuple[float, ...]  # one per feature
-
-_LARGEST = 1e300  # so that the sum of many nodes' numbers stays finite
+Number = Annotated[float, Meta(ge=-1e300, le=1e300)]  # so that the sum of many nodes' numbers stays finite
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """What a node tells of its features: the number of readings, and each feature's sum and sum of squares.
+class Scaler(Struct, frozen=True):
+    """Takes each feature to mean 0 and variance 1: (x - mean) / std.
 
-    `source` says which readings these are (`NodeWeight.source`).
+    Raises:
+        BadMessage: the two have not one number for each feature.
     """
 
-    count: int
-    sums: Numbers
-    squares: Numbers
-    source: str = ""
+    mean: Annotated[tuple[Number, ...], Meta(description="of each feature")]
+    std: Annotated[tuple[Annotated[float, Meta(ge=1e-300, le=1e300)], ...], Meta(description="of each feature")]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the statistics as JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, message: Any) -> Statistics:
-        """Read statistics.
-
-        Raises:
-            BadMessage: a part is missing, of the wrong type, negative or not finite, or the lengths differ.
-        """
-        sums, squares = _numbers(message, sums=-_LARGEST, squares=0.0)
-        count = message.get("count")
-        if type(count) is not int or not 0 <= count < 2**63:
-            msg = f"count is {count!r:.100}; expected a whole number from 0 to 2^63 - 1"
+    def __post_init__(self) -> None:
+        """Compare the lengths."""
+        if len(self.mean) != len(self.std):
+            msg = f"a scaler has {len(self.mean)} means and {len(self.std)} std; expected one of each for every feature"
             raise BadMessage(msg)
-        return cls(count, sums, squares, str(message.get("source", "")))
-
-
-@dataclass(frozen=True)
-class Scaler:
-    """Takes each feature to mean 0 and variance 1: (x - mean) / std."""
-
-    mean: Numbers
-    std: Numbers
 
     def apply(self, x: Matrix) -> Matrix:
         """Return x (n, features) scaled."""
         return np.asarray((x - np.array(self.mean)) / np.array(self.std))
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the scaler as JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, message: Any) -> Scaler:
-        """Read a scaler.
-
-        Raises:
-            BadMessage: a part is missing, of the wrong type or not finite, a std is not above 0, or the lengths differ.
-        """
-        return cls(*_numbers(message, mean=-_LARGEST, std=1e-300))
 
 
 @dataclass(frozen=True)
@@ -87,20 +51,7 @@ class Trained:
     score: Score
 
 
-def statistics_of(x: Matrix) -> Statistics:
-    """Return the statistics of x (n, features)."""
-    return Statistics(len(x), tuple(x.sum(axis=0).tolist()), tuple((x * x).sum(axis=0).tolist()))
-
-
-def merge_statistics(parts: Iterable[Statistics]) -> Statistics:
-    """Return the statistics of all readings together; the exact sums do not depend on the order of the parts."""
-    given = list(parts)
-    sums = zip(*(part.sums for part in given), strict=True)
-    squares = zip(*(part.squares for part in given), strict=True)
-    return Statistics(sum(p.count for p in given), tuple(map(math.fsum, sums)), tuple(map(math.fsum, squares)))
-
-
-def scaler_of(statistics: Statistics) -> Scaler:
+def scaler_of(count: int, sums: Sequence[float], squares: Sequence[float]) -> Scaler:
     """Return the scaler with the mean and the population variance E[x²] - E[x]², as StandardScaler.
 
     A variance within the rounding of the sums is none: such a feature counts as constant, and its std is 1, or as much
@@ -109,12 +60,12 @@ def scaler_of(statistics: Statistics) -> Scaler:
     Raises:
         ZeroDivisionError: there is no reading yet, so there is no mean.
     """
-    mean = [total / statistics.count for total in statistics.sums]
-    square = [total / statistics.count for total in statistics.squares]
+    mean = [total / count for total in sums]
+    square = [total / count for total in squares]
     variance = [e - m * m for e, m in zip(square, mean, strict=True)]
     # Of E[x²]: each addition rounds by at most half an epsilon, and a few more operations follow (Chan, Golub, LeVeque
     # 1983). It stops at 1e-12: many readings are added up in parts, and no narrow feature may turn constant in the end.
-    rounding = min((statistics.count + 8) * sys.float_info.epsilon / 2, 1e-12)
+    rounding = min((count + 8) * sys.float_info.epsilon / 2, 1e-12)
     std = [
         math.sqrt(v) if v > rounding * e else max(1.0, math.sqrt(rounding * e))
         for v, e in zip(variance, square, strict=True)
@@ -170,17 +121,3 @@ def merge_trained(parts: Sequence[Trained]) -> Trained:
         for name in parts[0].arrays
     }
     return Trained(arrays, total, sum((part.score for part in parts), Score()))
-
-
-def _numbers(message: Any, **lowest: float) -> list[Numbers]:
-    """Read lists of numbers, all of one length; each number is at least its list's lowest one."""
-    fields: dict[str, Any] = message if isinstance(message, dict) else {}
-    found: list[Numbers] = []
-    for name, low in lowest.items():
-        values = fields.get(name)
-        good = isinstance(values, (list, tuple)) and len(values) == len(found[0] if found else values)
-        if not good or not all(type(v) in (int, float) and low <= v <= _LARGEST for v in values or ()):  # no NaN, too
-            msg = f"{name} is {values!r:.100}; expected a finite number of at least {low:g} for each feature"
-            raise BadMessage(msg)
-        found.append(tuple(map(float, values or ())))
-    return found

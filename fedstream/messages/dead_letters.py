@@ -1,25 +1,24 @@
-"""What becomes of a record that cannot be used: its bytes and the reason, on the topic dead-letter."""
+"""What became no message: a record as it came, and why it was refused."""
 
 from __future__ import annotations
 
-import base64
+from base64 import b64encode
 from typing import Annotated
 
-import msgspec
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 
-class DeadLetter(msgspec.Struct, frozen=True):
-    """A rejected record: where it stands, its bytes in base64 (null: it has no value), and why it was rejected."""
+class DeadLetter(Struct, frozen=True):
+    """A record that was refused, on topic `dead-letter`; topic, partition and offset tell a repeated one."""
 
-    value: Annotated[str | None, Meta(description="the record's bytes in base64; null if it has none")]
-    reason: Annotated[str, Meta(description="why it cannot be used: field, value and what is expected")]
-    topic: Annotated[str, Meta(description="the record's topic")]
-    partition: Annotated[int, Meta(ge=0, description="the record's partition")]
-    offset: Annotated[int, Meta(ge=0, description="the record's offset")]
-    time: Annotated[int, Meta(description="when it was rejected, in ms since 1970")]
+    value: Annotated[str | None, Meta(description="the record's bytes in base64; null if it had none")]
+    reason: Annotated[str, Meta(description="why it was refused")]
+    topic: Annotated[str, Meta(description="where it was")]
+    partition: Annotated[int, Meta(ge=0)]
+    offset: Annotated[int, Meta(ge=0)]
+    time: Annotated[int, Meta(ge=0, description="when it was refused, ms since 1970")]
 
 
 def dead_letter(value: bytes | None, reason: str, place: tuple[str, int, int], time_ms: int) -> DeadLetter:
-    """Return the dead letter of a record that stands at (topic, partition, offset)."""
-    return DeadLetter(None if value is None else base64.b64encode(value).decode(), reason, *place, time_ms)
+    """Return the dead letter of a record that stood at this place: topic, partition, offset."""
+    return DeadLetter(None if value is None else b64encode(value).decode(), reason, *place, time_ms)

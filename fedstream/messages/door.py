@@ -85,6 +85,8 @@ def decode(kind: type[T], value: bytes | None, expected: Mapping[str, str] | Non
         msg = f"invalid UTF-8 at byte {error.start}; expected JSON in UTF-8"
         raise BadMessage(msg) from error
     except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, BadMessage):  # a message's own rule, with its own words
+            raise BadMessage(str(error.__cause__)) from error
         raise BadMessage(reason(str(error), value, expected or {})) from error
     except (msgspec.DecodeError, RecursionError) as error:
         msg = f"not JSON: {error}"
@@ -106,15 +108,17 @@ def reason(text: str, value: bytes, expected: Mapping[str, str]) -> str:
     if not path:
         got = re.search(r"got `(\w+)`", what)
         return f"not a JSON object but {_KINDS.get(got[1], got[1]) if got else what}"
-    wanted = expected.get(path.partition("[")[0]) or _in_words(what)
-    return f"{path} is {_shown(value, path):.{LONGEST_SHOWN}}; expected {wanted}"
+    found = f"{_shown(value, path):.{LONGEST_SHOWN}}"
+    names = re.sub(r"\[[^]]*\]", "", path), path.partition("[")[0]
+    wanted = next((expected[name] for name in names if name in expected), None) or _in_words(what)
+    return f"{path} is {found}; expected {wanted}"
 
 
 def _shown(value: bytes, path: str) -> str:
     """Return what stands at a path in a message, as JSON."""
     try:
         found: Any = json.loads(value)
-    except (ValueError, RecursionError):  # a ValueError: a number of thousands of digits
+    except (ValueError, RecursionError):  # a number of thousands of digits, brackets of thousands
         return "too long to be shown"
     for name, number in re.findall(r"([^.\[\]]+)|\[(\d+|\.\.\.)\]", path):
         if number.isdecimal() and isinstance(found, list):
@@ -128,6 +132,8 @@ def _in_words(text: str) -> str:
     """Return msgspec's expectation in plain words: "Expected `int` >= 1" -> a whole number of at least 1."""
     if text.startswith("Number out of range"):
         return "a number that fits"
+    if text.startswith("Invalid"):
+        return "one of the values that it may have"
     text = re.sub(r", got .*", "", text).removeprefix("Expected ")
     text = re.sub(r"`([\w |]+)`", lambda kind: " or ".join(_KINDS.get(k, k) for k in kind[1].split(" | ")), text)
     text = re.sub(r"of length >= (\d+)", r"of length \1 or more", text)

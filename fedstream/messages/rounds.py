@@ -1,146 +1,248 @@
-"""The messages of a round: the model that opens it, the update that a node answers with, and the commands that end it.
+"""The messages of a round: the model that opens it, the update that a node answers with, commands and events.
 
 cloud --(GlobalModel, topic global-model)--> node --(ModelUpdate, topic model-weights)--> cloud
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Annotated, Any, cast
+
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
+from msgspec.structs import replace
 
 from fedstream.errors import BadMessage, StackError
 from fedstream.learning import arrays as wire
-from fedstream.learning.arrays import Arrays
+from fedstream.learning.arrays import Arrays, NamedArrays
 from fedstream.learning.scores import Score
 from fedstream.learning.training import Scaler, train_config
-from fedstream.messages.door import read_count, read_field, read_json_object
+from fedstream.messages.door import decode, encode
+from fedstream.messages.weights import GlobalWeight, NodeWeight
 from fedstream.settings import Settings
 
 SCHEMA_VERSION = 1
-ABOUT = (
-    *("strategy", "strategy_options", "seed", "counts", "base_version", "metrics", "node_metrics", "updates"),
-    *("failed", "restored_from"),
-)  # what the message of a round tells beside the model: how the round before it ended
+
+SchemaVersion = Annotated[int, Meta(ge=1, le=SCHEMA_VERSION, description="of the fields of a round")]
+RunId = Annotated[str, Meta(description="the run's name")]
+RoundNumber = Annotated[int, Meta(ge=1, le=2**63 - 1, description="1, 2, ... of the run")]
+VersionNumber = Annotated[int, Meta(ge=0, le=2**63 - 1, description="0, 1, ... of the run")]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Milliseconds = Annotated[int, Meta(ge=0, le=2**63 - 1, description="ms since 1970")]
+Place = Annotated[tuple[int, int], Meta(description="partition and offset on topic model-weights")]
+OnTheWire = Annotated[NamedArrays, Meta(description="the model's arrays, in its own order")]
+Config = dict[str, int | float | str | bool | None]
+EXPECTED = {
+    "schema_version": f"a whole number from 1 to {SCHEMA_VERSION}: update this side's fedstream",
+    "command": "deadline or rollback",
+    "arrays.dtype": "float64, float32 or int64",
+}
 
 
 class TooLargeError(StackError):
     """A message is larger than the topics allow; the text names the size, the limit and the setting."""
 
 
-@dataclass(frozen=True)
-class ModelUpdate:
-    """What a node has learned in a round from exactly one version of the global model.
+# In the structs below, `omit_defaults` leaves out what a message does not have to say.
 
-    `num_examples` counts the readings it was trained on; 0 says that the node has none for this round. `trained_at`
-    (ms since 1970) tells a repeated message from a new one.
+
+class ModelUpdate(NodeWeight, frozen=True, omit_defaults=True, kw_only=True, dict=True):
+    """What a node has learned in a round from exactly one version of the global model, beside its running weight.
+
+    Raises:
+        BadMessage: as `NodeWeight`, or two arrays have one name.
     """
+
+    schema_version: SchemaVersion
+    run_id: RunId
+    round: RoundNumber
+    base_version: Annotated[VersionNumber, Meta(description="the version that it started from")]
+    num_examples: Annotated[Count, Meta(description="readings it was trained on; 0: the node has none for this round")]
+    trained_at: Annotated[Milliseconds, Meta(description="tells a repeated message from a new one")]
+    named_arrays: OnTheWire = field(name="arrays")
+    metrics: Annotated[Score, Meta(description="how good the version was on these readings before the training")]
+
+    def __post_init__(self) -> None:
+        """Check what the types do not say."""
+        super().__post_init__()
+        wire.check_names(self.named_arrays)
+
+    @cached_property
+    def arrays(self) -> Arrays:
+        """What was learned, in memory."""
+        return wire.from_wire(self.named_arrays)
+
+
+def model_update(
+    weight: NodeWeight, opened: GlobalModel, trained_at: int, num_examples: int = 0, **learned: Any
+) -> ModelUpdate:
+    """Return a node's answer to an opened round: `learned` has its `arrays` and `score`, unless it had no readings."""
+    return ModelUpdate(
+        **{name: getattr(weight, name) for name in NodeWeight.__struct_fields__},
+        schema_version=SCHEMA_VERSION,
+        run_id=opened.run_id,
+        round=opened.round,
+        base_version=opened.version,
+        num_examples=num_examples,
+        trained_at=trained_at,
+        named_arrays=wire.to_wire(learned.get("arrays", {})),
+        metrics=learned.get("score", Score()),
+    )
+
+
+class UsedUpdate(Struct, frozen=True):
+    """An update that a version was made of."""
 
     node_id: str
-    run_id: str
-    round: int
-    base_version: int
-    num_examples: int
-    trained_at: int
-    arrays: Arrays = field(default_factory=dict)
-    score: Score = field(default_factory=Score)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields that a training adds to a node's message on `model-weights`."""
-        return {
-            "node_id": self.node_id,
-            "schema_version": SCHEMA_VERSION,
-            "run_id": self.run_id,
-            "round": self.round,
-            "base_version": self.base_version,
-            "num_examples": self.num_examples,
-            "trained_at": self.trained_at,
-            "arrays": wire.to_wire(self.arrays),
-            "metrics": self.score.as_dict(),
-        }
-
-    @classmethod
-    def from_message(cls, message: Mapping[str, Any]) -> ModelUpdate:
-        """Read an update; unknown fields are ignored.
-
-        Raises:
-            BadMessage: a field is missing, of the wrong type or out of range, or its schema is a later one.
-        """
-        _check_schema(message)
-        num_examples = read_count(message, "num_examples", low=0)
-        return cls(
-            node_id=read_field(message, "node_id", str, "a string"),
-            run_id=read_field(message, "run_id", str, "a string"),
-            round=read_count(message, "round", low=1),
-            base_version=read_count(message, "base_version", low=0),
-            num_examples=num_examples,
-            trained_at=read_count(message, "trained_at", low=0),
-            arrays=wire.from_wire(message.get("arrays")) if num_examples else {},
-            score=Score.from_dict(read_field(message, "metrics", dict, "an object")) if num_examples else Score(),
-        )
+    num_examples: Count
+    staleness: Annotated[Count, Meta(description="how many versions older than the newest the one it started from was")]
+    place: Place | None
 
 
-@dataclass(frozen=True)
-class GlobalModel:
-    """A version of the global model, which opens a round.
+class GlobalModel(Struct, frozen=True, omit_defaults=True, kw_only=True, dict=True):
+    """A version of the global model, which opens a round; with the running weight, and how the round before it ended.
 
-    `config` is what the strategy wants on the nodes, `participants` the nodes it has sampled (empty: all). With
-    `strategy_state` a restarted cloud could go on from here. `about` has the fields of `ABOUT`; nobody checks them.
+    With `strategy_state` a restarted cloud goes on from here.
+
+    Raises:
+        BadMessage: two arrays have one name.
     """
 
-    run_id: str
-    round: int
-    version: int
-    model: str
-    mode: str
-    arrays: Arrays
-    scaler: Scaler | None = None
-    config: Mapping[str, float | int | str | bool] = field(default_factory=dict)
-    participants: tuple[str, ...] = ()
-    opened_at: int = 0  # ms since 1970
-    strategy_state: Mapping[str, Any] = field(default_factory=dict)
-    about: Mapping[str, Any] = field(default_factory=dict)
+    global_weight: Annotated[float | None, Meta(description="as in GlobalWeight")] = None
+    samples: Annotated[int | None, Meta(description="as in GlobalWeight")] = None
+    nodes: Annotated[int | None, Meta(description="as in GlobalWeight")] = None
+    schema_version: SchemaVersion
+    run_id: RunId
+    round: RoundNumber
+    version: VersionNumber
+    model: Annotated[str, Meta(description="MODEL")]
+    mode: Annotated[str, Meta(description="ROUND_MODE")]
+    named_arrays: OnTheWire = field(name="arrays")
+    scaler: Annotated[Scaler | None, Meta(description="how all nodes scale their features; null: not")]
+    config: Annotated[Config, Meta(description="what the strategy wants on the nodes")]
+    participants: Annotated[tuple[str, ...], Meta(description="nodes that the strategy has sampled; empty: all")]
+    opened_at: Milliseconds
+    strategy_state: Annotated[dict[str, Any], Meta(description="what the strategy keeps between rounds")]
+    strategy: Annotated[str, Meta(description="STRATEGY")]
+    strategy_options: Annotated[str, Meta(description="STRATEGY_OPTIONS")]
+    seed: Annotated[int | None, Meta(description="SEED; null where it has to be a secret")]
+    counts: Annotated[dict[str, Count], Meta(description="updates that came in the round before, by kind")]
+    base_version: Annotated[VersionNumber | None, Meta(description="the version the round before it started from")] = (
+        None
+    )
+    metrics: Annotated[Score | None, Meta(description="of that version, on the readings of all nodes")] = None
+    node_metrics: Annotated[dict[str, Score], Meta(description="of that version, by node")] = field(
+        default_factory=dict
+    )
+    updates: Annotated[tuple[UsedUpdate, ...], Meta(description="what this version was made of")] = ()
+    failed: Annotated[str | None, Meta(description="why the round before it brought no version")] = None
+    restored_from: Annotated[VersionNumber | None, Meta(description="by a rollback")] = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the message of topic `global-model`."""
-        return (
-            {"schema_version": SCHEMA_VERSION}
-            | {each.name: getattr(self, each.name) for each in fields(self) if each.name != "about"}
-            | {
-                "arrays": wire.to_wire(self.arrays),
-                "scaler": self.scaler.as_dict() if self.scaler else None,
-                "config": dict(self.config),
-                "participants": list(self.participants),
-                "strategy_state": dict(self.strategy_state),
-            }
-            | dict(self.about)
-        )
+    def __post_init__(self) -> None:
+        """Check what the types do not say."""
+        wire.check_names(self.named_arrays)
 
-    @classmethod
-    def from_message(cls, message: Mapping[str, Any]) -> GlobalModel:
-        """Read a model; unknown fields are ignored.
+    @cached_property
+    def arrays(self) -> Arrays:
+        """The version's arrays, in memory."""
+        return wire.from_wire(self.named_arrays)
 
-        Raises:
-            BadMessage: a field is missing, of the wrong type or out of range, or its schema is a later one.
-        """
-        _check_schema(message)
-        scaler = message.get("scaler")
-        participants = read_field(message, "participants", list, "a list of nodes")
-        return cls(
-            run_id=read_field(message, "run_id", str, "a string"),
-            round=read_count(message, "round", low=1),
-            version=read_count(message, "version", low=0),
-            model=read_field(message, "model", str, "a string"),
-            mode=read_field(message, "mode", str, "a string"),
-            arrays=wire.from_wire(message.get("arrays")),
-            scaler=Scaler.from_dict(scaler) if scaler is not None else None,
-            config=read_field(message, "config", dict, "an object"),
-            participants=tuple(map(str, participants)),
-            opened_at=read_count(message, "opened_at", low=0),
-            strategy_state=read_field(message, "strategy_state", dict, "an object"),
-            about={name: message[name] for name in ABOUT if name in message},
-        )
+    @property
+    def closes_round(self) -> bool:
+        """Whether it ends a round, and does not only open a run's first one."""
+        return self.metrics is not None or self.failed is not None or self.restored_from is not None
+
+    def with_weight(self, weight: GlobalWeight | None) -> GlobalModel:
+        """Return it with the running weight of the moment."""
+        if weight is None:
+            return self
+        return replace(self, global_weight=weight.global_weight, samples=weight.samples, nodes=weight.nodes)
+
+
+def global_model(run_id: str, number: int, version: int, arrays: Arrays, **fields: Any) -> GlobalModel:
+    """Return the model that opens a round; what `fields` do not give is as in a round that asks nothing special."""
+    usual: dict[str, Any] = {
+        "model": "mlp",
+        "mode": "sync",
+        "scaler": None,
+        "config": {},
+        "participants": (),
+        "opened_at": 0,
+        "strategy_state": {},
+        "strategy": "FedAvg",
+        "strategy_options": "",
+        "seed": None,
+        "counts": {},
+    }
+    return GlobalModel(
+        schema_version=SCHEMA_VERSION,
+        run_id=run_id,
+        round=number,
+        version=version,
+        named_arrays=wire.to_wire(arrays),
+        **usual | fields,
+    )
+
+
+class Deadline(Struct, frozen=True, tag_field="command", tag="deadline"):
+    """A command on `round-control`: the time of a round is up."""
+
+    run_id: RunId
+    round: RoundNumber
+
+
+class Rollback(Struct, frozen=True, tag_field="command", tag="rollback"):
+    """A command on `round-control`: open the next round with an older version of the run."""
+
+    run_id: RunId
+    sent_at: Annotated[Milliseconds, Meta(description="tells one that was obeyed before")]
+    model: Annotated[GlobalModel, Meta(description="the version's message")]
+
+
+class Event(Struct, frozen=True, omit_defaults=True):
+    """Something that a person wants to know of a run, on topic `events`."""
+
+    kind: Annotated[str, Meta(description="run-started, drift, quarantine, rollback, aggregation-failed, ...")]
+    run_id: RunId
+    round: Annotated[Count, Meta(description="the one that was open")]
+    node_id: Annotated[str | None, Meta(description="of which node; null: of none")]
+    detail: Annotated[str, Meta(description="for people")]
+    action: Annotated[str | None, Meta(description="what followed from a drift: DRIFT_ACTION")] = None
+
+
+class _Kind(Struct):
+    """What tells the messages of a round from the running weights on the same topics."""
+
+    round: Raw | UnsetType = UNSET
+
+
+def read_update(value: bytes | None) -> NodeWeight | ModelUpdate:
+    """Return the message of a record of `model-weights`.
+
+    Raises:
+        BadMessage: it is none.
+    """
+    return decode(NodeWeight if decode(_Kind, value).round is UNSET else ModelUpdate, value, EXPECTED)
+
+
+def answering_node(value: bytes | None) -> str | None:
+    """Return whose answer to a round a record is that cannot be read as one; None if it is no node's answer at all."""
+    try:
+        is_answer = decode(_Kind, value).round is not UNSET
+        return decode(NodeWeight, value).node_id if is_answer else None
+    except BadMessage:
+        return None
+
+
+def read_global(value: bytes | None) -> GlobalWeight | GlobalModel:
+    """Return the message of a record of `global-model` or `model-versions`.
+
+    Raises:
+        BadMessage: it is none.
+    """
+    if decode(_Kind, value).round is UNSET:
+        return decode(GlobalWeight, value)
+    return decode(GlobalModel, value, EXPECTED)
 
 
 def read_round_model(value: bytes | None) -> GlobalModel | None:
@@ -149,8 +251,17 @@ def read_round_model(value: bytes | None) -> GlobalModel | None:
     Raises:
         BadMessage: it says that it opens a round and cannot be used.
     """
-    message = read_json_object(value)
-    return GlobalModel.from_message(message) if "round" in message else None
+    return None if decode(_Kind, value).round is UNSET else decode(GlobalModel, value, EXPECTED)
+
+
+def read_command(value: bytes | None) -> Deadline | Rollback:
+    """Return the command of a record of `round-control`.
+
+    Raises:
+        BadMessage: it is none.
+    """
+    expected = EXPECTED | {f"model.{name}": text for name, text in EXPECTED.items()}
+    return cast("Deadline | Rollback", decode(cast("Any", Deadline | Rollback), value, expected))
 
 
 def fit_model(found: GlobalModel, own: Arrays, settings: Settings, features: int) -> GlobalModel:
@@ -172,7 +283,13 @@ def fit_model(found: GlobalModel, own: Arrays, settings: Settings, features: int
     except (ValueError, TypeError, OverflowError) as error:
         msg = f"config is {found.config!s:.200}; expected numbers that a training can use; it says: {error!s:.100}"
         raise BadMessage(msg) from error
-    return replace(found, arrays={name: found.arrays[name] for name in own})
+    return replace(found, named_arrays=in_order(found.named_arrays, own))
+
+
+def in_order(named: NamedArrays, own: Iterable[str]) -> NamedArrays:
+    """Return arrays in the order of a model's own arrays, which have the same names."""
+    by_name = {each.name: each for each in named}
+    return tuple(by_name[name] for name in own)
 
 
 def check_scaler(scaler: Scaler | None, features: int) -> None:
@@ -186,23 +303,16 @@ def check_scaler(scaler: Scaler | None, features: int) -> None:
         raise BadMessage(msg)
 
 
-def check_size(message: Mapping[str, Any], what: str, max_update_bytes: int) -> None:
+def check_size(message: Struct, what: str, max_update_bytes: int) -> None:
     """Refuse a message that Kafka would refuse, before it is counted on.
 
     Raises:
         TooLargeError: its JSON text is longer than `max_update_bytes`.
     """
-    size = len(json.dumps(message, separators=(",", ":")))
+    size = len(encode(message))
     if size > max_update_bytes:
         msg = (
             f"{what} has {size} bytes; expected at most MAX_UPDATE_BYTES={max_update_bytes}: "
             "choose a smaller model (MODEL_OPTIONS), or raise the setting and make the topics anew (make clean up)"
         )
         raise TooLargeError(msg)
-
-
-def _check_schema(message: Mapping[str, Any]) -> None:
-    version = read_count(message, "schema_version", low=1)
-    if version > SCHEMA_VERSION:
-        msg = f"schema_version is {version}; expected at most {SCHEMA_VERSION}: update this node's fedstream"
-        raise BadMessage(msg)

@@ -6,98 +6,34 @@ fog-N --(NodeWeight, topic model-weights)--> cloud --(GlobalWeight, topic global
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Annotated
 
-import msgspec
+from msgspec import Meta, Struct, field
 
 from fedstream.errors import BadMessage
-from fedstream.messages.door import read_count, read_field, read_number, read_numbers
+from fedstream.learning.arrays import Matrix
+from fedstream.learning.training import Scaler, scaler_of
 
 LONGEST_NAME = 200  # characters of a node's name
+LARGEST_WEIGHT = 1e9  # far beyond any weight, and still finite when multiplied by any number of samples
+
+# Beyond these a square would not be finite.
+Sum = Annotated[float, Meta(ge=-1e150, le=1e150)]
+SumOfSquares = Annotated[float, Meta(ge=0, le=1e150)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
-@dataclass(frozen=True)
-class NodeWeight:
-    """What one fog node has learned: its weight and the number of readings behind it.
-
-    `rejected` counts the node's records that went to `dead-letter` instead. `sums` and `squares` (of temperatures in
-    °C and vibrations in g) are what the cloud needs of the `samples` readings to scale features alike on all nodes.
-    `source` says what was counted, where that is not all of the node's own topic.
-    """
-
-    node_id: str
-    weight: float
-    samples: int
-    rejected: int = 0
-    sums: tuple[float, ...] = ()
-    squares: tuple[float, ...] = ()
-    source: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the message of topic `model-weights`."""
-        sums = {"sums": list(self.sums), "squares": list(self.squares)} if self.sums else {}
-        return self.headline() | sums | ({"source": self.source} if self.source else {})
-
-    def headline(self) -> dict[str, Any]:
-        """Return what a person wants to see of it."""
-        return {
-            "node_id": self.node_id,
-            "weight": self.weight,
-            "samples": self.samples,
-            "rejected": self.rejected,
-        }
-
-    @classmethod
-    def from_message(cls, message: Mapping[str, Any]) -> NodeWeight:
-        """Read an update; unknown fields are ignored.
-
-        Raises:
-            BadMessage: a field is missing, of the wrong type or out of range.
-        """
-        sums, squares = (read_numbers(message, name) for name in ("sums", "squares"))
-        if len(sums) != len(squares):
-            msg = f"sums has {len(sums)} numbers and squares {len(squares)}; expected one of each for every feature"
-            raise BadMessage(msg)
-        node_id = read_field(message, "node_id", str, "a string")
-        if not (0 < len(node_id) <= LONGEST_NAME and node_id.isprintable()):
-            msg = f"node_id is {node_id!r:.250}; expected a name of 1 to {LONGEST_NAME} printable characters"
-            raise BadMessage(msg)
-        return cls(
-            node_id=node_id,
-            weight=read_number(message, "weight"),
-            samples=read_count(message, "samples", low=1),
-            rejected=read_count({"rejected": 0, **message}, "rejected", low=0),
-            sums=sums,
-            squares=squares,
-            source=read_field({"source": "", **message}, "source", str, "a string"),
-        )
-
-
-@dataclass(frozen=True)
-class GlobalWeight:
-    """The nodes' weights merged into one, and the number of readings behind it."""
-
-    global_weight: float
-    samples: int
-    nodes: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the message of topic `global-model`."""
-        return {"global_weight": self.global_weight, "samples": self.samples, "nodes": self.nodes}
-
-
-class RunningSums(msgspec.Struct, frozen=True):
+class RunningSums(Struct, frozen=True):
     """Everything a node has to keep of its readings: their number, and each feature's sum and sum of squares.
 
     `rejected` counts the records that were no good readings. Of no readings, `sums` and `squares` may be empty.
     """
 
-    count: int = 0
-    sums: tuple[float, ...] = ()
-    squares: tuple[float, ...] = ()
-    rejected: int = 0
+    count: Count = 0
+    sums: tuple[Sum, ...] = ()
+    squares: tuple[SumOfSquares, ...] = ()
+    rejected: Count = 0
 
     def __add__(self, other: RunningSums) -> RunningSums:
         return RunningSums(
@@ -120,10 +56,96 @@ class RunningSums(msgspec.Struct, frozen=True):
         total = math.fsum(factor * value for factor, value in zip(factors, self.sums, strict=True))
         return total / self.count / len(factors)
 
+    def scaler(self) -> Scaler:
+        """Return what takes each feature to mean 0 and variance 1, as `learning.training.scaler_of`.
+
+        Raises:
+            ZeroDivisionError: there is no reading yet, so there is no mean.
+        """
+        return scaler_of(self.count, self.sums, self.squares)
+
 
 def _added(mine: tuple[float, ...], more: tuple[float, ...]) -> tuple[float, ...]:
     both = zip(mine, more, strict=bool(mine and more))
     return tuple(one + other for one, other in both) or mine or more
+
+
+def sums_of(x: Matrix) -> RunningSums:
+    """Return the sums of x (n, features)."""
+    return RunningSums(len(x), tuple(x.sum(axis=0).tolist()), tuple((x * x).sum(axis=0).tolist()))
+
+
+def merge_sums(parts: Iterable[RunningSums]) -> RunningSums:
+    """Return the sums of all readings together; the exact sums do not depend on the order of the parts."""
+    given = list(parts)
+    sums = zip(*(part.sums for part in given), strict=True)
+    squares = zip(*(part.squares for part in given), strict=True)
+    return RunningSums(
+        sum(part.count for part in given),
+        tuple(map(math.fsum, sums)),
+        tuple(map(math.fsum, squares)),
+        sum(part.rejected for part in given),
+    )
+
+
+# A default that comes from a factory is written, too: `omit_defaults` leaves out the others only.
+class NodeWeight(Struct, frozen=True, omit_defaults=True):
+    """What one fog node has learned: its weight and the number of readings behind it.
+
+    `sums` and `squares` are what the cloud needs of the `samples` readings to scale features alike on all nodes.
+
+    Raises:
+        BadMessage: the node's name cannot be printed, or it is not one sum and one square for every feature.
+    """
+
+    node_id: Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME, description="such as fog-1")]
+    weight: Annotated[float, Meta(ge=-LARGEST_WEIGHT, le=LARGEST_WEIGHT, description="the report's local model")]
+    samples: Annotated[int, Meta(ge=1, le=2**63 - 1, description="good readings behind it")]
+    rejected: Annotated[Count, Meta(description="records that went to dead-letter instead")] = field(
+        default_factory=int
+    )
+    sums: Annotated[tuple[Sum, ...], Meta(description="of each feature's values")] = ()
+    squares: Annotated[tuple[SumOfSquares, ...], Meta(description="sums of each feature's squared values")] = ()
+    source: Annotated[str, Meta(description="what was counted, where that is not all of the node's own topic")] = ""
+
+    def __post_init__(self) -> None:
+        """Check what the types do not say."""
+        if not self.node_id.isprintable():
+            msg = f"node_id is {self.node_id!r:.250}; expected a name of printable characters"
+            raise BadMessage(msg)
+        if len(self.sums) != len(self.squares):
+            both = f"sums has {len(self.sums)} numbers and squares {len(self.squares)}"
+            raise BadMessage(f"{both}; expected one of each for every feature")
+
+    def headline(self) -> dict[str, str | float]:
+        """Return what a person wants to see of it."""
+        return {
+            "node_id": self.node_id,
+            "weight": self.weight,
+            "samples": self.samples,
+            "rejected": self.rejected,
+        }
+
+    @property
+    def readings(self) -> RunningSums:
+        """The sums that it carries."""
+        return RunningSums(self.samples, self.sums, self.squares, self.rejected)
+
+    def is_newer_than(self, known: NodeWeight | None) -> bool:
+        """Tell whether it is later than what is known of its node.
+
+        A node's `samples` only ever grows, so of two weights the one with more samples is the later one: a message that
+        arrives twice, or after a later one, changes nothing. A node that counts from another source starts anew.
+        """
+        return known is None or self.source != known.source or self.samples > known.samples
+
+
+class GlobalWeight(Struct, frozen=True):
+    """The nodes' weights merged into one, and the number of readings behind it."""
+
+    global_weight: Annotated[float, Meta(description="mean of the nodes' weights, each as often as it has samples")]
+    samples: Annotated[int, Meta(ge=0, description="good readings of all nodes")]
+    nodes: Annotated[int, Meta(ge=0, description="nodes behind it")]
 
 
 def global_weight(updates: Collection[NodeWeight]) -> float:
@@ -138,14 +160,17 @@ def global_weight(updates: Collection[NodeWeight]) -> float:
     return math.fsum(update.weight * update.samples for update in updates) / sum(update.samples for update in updates)
 
 
-def merge_update(latest: dict[str, NodeWeight], update: NodeWeight) -> bool:
-    """Make an update its node's latest one, unless it is no newer than what is known; return whether it was newer.
+def merged_weight(latest: Mapping[str, NodeWeight]) -> GlobalWeight | None:
+    """Return the global weight of the nodes' latest weights, or None while there is none."""
+    updates = latest.values()
+    if not updates:
+        return None
+    return GlobalWeight(global_weight(updates), sum(update.samples for update in updates), len(updates))
 
-    A node's `samples` only ever grows, so of two updates the one with more samples is the later one: an update that
-    arrives twice, or after a later one, changes nothing. A node that counts from another source starts anew.
-    """
-    known = latest.get(update.node_id)
-    is_newer = known is None or update.source != known.source or update.samples > known.samples
+
+def merge_update(latest: dict[str, NodeWeight], update: NodeWeight) -> bool:
+    """Make an update its node's latest one, unless it is no newer than what is known; return whether it was newer."""
+    is_newer = update.is_newer_than(latest.get(update.node_id))
     if is_newer:
         latest[update.node_id] = update
     return is_newer

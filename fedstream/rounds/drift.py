@@ -1,54 +1,41 @@
-"""Drift: has a node's prequential error risen for good, and what follows?"""
+"""Drift: has a node's prequential error risen for good?"""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from msgspec import Struct, field
 
-from fedstream.messages.rounds import ModelUpdate
-
-if TYPE_CHECKING:
-    from fedstream.rounds.federation import Federation
-
+LEAST_ROUNDS = 6  # before that a mean says little
+ALLOWANCE = 0.02  # that an error may be above its mean, each round
 BOOST_ROUNDS = 5
-MOST_ERRORS = 500  # rounds that the detector looks back
 
 
-def watch_for_drift(federation: Federation, update: ModelUpdate) -> None:
-    """Note a node's error in the round that closes; if it completes a drift, report it and do DRIFT_ACTION."""
-    settings, errors = federation.settings, federation.errors.setdefault(update.node_id, [])
-    errors.append(1 - update.score.accuracy)
-    del errors[:-MOST_ERRORS]
-    if not has_drifted(errors, settings.drift_threshold):
-        return
-    detail = f"prequential error {errors[-1]:.3f} in round {federation.round}; action: {settings.drift_action}"
-    federation.event("drift", detail, update.node_id)
-    errors.clear()
-    if settings.drift_action == "reset":
-        federation.arrays = federation.model.initial_arrays(settings.seed + federation.round)
-        federation.strategy = federation.new_strategy()
-    elif settings.drift_action == "boost":
-        federation.boost_until = federation.round + BOOST_ROUNDS
+class PageHinkley(Struct):
+    """The Page-Hinkley test (Page 1954) of one node's errors, which lie between 0 and 1, one a round."""
+
+    rounds: int = 0
+    mean: float = 0.0
+    excess: float = 0.0  # of the errors over their means, less the allowance, since it was last the smallest
+
+    def rises(self, error: float, threshold: float) -> bool:
+        """Take in an error; tell whether the errors' excess over their mean has added up to more than the threshold."""
+        self.rounds += 1
+        self.mean += (error - self.mean) / self.rounds
+        self.excess = max(0.0, self.excess + error - self.mean - ALLOWANCE)
+        return self.rounds >= LEAST_ROUNDS and self.excess > threshold
 
 
-def has_drifted(errors: Sequence[float], threshold: float) -> bool:
-    """Tell whether the newest of a node's errors (0 to 1, one a round) completes a drift.
+class Drift(Struct):
+    """The tests of all nodes, and what has followed from the last drift."""
 
-    Page-Hinkley test (Page 1954) of river: the errors' excess over their mean, less 0.02 a round, has added up to the
-    threshold. It is computed anew from the errors, so that a restart needs no more than them.
-    """
-    if not threshold or len(errors) < 6:
-        return False
-    detector = detector_class()(min_instances=5, delta=0.02, threshold=threshold, mode="up")
-    for error in errors:
-        detector.update(error)
-    return bool(detector.drift_detected)
+    tests: dict[str, PageHinkley] = field(default_factory=dict)
+    boost_until: int = 0  # the last round in which the nodes learn faster
 
+    def watch(self, node: str, error: float, threshold: float) -> bool:
+        """Note a node's error in the round that closes; tell whether it completes a drift, and then begin anew.
 
-@functools.cache
-def detector_class() -> Any:
-    """Return river's PageHinkley. Its import takes seconds, so that the cloud does it while Spark starts."""
-    from river.drift import PageHinkley
-
-    return PageHinkley
+        A threshold of 0 switches the test off.
+        """
+        if not threshold or not self.tests.setdefault(node, PageHinkley()).rises(error, threshold):
+            return False
+        del self.tests[node]
+        return True

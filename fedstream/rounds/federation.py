@@ -5,84 +5,180 @@ Pure: messages and the time come in as arguments, messages go out through `outbo
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec.structs import replace
 
 from fedstream.errors import BadMessage
 from fedstream.learning import arrays as wire
-from fedstream.learning.arrays import Arrays
+from fedstream.learning.arrays import Arrays, NamedArrays
 from fedstream.learning.models import Model
 from fedstream.learning.scores import Score
-from fedstream.learning.training import Scaler, Statistics, merge_statistics, scaler_of
-from fedstream.messages.rounds import GlobalModel, ModelUpdate, check_scaler, check_size
+from fedstream.learning.training import Scaler
+from fedstream.messages.rounds import (
+    Deadline,
+    Event,
+    GlobalModel,
+    ModelUpdate,
+    Place,
+    Rollback,
+    UsedUpdate,
+    check_scaler,
+    check_size,
+    fit_model,
+    global_model,
+    in_order,
+)
 from fedstream.messages.topics import EVENTS, GLOBAL_MODEL, MODEL_VERSIONS, Outgoing
-from fedstream.rounds import strategies
-from fedstream.rounds.drift import watch_for_drift
+from fedstream.messages.weights import NodeWeight, merge_sums
+from fedstream.rounds import admission, strategies
+from fedstream.rounds.admission import KINDS
+from fedstream.rounds.drift import BOOST_ROUNDS
+from fedstream.rounds.nodes import is_known
+from fedstream.rounds.open_round import OpenRound, Pending
+from fedstream.rounds.run_state import RunState, made_by, resumed_run
 from fedstream.rounds.strategies import Reply, StrategyError
 from fedstream.settings import Settings, parse_options
 
 FIRST_SAMPLES = 20  # readings in all before the first round: fewer say little about the features' scale
 
-KINDS = ("accepted", "abstained", "late", "duplicate", "stale", "unknown", "quarantined", "rejected", "missing")
+
+def strategy_of(settings: Settings) -> Any:
+    """Return the strategy of the settings, without any state.
+
+    Raises:
+        SettingError: there is no such strategy, or it does not take these options.
+    """
+    options = parse_options("STRATEGY_OPTIONS", settings.strategy_options)
+    return strategies.make_strategy(settings.strategy, options)
 
 
-@dataclass
+def resumable(last: GlobalModel, settings: Settings, model: Model, features: int = 2) -> GlobalModel:
+    """Return a model of the topic if a run can go on from it: one that the nodes, too, will take.
+
+    Raises:
+        BadMessage: it does not fit the settings.
+    """
+    last = fit_model(last, model.initial_arrays(settings.seed), settings, features)
+    Federation(resumed_run(last, settings, features), settings, model, {})  # raises if its strategy's state is none
+    return last
+
+
+def reply_of(update: ModelUpdate, opened: OpenRound, bases: Mapping[int, NamedArrays], mode: str) -> Reply:
+    """Return an update as the strategy sees it.
+
+    One that started from an older version (async) is moved to the present one, by a step that shrinks with its
+    staleness s as 1 / sqrt(1 + s) (FedBuff, Nguyen et al. 2022).
+    """
+    arrays, staleness = update.arrays, opened.version - update.base_version
+    if staleness:
+        base, shrink = wire.from_wire(bases[update.base_version]), (1 + staleness) ** -0.5
+        arrays = {name: opened.arrays[name] + shrink * (array - base[name]) for name, array in arrays.items()}
+    metrics = {"loss": update.metrics.loss, "accuracy": update.metrics.accuracy}
+    # A node may be in the buffer twice; in a round it answers once.
+    name = f"{update.node_id}/{update.trained_at}" if mode == "async" else update.node_id
+    return Reply(name, arrays, update.num_examples, metrics)
+
+
 class Federation:
-    """One run: the global model, the round that is open, and what is known of the nodes."""
+    """One run at work: its state, the strategy, and the messages that are to be sent."""
 
-    run_id: str
-    features: int = 2
-    classes: int = 2
-    round: int = 0  # 0: none has been opened yet
-    version: int = 0
-    arrays: Arrays = field(default_factory=dict)
-    scaler: Scaler | None = None
-    config: dict[str, Any] = field(default_factory=dict)
-    participants: tuple[str, ...] = ()
-    about: Mapping[str, Any] = field(default_factory=dict)  # what the open round's message tells beside the model
-    started_at: int = 0  # ms since 1970, as all times
-    opened_at: int = 0
-    is_overdue: bool = False
-    pending: list[tuple[ModelUpdate, Any]] = field(default_factory=list)  # with their places in the topic
-    abstained: list[str] = field(default_factory=list)
-    heard: dict[str, int] = field(default_factory=dict)  # node: the last round in which it answered (or joined)
-    trained_at: dict[str, int] = field(default_factory=dict)  # node: of its newest accepted update
-    statistics: dict[str, Statistics] = field(default_factory=dict)
-    offences: dict[str, int] = field(default_factory=dict)
-    quarantine: dict[str, int] = field(default_factory=dict)  # node: the last round in which it is kept out
-    counts: Counter[str] = field(default_factory=Counter)  # of this round, by kind
-    bases: dict[int, Arrays] = field(default_factory=dict)  # async: the versions that a stale update may start from
-    errors: dict[str, list[float]] = field(default_factory=dict)  # node: prequential error, round by round
-    boost_until: int = 0
+    def __init__(self, run: RunState, settings: Settings, model: Model, latest: Mapping[str, NodeWeight]) -> None:
+        """Go on with a run; if STRATEGY was changed since, the new one starts afresh.
 
-    def __post_init__(self) -> None:
-        """Start with an empty outbox and with what follows from the rest; `join` gives the parts that are not saved."""
+        Args:
+            run: its state, which is changed from now on.
+            settings: of the rounds.
+            model: what the nodes train.
+            latest: the nodes' newest running weights, which whoever owns them keeps up to date.
+
+        Raises:
+            SettingError: there is no such strategy.
+        """
+        self.run, self.settings, self.model, self.latest = run, settings, model, latest
         self.outbox: list[Outgoing] = []
         self.is_to_be_said_again = False  # the open round's model: its deadline has passed, perhaps not for all nodes
-        self.answered = {update.node_id for update, _ in self.pending} | set(self.abstained)  # in the open round
-        self.fewest_answers = 0  # with fewer the round is not complete: see `is_complete`
+        self.strategy = strategy_of(settings)
+        state = run.opened.model.strategy_state if run.opened.model else {}
+        is_same = run.made_by[2:] == [settings.strategy, settings.strategy_options]
+        if is_same and state.get("class") == type(self.strategy).__qualname__:
+            strategies.restore_strategy(self.strategy, state)
+        run.made_by = made_by(settings)
+        if settings.round_mode == "async" and run.opened.model:  # which may have been sync until now
+            run.bases.setdefault(run.opened.version, run.opened.model.named_arrays)
+        self.missing = self._awaited() - run.opened.answered.keys()  # nodes that the round still waits for
 
-    def join(self, settings: Settings, model: Model, strategy_state: Mapping[str, Any] | None = None) -> Federation:
-        """Give a new or restored federation its settings, model and strategy; return it."""
-        self.settings, self.model = settings, model
-        self.strategy = self.new_strategy()
-        if strategy_state and strategy_state.get("class") == type(self.strategy).__qualname__:
-            strategies.restore_strategy(self.strategy, strategy_state)
-        if settings.round_mode == "async" and self.round:  # which may have been sync until now
-            self.bases.setdefault(self.version, self.arrays)
-        return self
+    def _awaited(self) -> set[str]:
+        opened = self.run.opened
+        return self.run.nodes.awaited(opened.number, opened.participants, self.settings.round_patience)
 
-    def new_strategy(self) -> Any:
-        """Return the strategy of the settings, without any state."""
-        options = parse_options("STRATEGY_OPTIONS", self.settings.strategy_options)
-        return strategies.make_strategy(self.settings.strategy, options)
+    # --- messages
 
-    def pass_deadline(self, run_id: str, round_number: int) -> None:
+    def check(self, weight: NodeWeight) -> None:
+        """Refuse a running weight that cannot be used, before anything is changed by it.
+
+        Raises:
+            BadMessage: as `admission.check_sums`.
+        """
+        admission.check_sums(weight, self.run.features, self.settings)
+
+    def hear(self, weight: NodeWeight) -> None:
+        """Let a node that tells its features' sums take part from now on; `latest` has the weight already."""
+        if weight.sums and is_known(weight.node_id, self.settings):
+            self.run.nodes.heard.setdefault(weight.node_id, self.run.opened.number)
+            self._wait_for(weight.node_id)
+
+    def receive(self, update: ModelUpdate, place: Place | None = None) -> str:
+        """Count an update by kind, keep it if it is accepted, and return the kind.
+
+        Raises:
+            BadMessage: it cannot be used; it counts as an offence of its node.
+        """
+        run, node = self.run, update.node_id
+        kind, reason = admission.judge(update, run, self.settings)
+        if reason:
+            self.offend(node, reason)
+            raise BadMessage(reason)
+        run.opened.count(kind)
+        if kind in ("accepted", "abstained", "late", "stale"):
+            run.nodes.heard[node] = run.opened.number
+            self._wait_for(node)
+        if kind in ("accepted", "abstained"):
+            run.nodes.trained_at[node] = update.trained_at
+            run.opened.answered[node] = kind
+            self.missing.discard(node)
+        if kind == "accepted":
+            # In the federation's own order, or the strategy's model would take over the order of an update.
+            ordered = in_order(update.named_arrays, run.opened.arrays)
+            run.opened.pending.append(Pending(replace(update, named_arrays=ordered), place))
+        return kind
+
+    def offend(self, node: str, reason: str) -> None:
+        """Count a bad update; a node with too many is kept out for some rounds."""
+        self.run.opened.count("rejected")
+        last = self.run.nodes.offend(node, self.run.opened.number, self.settings)
+        if last is not None:
+            self.missing.discard(node)
+            limit = self.settings.quarantine_after
+            detail = f"kept out until round {last} after {limit} bad updates; the last one: {reason}"
+            self.event("quarantine", detail, node)
+
+    def obey(self, command: Deadline | Rollback, now: int) -> None:
+        """Do what a message of `round-control` says.
+
+        Raises:
+            BadMessage: it cannot be done.
+        """
+        if isinstance(command, Deadline):
+            self.pass_deadline(command.run_id, command.round)
+        elif command.sent_at >= self.run.started_at:  # else it was obeyed before
+            self.rollback(command.model, now)
+
+    def pass_deadline(self, run_id: str, number: int) -> None:
         """Note that a round's deadline has passed; one of another round says nothing."""
-        if (run_id, round_number) == (self.run_id, self.round):
-            self.is_overdue = self.is_to_be_said_again = True
+        if (run_id, number) == (self.run.run_id, self.run.opened.number):
+            self.run.opened.is_overdue = self.is_to_be_said_again = True
 
     def rollback(self, old: GlobalModel, now: int) -> None:
         """Open the next round with the arrays and scaling of an older version, which becomes the newest one.
@@ -90,178 +186,176 @@ class Federation:
         Raises:
             BadMessage: it is of another run, or its arrays or scaler have another layout.
         """
-        if not self.round or old.run_id != self.run_id or wire.layout(old.arrays) != wire.layout(self.arrays):
-            msg = f"version {old.version} of run {old.run_id} does not fit; expected one of run {self.run_id}"
+        opened = self.run.opened
+        is_fit = opened.model and old.run_id == self.run.run_id
+        if not is_fit or wire.layout(old.arrays) != wire.layout(opened.arrays):
+            msg = f"version {old.version} of run {old.run_id} does not fit; expected one of run {self.run.run_id}"
             raise BadMessage(msg)
-        check_scaler(old.scaler, self.features)
-        self.strategy = self.new_strategy()
-        self.arrays = {name: old.arrays[name] for name in self.arrays}
-        self.event("rollback", f"version {self.version + 1} is version {old.version} again")
-        self._open(now, is_new=True, about={"restored_from": old.version}, scaler=old.scaler)
+        check_scaler(old.scaler, self.run.features)
+        self.strategy = strategy_of(self.settings)
+        self.event("rollback", f"version {opened.version + 1} is version {old.version} again")
+        arrays = {name: old.arrays[name] for name in opened.arrays}
+        self._open(now, arrays, scaler=old.scaler, restored_from=old.version)
+
+    def _wait_for(self, node: str) -> None:
+        opened, patience = self.run.opened, self.settings.round_patience
+        is_awaited = self.run.nodes.is_awaited(node, opened.number, opened.participants, patience)
+        if is_awaited and node not in opened.answered:
+            self.missing.add(node)
 
     # --- opening and closing
 
     def settle(self, now: int) -> bool:
         """Open the first round or close the open one if it is time; return whether that happened."""
-        if self.round == 0:
-            is_ready = len(self.statistics) >= self.settings.round_quorum
-            if is_ready and sum(part.count for part in self.statistics.values()) >= FIRST_SAMPLES:
-                self.arrays, self.started_at = self.model.initial_arrays(self.settings.seed), now
-                self.event("run-started", f"{self.settings.model}, {self.settings.strategy}")
-                self._open(now, is_new=True, about={})
-                return True
-            return False
-        if self.settings.round_mode == "async":
+        opened, settings = self.run.opened, self.settings
+        if opened.model is None:
+            return self._begin(now)
+        if settings.round_mode == "async":
             is_time = True
-            is_enough = len(self.pending) >= (1 if self.is_overdue else self.settings.async_buffer)
+            is_enough = len(opened.pending) >= (1 if opened.is_overdue else settings.async_buffer)
         else:
-            is_time = self.is_overdue or self.is_complete()
+            is_time = opened.is_overdue or not self.missing
             is_enough = (
                 is_time
-                and len(self.pending) >= self.settings.round_quorum
-                and sum(update.num_examples for update, _ in self.pending) >= self.settings.round_min_examples
+                and len(opened.pending) >= settings.round_quorum
+                and opened.examples() >= settings.round_min_examples
             )
         if is_time and is_enough:
-            self._close(now)
+            self._close(opened.model, now)
             return True
         # All have answered, some without readings, or some are kept out for a while: nobody can answer any more.
-        if self.is_overdue and self.is_complete():
-            is_short = bool(self.abstained) or len(self.pending) >= self.settings.round_quorum
-            if is_short or any(last >= self.round for last in self.quarantine.values()):
-                self._open(now, is_new=False, about={"failed": "too few updates or examples"})
+        if opened.is_overdue and not self.missing:
+            is_short = "abstained" in opened.answered.values() or len(opened.pending) >= settings.round_quorum
+            if is_short or any(last >= opened.number for last in self.run.nodes.quarantine.values()):
+                self._open(now, None, failed="too few updates or examples")
                 return True
         return False
 
-    def is_complete(self) -> bool:
-        """Tell whether all nodes that the round waits for have answered.
-
-        Asked after each message, so that its cost must not grow with the nodes: as many answers as were missing at the
-        last look must have come before another look is worth it. Nodes that join only add to them.
-        """
-        if len(self.answered) < self.fewest_answers:
+    def _begin(self, now: int) -> bool:
+        known = self._telling()
+        if len(known) < self.settings.round_quorum or sum(each.samples for each in known) < FIRST_SAMPLES:
             return False
-        missing = self.expected() - self.answered
-        self.fewest_answers = len(self.answered) + len(missing)
-        return not missing
+        self.run.started_at = now
+        self.event("run-started", f"{self.settings.model}, {self.settings.strategy}")
+        self._open(now, self.model.initial_arrays(self.settings.seed))
+        return True
 
-    def expected(self) -> set[str]:
-        """Return the nodes that the round waits for: those that have answered lately and are to take part."""
-        return {
-            node
-            for node, last in self.heard.items()
-            if last >= self.round - self.settings.round_patience
-            and self.quarantine.get(node, 0) < self.round
-            and (not self.participants or node in self.participants)
-        }
+    def _telling(self) -> list[NodeWeight]:
+        """Return the newest weights of the nodes that take part and tell their features' sums."""
+        return [each for each in self.latest.values() if each.sums and is_known(each.node_id, self.settings)]
 
-    def _close(self, now: int) -> None:
-        pending = sorted(self.pending, key=lambda entry: (entry[0].node_id, entry[0].trained_at))
-        self.counts["missing"] += len(self.expected() - self.answered) if self.settings.round_mode == "sync" else 0
-        score = sum((update.score for update, _ in pending), Score())
+    def _close(self, opened: GlobalModel, now: int) -> None:
+        run, settings = self.run, self.settings
+        pending = sorted(run.opened.pending, key=lambda each: (each.update.node_id, each.update.trained_at))
+        updates = [each.update for each in pending]
+        if settings.round_mode == "sync" and self.missing:
+            run.opened.counts["missing"] = len(self.missing)
         about: dict[str, Any] = {
-            "base_version": self.version,
-            "metrics": score.as_dict(),
-            "node_metrics": {update.node_id: update.score.as_dict() for update, _ in pending},
-            "updates": [
-                {"node_id": update.node_id, "num_examples": update.num_examples}
-                | {"staleness": self.version - update.base_version, "place": place}
-                for update, place in pending
-            ],
+            "base_version": opened.version,
+            "metrics": sum((update.metrics for update in updates), Score()),
+            "node_metrics": {update.node_id: update.metrics for update in updates},
+            "updates": tuple(
+                UsedUpdate(update.node_id, update.num_examples, opened.version - update.base_version, each.place)
+                for update, each in zip(updates, pending, strict=True)
+            ),
         }
         try:
-            replies = [self.reply(update) for update, _ in pending]
-            self.arrays, _ = strategies.aggregate(self.strategy, self.round, replies, seed=self.settings.seed)
+            replies = [reply_of(update, run.opened, run.bases, settings.round_mode) for update in updates]
+            arrays, _ = strategies.aggregate(self.strategy, opened.round, replies, seed=settings.seed)
         except StrategyError as error:
-            self.strategy = self.new_strategy()
+            self.strategy = strategy_of(settings)
             self.event("aggregation-failed", str(error))
-            self._open(now, is_new=False, about=about | {"failed": str(error)})
+            self._open(now, None, **about, failed=str(error))
             return
-        for update, _ in pending:
-            watch_for_drift(self, update)
-        self._open(now, is_new=True, about=about)
+        for update in updates:
+            if self._drifts(update):
+                arrays = self._act_on_drift(arrays)
+        self._open(now, arrays, **about)
 
-    def reply(self, update: ModelUpdate) -> Reply:
-        """Return an update as the strategy sees it.
+    def _drifts(self, update: ModelUpdate) -> bool:
+        error, settings, number = 1 - update.metrics.accuracy, self.settings, self.run.opened.number
+        if not self.run.drift.watch(update.node_id, error, settings.drift_threshold):
+            return False
+        detail = f"prequential error {error:.3f} in round {number}; action: {settings.drift_action}"
+        self.event("drift", detail, update.node_id, action=settings.drift_action)
+        return True
 
-        One that started from an older version (async) is moved to the present one, by a step that shrinks with its
-        staleness s as 1 / sqrt(1 + s) (FedBuff, Nguyen et al. 2022).
+    def _act_on_drift(self, arrays: Arrays) -> Arrays:
+        """Do DRIFT_ACTION; return the arrays that the next round starts from."""
+        number = self.run.opened.number
+        if self.settings.drift_action == "reset":
+            self.strategy = strategy_of(self.settings)
+            return self.model.initial_arrays(self.settings.seed + number)
+        if self.settings.drift_action == "boost":
+            self.run.drift.boost_until = number + BOOST_ROUNDS
+        return arrays
+
+    def _open(self, now: int, arrays: Arrays | None, scaler: Scaler | None = None, **about: Any) -> None:
+        """Open the next round: with a new version of the model, or (None) the same again.
+
+        `about` is what its message tells of the round before it.
         """
-        arrays = update.arrays
-        if update.base_version != self.version:
-            base, shrink = self.bases[update.base_version], (1 + self.version - update.base_version) ** -0.5
-            arrays = {name: self.arrays[name] + shrink * (array - base[name]) for name, array in arrays.items()}
-        metrics = {"loss": update.score.loss, "accuracy": update.score.accuracy}
-        # A node may be in the buffer twice; in a round it answers once.
-        name = f"{update.node_id}/{update.trained_at}" if self.settings.round_mode == "async" else update.node_id
-        return Reply(name, arrays, update.num_examples, metrics)
-
-    def _open(self, now: int, *, is_new: bool, about: dict[str, Any], scaler: Scaler | None = None) -> None:
-        """Open the next round, with a new version of the model or the same again."""
-        settings = self.settings
-        counts = {kind: self.counts[kind] for kind in KINDS}
-        self.version += is_new and self.round > 0
-        self.round += 1
-        if settings.feature_scaling == "shared":
-            kept = [part for node, part in self.statistics.items() if self.quarantine.get(node, 0) < self.round]
-            self.scaler = scaler or (scaler_of(merge_statistics(kept)) if kept else self.scaler)
-        self._sample()
-        if self.round <= self.boost_until:
-            self.config["learning-rate-factor"] = settings.drift_boost
-        self.opened_at, self.is_overdue, self.is_to_be_said_again = now, False, False
-        self.pending, self.abstained, self.answered, self.counts = [], [], set(), Counter()
-        self.fewest_answers = 0
-        if settings.round_mode == "async":
-            self.bases[self.version] = self.arrays
-            self.bases = {
-                each: base for each, base in self.bases.items() if self.version - each <= settings.max_staleness
-            }
-        self.about = {
-            "strategy": settings.strategy,
-            "strategy_options": settings.strategy_options,
+        run, settings, before = self.run, self.settings, self.run.opened
+        number = before.number + 1
+        version = before.version + (arrays is not None and before.model is not None)
+        start = before.arrays if arrays is None else arrays
+        config, participants = self._sample(number, start)
+        if number <= run.drift.boost_until:
+            config["learning-rate-factor"] = settings.drift_boost
+        model = global_model(
+            run.run_id,
+            number,
+            version,
+            start,
+            model=settings.model,
+            mode=settings.round_mode,
+            scaler=(scaler if settings.feature_scaling == "shared" else None) or self._scaler(number),
+            config=config,
+            participants=participants,
+            opened_at=now,
+            strategy_state=strategies.strategy_state(self.strategy),
+            strategy=settings.strategy,
+            strategy_options=settings.strategy_options,
             # Who knows the seed could subtract the noise of differential privacy.
-            "seed": None if settings.strategy.startswith("Differential") else settings.seed,
-            "counts": counts,
-        } | about
-        message = self.open_model().as_dict()
-        check_size(message, "a global model", settings.max_update_bytes)
-        self.outbox.append((GLOBAL_MODEL, settings.model, message))
-        if is_new:
-            self.outbox.append((MODEL_VERSIONS, f"{self.run_id}/{self.version}", message))
-
-    def _sample(self) -> None:
-        """Let the strategy say how the nodes are to train, and which of them."""
-        self.participants, self.config = (), {"server-round": self.round}
-        nodes = sorted(self.expected()) or sorted(self.heard)
-        try:
-            self.config, sampled = strategies.open_round(
-                self.strategy, self.round, self.arrays, nodes, seed=self.settings.seed
-            )
-        except StrategyError as error:  # it wants more nodes than there are, say: then all are asked
-            self.event("sampling-failed", str(error))
-            return
-        if len(sampled) < len(nodes):
-            self.participants = tuple(sampled)
-            for node in set(nodes) - set(sampled):
-                self.heard[node] += 1  # who is not asked is not silent
-
-    def open_model(self) -> GlobalModel:
-        """Return the model of the round that is open, with all that its message tells."""
-        return GlobalModel(
-            self.run_id,
-            self.round,
-            self.version,
-            self.settings.model,
-            self.settings.round_mode,
-            self.arrays,
-            self.scaler,
-            self.config,
-            self.participants,
-            self.opened_at,
-            strategies.strategy_state(self.strategy),
-            self.about,
+            seed=None if settings.strategy.startswith("Differential") else settings.seed,
+            counts={kind: before.counts.get(kind, 0) for kind in KINDS},
+            **about,
         )
+        check_size(model, "a global model", settings.max_update_bytes)
+        run.opened, self.is_to_be_said_again = OpenRound(model), False
+        self.missing = self._awaited()
+        if settings.round_mode == "async":
+            run.bases[version] = model.named_arrays
+            run.bases = {each: base for each, base in run.bases.items() if version - each <= settings.max_staleness}
+        self.outbox.append((GLOBAL_MODEL, settings.model, model))
+        if arrays is not None:
+            self.outbox.append((MODEL_VERSIONS, f"{run.run_id}/{version}", model))
 
-    def event(self, kind: str, detail: str, node_id: str | None = None) -> None:
-        """Put an event into the outbox."""
-        event = {"kind": kind, "run_id": self.run_id, "round": self.round, "node_id": node_id, "detail": detail}
-        self.outbox.append((EVENTS, self.run_id, event))
+    def _scaler(self, number: int) -> Scaler | None:
+        """Return the scaler of all readings of the nodes that are not kept out; of none, that of the round before."""
+        before = self.run.opened.model.scaler if self.run.opened.model else None
+        if self.settings.feature_scaling != "shared":
+            return before
+        kept = [each.readings for each in self._telling() if not self.run.nodes.is_kept_out(each.node_id, number)]
+        return merge_sums(kept).scaler() if kept else before
+
+    def _sample(self, number: int, arrays: Arrays) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Let the strategy say how the nodes are to train in a round, and which of them (empty: all)."""
+        known = self.run.nodes
+        nodes = sorted(known.awaited(number, (), self.settings.round_patience)) or sorted(known.heard)
+        try:
+            config, sampled = strategies.open_round(self.strategy, number, arrays, nodes, seed=self.settings.seed)
+        except StrategyError as error:  # it wants more nodes than there are, say: then all are asked
+            self.event("sampling-failed", str(error), number=number)
+            return {"server-round": number}, ()
+        if len(sampled) == len(nodes):
+            return config, ()
+        for node in set(nodes) - set(sampled):
+            known.heard[node] += 1  # who is not asked is not silent
+        return config, tuple(sampled)
+
+    def event(self, kind: str, detail: str, node_id: str | None = None, **more: Any) -> None:
+        """Put an event into the outbox; `more` is its `action`, or the `number` of another round than the open one."""
+        number = more.get("number", self.run.opened.number)
+        event = Event(kind, self.run.run_id, number, node_id, detail, more.get("action"))
+        self.outbox.append((EVENTS, self.run.run_id, event))

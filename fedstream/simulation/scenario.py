@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -13,9 +12,9 @@ from fedstream.errors import SettingError, StackError
 from fedstream.learning.arrays import Arrays, distance
 from fedstream.learning.models import Model
 from fedstream.learning.scores import Score, score
-from fedstream.learning.training import Scaler, Statistics, scaler_of, statistics_of, train, train_config, train_seed
-from fedstream.messages.rounds import GlobalModel, ModelUpdate, check_size
-from fedstream.messages.weights import NodeWeight
+from fedstream.learning.training import Scaler, train, train_config, train_seed
+from fedstream.messages.rounds import GlobalModel, ModelUpdate, check_size, model_update
+from fedstream.messages.weights import NodeWeight, RunningSums, sums_of
 from fedstream.settings import Settings
 from fedstream.simulation.partitions import Indices, Spread
 
@@ -123,27 +122,27 @@ class World:
         """Tell whether all rows of a stream have been used."""
         return bool(self.scenario.readings_per_round) and all(node.trained == len(node.rows) for node in nodes)
 
-    def statistics(self, node: Node) -> Statistics:
+    def sums(self, node: Node) -> RunningSums:
         """Return what a node knows of its features' scale."""
-        return statistics_of(self.data.train.x[node.rows[: node.seen]])
+        return sums_of(self.data.train.x[node.rows[: node.seen]])
 
     def running(self, node: Node) -> NodeWeight:
         """Return the part of a node's message that is no model: what it has seen of the features."""
-        known = self.statistics(node)
+        known = self.sums(node)
         return NodeWeight(node.name, 0.0, known.count, 0, known.sums, known.squares)
 
-    def answer(self, node: Node, opened: GlobalModel, now: int) -> dict[str, Any]:
-        """Return a node's update of a round, as on the topic `model-weights`."""
+    def answer(self, node: Node, opened: GlobalModel, now: int) -> ModelUpdate:
+        """Return a node's update of a round."""
         rows = self.batch(node.rows, node.trained)
         if self.scenario.readings_per_round:
             node.trained += len(rows)
             node.seen = max(node.seen, node.trained)
         x, y, classes = self.data.train.x[rows], self.data.train.y[rows], self.data.train.classes
-        update = ModelUpdate(node.name, opened.run_id, opened.round, opened.version, 0, now)
+        update = model_update(self.running(node), opened, now)
         if len(rows):
             if node.is_attacker and self.scenario.attack == "label-flip":
                 y = classes - 1 - y
-            scaler = scaler_of(self.statistics(node)) if self.scenario.scaling == "local" else opened.scaler
+            scaler = self.sums(node).scaler() if self.scenario.scaling == "local" else opened.scaler
             config = train_config(self.settings, opened.config)
             seed = train_seed(self.settings, opened.round, node.number)
             what = f"{node.name} cannot learn in round {opened.round}"
@@ -157,10 +156,10 @@ class World:
             arrays = self._attack(opened.arrays, trained.arrays) if node.is_attacker else trained.arrays
             if not all(np.isfinite(array).all() for array in arrays.values()):
                 raise StackError(f"{what}: its weights would be NaN or infinite; try a lower LEARNING_RATE")
-            update = replace(update, num_examples=len(rows), arrays=arrays, score=trained.score)
-        message = self.running(node).as_dict() | update.as_dict()
-        check_size(message, f"the update of {node.name}", self.settings.max_update_bytes)
-        return message
+            learned = {"arrays": arrays, "score": trained.score}
+            update = model_update(self.running(node), opened, now, len(rows), **learned)
+        check_size(update, f"the update of {node.name}", self.settings.max_update_bytes)
+        return update
 
     def _attack(self, base: Arrays, honest: Arrays) -> Arrays:
         factor = self.scenario.attack_factor()
@@ -186,7 +185,7 @@ class World:
     def alone(self, rows: Indices, epochs: int) -> Score:
         """Score what one machine learns that has these training rows, and their scaler, to itself."""
         x, y = self.data.train.x[rows], self.data.train.y[rows]
-        scaler = scaler_of(statistics_of(x))
+        scaler = sums_of(x).scaler()
         config = replace(train_config(self.settings, {}), epochs=epochs)
         start = self.model.initial_arrays(self.settings.seed)
         seed = train_seed(self.settings, 0, 0)

@@ -25,37 +25,43 @@ from fedstream.errors import BadMessage, SettingError, StackError
 from fedstream.learning import scores
 from fedstream.learning.models import make_model
 from fedstream.learning.scores import Score
-from fedstream.learning.training import scaler_of
-from fedstream.messages.door import read_json_object, to_json
-from fedstream.messages.rounds import GlobalModel
+from fedstream.messages.door import decode, encode
+from fedstream.messages.rounds import GlobalModel, ModelUpdate
 from fedstream.messages.topics import GLOBAL_MODEL
-from fedstream.messages.weights import NodeWeight
-from fedstream.rounds import admission
-from fedstream.rounds.federation import FIRST_SAMPLES, KINDS, Federation
+from fedstream.messages.weights import NodeWeight, merge_update
+from fedstream.rounds.admission import KINDS
+from fedstream.rounds.federation import FIRST_SAMPLES, Federation
+from fedstream.rounds.run_state import new_run
 from fedstream.settings import Settings, parse_options
 from fedstream.simulation.data import load
 from fedstream.simulation.partitions import spread
 from fedstream.simulation.scenario import Node, Scenario, World
 
 TEST_FRACTION = 0.25
-MEASURES = ("num_examples", *scores.MEASURES)
+MEASURES = ("num_examples", *(measure.name for measure in scores.MEASURES))
 MOST_SILENCE = 200  # deadlines in a row without a new round, after which there will never be one
 
 
-def _run(world: World, nodes: list[Node], federation: Federation) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield every message that opens a round, with its virtual time in ms, until the rows of a stream are used up."""
+def _run(
+    world: World, nodes: list[Node], federation: Federation, latest: dict[str, NodeWeight]
+) -> Iterator[tuple[int, GlobalModel]]:
+    """Yield every message that opens a round, with its virtual time in ms, until the rows of a stream are used up.
+
+    `latest` is what the federation reads the nodes' newest running weights from.
+    """
     queue: list[tuple[int, int, Node | None, Any]] = []  # time, order, a node's message or a round's deadline
     order, random, dropout = itertools.count(), world.random, world.scenario.dropout
     deadline = round(world.settings.round_deadline_seconds * 1000)
     now = silence = 0
     for node in nodes:
-        admission.hear(federation, world.running(node))
+        latest[node.name] = world.running(node)
+        federation.hear(latest[node.name])
     federation.settle(now)
     while True:
         for topic, _, message in federation.outbox:
             if topic == GLOBAL_MODEL:
                 yield now, message
-                opened, silence = GlobalModel.from_message(read_json_object(to_json(message))), 0
+                opened, silence = decode(GlobalModel, encode(message)), 0
                 heapq.heappush(queue, (now + deadline, next(order), None, opened.round))
                 if world.is_over(nodes):
                     return
@@ -71,22 +77,24 @@ def _run(world: World, nodes: list[Node], federation: Federation) -> Iterator[tu
         now, _, sender, content = heapq.heappop(queue)
         if sender:
             sender.is_busy = False
-            update = read_json_object(to_json(content))
             with suppress(BadMessage):  # counted as rejected
-                admission.receive_message(federation, update, None)
-                admission.hear(federation, NodeWeight.from_message(update))
+                update = decode(ModelUpdate, encode(content))
+                federation.receive(update)
+                merge_update(latest, update)
+                federation.hear(update)
             federation.settle(now)
-        elif content == federation.round:
-            federation.pass_deadline(federation.run_id, content)
+        elif content == federation.run.opened.number:
+            federation.pass_deadline(federation.run.run_id, content)
             if not federation.settle(now):
                 silence += 1
                 if silence > MOST_SILENCE:
-                    found = f"{len(federation.pending)} updates, {dict(federation.counts)}, {federation.quarantine}"
+                    opened_round, kept_out = federation.run.opened, federation.run.nodes.quarantine
+                    found = f"{len(opened_round.pending)} updates, {opened_round.counts}, {kept_out}"
                     msg = f"round {content} has not closed in {silence} deadlines; updates, counts, quarantine: {found}"
                     raise StackError(msg)
                 heapq.heappush(queue, (now + deadline, next(order), None, content))
                 for node in nodes:  # those that were silent are asked again
-                    node.asked = min(node.asked, content - (node.name not in federation.answered))
+                    node.asked = min(node.asked, content - (node.name not in federation.run.opened.answered))
 
 
 def simulate(
@@ -131,25 +139,25 @@ def simulate(
     nodes = world.nodes()
     if (first := sum(node.seen for node in nodes)) < FIRST_SAMPLES:
         raise SettingError(f"the nodes start with {first} rows in all; expected at least {FIRST_SAMPLES}")
-    federation = Federation("simulation", features=features, classes=classes).join(settings, model)
+    latest: dict[str, NodeWeight] = {}
+    federation = Federation(new_run("simulation", settings, features, classes), settings, model, latest)
     history: list[dict[str, Any]] = []
-    for now, message in _run(world, nodes, federation):
-        if message["round"] == 1:
+    for now, message in _run(world, nodes, federation, latest):
+        if message.round == 1:
             continue
-        scalers = [federation.scaler]
+        scalers = [message.scaler]
         if scenario.scaling == "local":
-            scalers = [scaler_of(world.statistics(node)) for node in nodes]
-        prequential = message.get("metrics", {})
+            scalers = [world.sums(node).scaler() for node in nodes]
         history.append(
-            {"round": message["round"] - 1, "version": message["version"], "virtual_seconds": now / 1000}
-            | {"prequential": {name: prequential[name] for name in MEASURES if prequential}}
-            | {"test": _measures(world.test(federation.arrays, scalers)), "counts": message["counts"]}
-            | ({"failed": message["failed"]} if "failed" in message else {})
+            {"round": message.round - 1, "version": message.version, "virtual_seconds": now / 1000}
+            | {"prequential": _measures(message.metrics) if message.metrics else {}}
+            | {"test": _measures(world.test(message.arrays, scalers)), "counts": message.counts}
+            | ({"failed": message.failed} if message.failed else {})
         )
         on_round(history[-1])
         if len(history) == scenario.rounds:
             break
-    everything = hashlib.sha256(b"".join(array.tobytes() for array in federation.arrays.values()))
+    everything = hashlib.sha256(b"".join(array.tobytes() for array in federation.run.opened.arrays.values()))
     totals = {kind: sum(entry["counts"][kind] for entry in history) for kind in KINDS}
     result = {
         "scenario": asdict(scenario),

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from fedstream.broker import kafka
 from fedstream.messages.readings import (
     ISO_TIME,
     MICROSECONDS_BELOW,
@@ -20,7 +19,6 @@ from fedstream.messages.readings import (
     ReadingFormat,
     reading_format,
 )
-from fedstream.messages.topics import DEAD_LETTER
 from fedstream.settings import Settings
 
 
@@ -158,13 +156,3 @@ def dead_letter(time_ms: Column) -> Column:
         ),
         {"ignoreNullFields": "false"},
     )
-
-
-def dead_letters(rejected: DataFrame) -> DataFrame:
-    """Turn the rejected records of a micro-batch into the values of `dead-letter`."""
-    return rejected.select(dead_letter(F.unix_millis(F.current_timestamp())).alias("value"))
-
-
-def write_dead_letters(rejected: DataFrame, settings: Settings) -> None:
-    """Send records (value, reason, topic, partition, offset) to `dead-letter`, from the executors."""
-    dead_letters(rejected).write.format("kafka").options(**kafka.sink_options(settings, DEAD_LETTER)).save()

@@ -6,18 +6,18 @@ The weights are no part of the expressions: they come in as a column, and anothe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from math import prod
 from typing import Any
 
+from msgspec.structs import replace
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from fedstream.errors import BadMessage
 from fedstream.learning.arrays import layout
 from fedstream.learning.training import Scaler
-from fedstream.messages.rounds import GlobalModel, check_scaler
+from fedstream.messages.rounds import GlobalModel, check_scaler, in_order
 
 Layout = dict[str, tuple[int, ...]]
 
@@ -70,8 +70,9 @@ def scorable(model: GlobalModel, features: int) -> GlobalModel:
     Raises:
         BadMessage: as `scoring_layout`.
     """
-    arrays = {name: model.arrays[name] for name in scoring_layout(model, features)}
-    return replace(model, arrays=arrays, scaler=model.scaler or Scaler((0.0,) * features, (1.0,) * features))
+    ordered = in_order(model.named_arrays, scoring_layout(model, features))
+    scaler = model.scaler or Scaler((0.0,) * features, (1.0,) * features)
+    return replace(model, named_arrays=ordered, scaler=scaler)
 
 
 def scoring_ddl(layout: Layout) -> str:

@@ -10,9 +10,10 @@ import json
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame, Row
@@ -26,7 +27,7 @@ from fedstream.learning import arrays as wire
 from fedstream.learning.models import configured_model
 from fedstream.learning.scores import Score
 from fedstream.learning.training import Trained, merge_trained, train, train_config, train_seed
-from fedstream.messages.rounds import GlobalModel, ModelUpdate, TooLargeError, check_size, fit_model
+from fedstream.messages.rounds import GlobalModel, TooLargeError, check_size, fit_model, model_update
 from fedstream.messages.topics import GLOBAL_MODEL, MODEL_WEIGHTS
 from fedstream.messages.weights import NodeWeight
 from fedstream.settings import Settings
@@ -56,12 +57,12 @@ class Task:
         result: dict[str, Any]
         try:
             trained = self._train(readings, node, partition)
-            result = {"arrays": wire.to_wire(trained.arrays), "score": trained.score.as_dict()}
-            found = wire.layout(wire.from_wire(result["arrays"]))  # refuses NaN and infinity
+            named = wire.to_wire(trained.arrays)  # refuses NaN and infinity
+            result = msgspec.to_builtins({"arrays": named, "score": trained.score})
+            found = wire.layout(trained.arrays)
             if found != wire.layout(self.model.arrays):
                 msg = f"the trained arrays are {found!s:.200}; expected {wire.layout(self.model.arrays)!s:.200}"
                 raise ValueError(msg)
-            Score.from_dict(result["score"])
             num_examples = trained.num_examples
         except (ValueError, FloatingPointError) as error:  # scikit-learn's word for weights that are not finite
             result, num_examples = {"failed": f"{error} (LEARNING_RATE ?)"}, 0
@@ -113,7 +114,8 @@ def merge_groups(rows: Iterable[Row]) -> dict[str, Trained]:
         if "failed" in result:
             print(f"Fog-{row.node} -> rien d'appris : {result['failed']}", flush=True)
             continue
-        trained = Trained(wire.from_wire(result["arrays"]), row.num_examples, Score.from_dict(result["score"]))
+        arrays = wire.from_wire(msgspec.convert(result["arrays"], wire.NamedArrays))
+        trained = Trained(arrays, row.num_examples, msgspec.convert(result["score"], Score))
         parts.setdefault(f"fog-{row.node}", []).append(trained)
     return {node: merge_trained(trained) for node, trained in parts.items()}
 
@@ -202,15 +204,14 @@ class Trainer:
         updates = {}
         for node, weight in self.weights(trained.keys()).items():
             result = trained.get(node, Trained({}, 0, Score()))
-            about = (node, model.run_id, model.round, model.version)
-            update = ModelUpdate(*about, result.num_examples, now_ms(), result.arrays, result.score)
-            message = weight.as_dict() | update.as_dict()
+            learned = {"arrays": result.arrays, "score": result.score}
+            update = model_update(weight, model, now_ms(), result.num_examples, **learned)
             try:
-                check_size(message, f"the update of {node}", self.settings.max_update_bytes)
+                check_size(update, f"the update of {node}", self.settings.max_update_bytes)
             except TooLargeError as error:
                 print(f"{node.capitalize()} -> rien d'appris : {error.message}", flush=True)
-                message |= replace(update, num_examples=0, arrays={}, score=Score()).as_dict()
-            updates[node] = message
+                update = model_update(weight, model, update.trained_at)
+            updates[node] = msgspec.to_builtins(update)
         return {"run_id": model.run_id, "round": model.round, "updates": updates}
 
 

@@ -8,14 +8,16 @@ from types import SimpleNamespace
 import numpy as np
 
 from fedstream.broker import kafka
+from fedstream.commands.registry import read_models
 from fedstream.learning.models import TrainConfig, make_model
-from fedstream.learning.training import Statistics, merge_statistics, statistics_of, train
+from fedstream.learning.training import train
+from fedstream.messages.door import encode
 from fedstream.messages.readings import label_of
-from fedstream.messages.rounds import ModelUpdate
+from fedstream.messages.rounds import model_update, read_update
 from fedstream.messages.topics import MODEL_WEIGHTS, sensor_topic
-from fedstream.messages.weights import NodeWeight
-from fedstream.rounds import admission
+from fedstream.messages.weights import GlobalWeight, NodeWeight, RunningSums, merge_update, sums_of
 from fedstream.rounds.federation import Federation
+from fedstream.rounds.run_state import new_run
 from fedstream.settings import Settings, parse_options
 
 NODES = ("fog-1", "fog-2")
@@ -33,7 +35,7 @@ class Topics:
 
     def add(self, topic, key, message):
         """Put a record on a topic and return its place."""
-        value = message if isinstance(message, (bytes, type(None))) else json.dumps(message).encode()
+        value = message if isinstance(message, (bytes, type(None))) else encode(message)
         log = self.records.setdefault(topic, [])
         timestamp = 1000 + sum(map(len, self.records.values()))
         log.append(
@@ -44,6 +46,10 @@ class Topics:
     def messages(self, topic):
         """Return the messages of a topic."""
         return [json.loads(record.value) for record in self.records.get(topic, []) if record.value]
+
+    def models(self, topic):
+        """Return the models of the rounds on a topic."""
+        return read_models(self.records.get(topic, []))
 
     def follow_topic(self, settings, topic, last=None, first=None):
         """See `fedstream.broker.kafka.follow_topic`; `on_read` may add records before each reading."""
@@ -63,7 +69,7 @@ class Topics:
 
         def publish(*outgoing):
             for topic, key, message in outgoing:
-                self.published.append((topic, key, json.loads(json.dumps(message))))
+                self.published.append((topic, key, json.loads(encode(message))))
                 self.on_publish(topic, key, message)
 
         return publish
@@ -83,22 +89,29 @@ class Stack:
         self.topics = topics
         self.settings = Settings(**{"model": "logistic", "local_epochs": 1} | settings)
         self.model = make_model(self.settings.model, parse_options("MODEL_OPTIONS", self.settings.model_options))
-        self.federation = Federation(run_id).join(self.settings, self.model)
+        self.latest = {}
+        self.federation = Federation(new_run(run_id, self.settings), self.settings, self.model, self.latest)
         self.random = np.random.RandomState(seed)
-        self.seen = dict.fromkeys(NODES, Statistics(10, (750.0, 0.6), (57_000.0, 0.042)))
+        self.seen = dict.fromkeys(NODES, RunningSums(10, (750.0, 0.6), (57_000.0, 0.042)))
         self.clock = 1_000_000 + 1_000_000 * seed
         for node in NODES:  # both are known when the first round opens
             self.hear(node)
 
     def hear(self, node):
         """Let the cloud know what a node has seen."""
+        merge_update(self.latest, self.weight(node))
+        self.federation.hear(self.latest[node])
+
+    def weight(self, node):
+        """Return a node's running weight."""
         seen = self.seen[node]
-        admission.hear(self.federation, NodeWeight(node, 1.0, seen.count, 0, seen.sums, seen.squares))
+        return NodeWeight(node, 1.0, seen.count, 0, seen.sums, seen.squares)
 
     def send(self):
         """Publish what the cloud has to send."""
         for topic, key, message in self.federation.outbox:
-            self.topics.add(topic, key, {"global_weight": 40.5, "samples": 7, "nodes": 2} | message)
+            weighed = message.with_weight(GlobalWeight(40.5, 7, 2)) if hasattr(message, "with_weight") else message
+            self.topics.add(topic, key, weighed)
         self.federation.outbox.clear()
 
     def readings(self, node, count):
@@ -115,17 +128,17 @@ class Stack:
     def answer(self, node, count=60):
         """Let a node train for the open round, and the cloud take its update in."""
         x, y = self.readings(node, count)
-        self.seen[node] = merge_statistics([self.seen[node], statistics_of(x)])
+        self.seen[node] = self.seen[node] + sums_of(x)
         self.hear(node)
         self.clock += 1
         self.federation.settle(self.clock)
-        opened = self.federation.open_model()
-        if opened.round:
+        opened = self.federation.run.opened.model
+        if opened:
             trained = train(self.model, opened.arrays, opened.scaler, x, y, TrainConfig(epochs=1), self.clock)
-            about = (node, opened.run_id, opened.round, opened.version, trained.num_examples, self.clock)
-            update = {"weight": 1.0, "samples": 5} | ModelUpdate(*about, trained.arrays, trained.score).as_dict()
-            update = json.loads(json.dumps(update))
-            admission.receive_message(self.federation, update, self.topics.add(MODEL_WEIGHTS, node.encode(), update))
+            learned = {"arrays": trained.arrays, "score": trained.score}
+            update = model_update(self.weight(node), opened, self.clock, trained.num_examples, **learned)
+            place = self.topics.add(MODEL_WEIGHTS, node.encode(), update)
+            self.federation.receive(read_update(encode(update)), tuple(place))
             self.federation.settle(self.clock)
         self.send()
 

@@ -9,19 +9,13 @@ from click.testing import CliRunner
 
 from fedstream.commands.alerts import alert_rows, delays
 from fedstream.commands.cli import main
+from fedstream.messages.alerts import Alert
+from fedstream.messages.rounds import global_model
 from tests.unit.fake_topics import Topics
 
 
-def score(version: int, event_time: int, scored_at: int, alert: bool = False) -> dict:
-    return {
-        "sensor_id": "s",
-        "probability": 0.5,
-        "alert": alert,
-        "model_version": version,
-        "run_id": "run-a",
-        "event_time": event_time,
-        "scored_at": scored_at,
-    }
+def score(version: int, event_time: int, scored_at: int, alert: bool = False) -> Alert:
+    return Alert("s", 0.5, alert, version, "run-a", event_time, scored_at)
 
 
 def test_the_delays_are_those_from_event_to_score():
@@ -45,7 +39,7 @@ def test_a_reading_scored_again_is_counted_under_the_version_that_did_it():
 @pytest.fixture
 def topics(monkeypatch) -> Topics:
     topics = Topics().install(monkeypatch)
-    topics.add("model-versions", b"run-a/7", {"run_id": "run-a", "version": 7})  # at 1000
+    topics.add("model-versions", b"run-a/7", global_model("run-a", 8, 7, {}))  # at 1000
     for offset in range(3):
         topics.add("alerts", b"t/0/%d" % (offset // 2), score(7, 2000, 2100 + offset))
     return topics

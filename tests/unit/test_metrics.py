@@ -7,10 +7,12 @@ import math
 
 import numpy as np
 import pytest
+from msgspec import to_builtins
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, precision_score, recall_score
 
 from fedstream.errors import BadMessage
-from fedstream.learning.scores import Score, score
+from fedstream.learning.scores import MEASURES, Score, score
+from fedstream.messages.door import decode, encode
 
 
 def predictions(classes, n=400, seed=3):
@@ -75,34 +77,51 @@ def test_a_sure_but_wrong_prediction_has_a_finite_loss():
 
 def test_no_reading_at_all_gives_zeros():
     for empty in (Score(), score(np.zeros((0, 2)), np.zeros(0, dtype=np.int64))):
-        measures = empty.as_dict()
+        measures = to_builtins(empty)
         measures.pop("confusion")
         assert set(measures.values()) == {0}
 
 
 def test_a_score_survives_the_wire():
     found = score(*predictions(3))
-    message = json.loads(json.dumps(found.as_dict()))
-    assert Score.from_dict(message) == found
+    message = json.loads(encode(found))
+    assert decode(Score, encode(found)) == found
     assert message["f1"] == found.f1
     assert set(message) == {
         *("num_examples", "loss", "accuracy", "f1", "recall", "precision", "false_alarm_rate", "confusion", "loss_sum")
     }
 
 
+def test_the_measures_follow_from_the_sums_whatever_a_message_says():
+    found = decode(Score, b'{"loss_sum":1.0,"confusion":[[1,1],[0,2]],"num_examples":99,"accuracy":0.1,"f1":0.5}')
+    # Three of four right; 2 * 2 / (2 * 2 + 1) = 0.8.
+    assert (found.num_examples, found.loss, found.accuracy, found.f1) == (4, 0.25, 0.75, 0.8)
+
+
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        *(({"loss_sum": bad}, "loss_sum") for bad in (None, "1", True, -0.1, math.nan, math.inf, 10**400)),
-        *(({"confusion": bad}, "confusion") for bad in (None, 3, [1, 2], [[1, 2]], [[1, 2], [3]], [[1.5]], [[True]])),
-        *(({"confusion": bad}, "confusion") for bad in ([[-1, 0], [0, 0]], [[2**63]], ["ab", "cd"])),
+        *(({"loss_sum": bad}, "loss_sum") for bad in ("null", '"1"', "true", "-0.1", "1e999", "1" + "0" * 400)),
+        *(
+            ({"confusion": bad}, "confusion")
+            for bad in ("null", "3", "[1,2]", "[[1,2]]", "[[1,2],[3]]", "[[1.5]]", "[[true]]")
+        ),
+        *(({"confusion": bad}, "confusion") for bad in ("[[-1,0],[0,0]]", "[[9223372036854775808]]", '["ab","cd"]')),
     ],
 )
 def test_a_bad_score_is_refused_by_the_name_of_its_part(change, part):
+    fields = {"loss_sum": "1.0", "confusion": "[[1,0],[0,1]]"} | change
     with pytest.raises(BadMessage, match=part):
-        Score.from_dict({"loss_sum": 1.0, "confusion": [[1, 0], [0, 1]]} | change)
+        decode(Score, ("{" + ",".join(f'"{name}":{text}' for name, text in fields.items()) + "}").encode())
 
 
 def test_a_score_that_is_no_object_is_refused():
-    with pytest.raises(BadMessage):
-        Score.from_dict([1])
+    with pytest.raises(BadMessage, match="not a JSON object but a list"):
+        decode(Score, b"[1]")
+
+
+def test_the_table_of_measures_names_each_measure_once_and_knows_in_which_the_lowest_is_best():
+    names = [measure.name for measure in MEASURES]
+    assert len(set(names)) == len(names)
+    assert set(names) <= set(Score.__struct_fields__)
+    assert {measure.name for measure in MEASURES if measure.is_lowest_best} == {"loss", "false_alarm_rate"}

@@ -1,0 +1,50 @@
+"""What is known of the nodes: when each was heard, and which ones are kept out."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Collection
+
+from msgspec import Struct, field
+
+from fedstream.settings import Settings
+
+
+class Nodes(Struct):
+    """The nodes of a run, by name."""
+
+    heard: dict[str, int] = field(default_factory=dict)  # the last round in which it answered (or joined)
+    trained_at: dict[str, int] = field(default_factory=dict)  # of its newest answer (ms since 1970)
+    offences: dict[str, int] = field(default_factory=dict)  # bad updates since it was last kept out
+    quarantine: dict[str, int] = field(default_factory=dict)  # the last round in which it is kept out
+
+    def is_kept_out(self, node: str, number: int) -> bool:
+        """Tell whether a node is kept out in a round."""
+        return self.quarantine.get(node, 0) >= number
+
+    def offend(self, node: str, number: int, settings: Settings) -> int | None:
+        """Count a bad update; of a node that has sent too many return the last round in which it is kept out now."""
+        self.offences[node] = self.offences.get(node, 0) + 1
+        if self.offences[node] < settings.quarantine_after:
+            return None
+        del self.offences[node]
+        self.quarantine[node] = number + settings.quarantine_rounds
+        return self.quarantine[node]
+
+    def is_awaited(self, node: str, number: int, participants: Collection[str], patience: int) -> bool:
+        """Tell whether a round waits for a node: it has answered lately, is not kept out, and is to take part."""
+        return (
+            self.heard.get(node, -1) >= max(0, number - patience)
+            and not self.is_kept_out(node, number)
+            and (not participants or node in participants)
+        )
+
+    def awaited(self, number: int, participants: Collection[str], patience: int) -> set[str]:
+        """Return the nodes that a round waits for. It goes through all of them: once a round, not once a message."""
+        return {node for node in self.heard if self.is_awaited(node, number, participants, patience)}
+
+
+def is_known(node: str, settings: Settings) -> bool:
+    """Tell whether a node may take part."""
+    patterns = [part.strip() for part in settings.known_nodes.split(",") if part.strip()]
+    return not patterns or any(fnmatch.fnmatchcase(node, pattern) for pattern in patterns)

@@ -1,0 +1,54 @@
+"""All that has to be kept of a run: a JSON value and back, bit by bit."""
+
+from __future__ import annotations
+
+from msgspec import Struct, field
+
+from fedstream.learning.arrays import NamedArrays
+from fedstream.messages.rounds import GlobalModel
+from fedstream.rounds.drift import Drift
+from fedstream.rounds.nodes import Nodes
+from fedstream.rounds.open_round import OpenRound
+from fedstream.settings import Settings
+
+
+class RunState(Struct):
+    """One run, as it is between two messages."""
+
+    run_id: str
+    made_by: list[str]  # MODEL, MODEL_OPTIONS, STRATEGY, STRATEGY_OPTIONS
+    features: int = 2
+    classes: int = 2
+    started_at: int = 0  # ms since 1970
+    opened: OpenRound = field(default_factory=OpenRound)
+    nodes: Nodes = field(default_factory=Nodes)
+    drift: Drift = field(default_factory=Drift)
+    bases: dict[int, NamedArrays] = field(default_factory=dict)  # async: the versions a stale update may start from
+
+
+def made_by(settings: Settings) -> list[str]:
+    """Return the settings that a state is of."""
+    return [settings.model, settings.model_options, settings.strategy, settings.strategy_options]
+
+
+def is_of_model(run: RunState | None, settings: Settings) -> bool:
+    """Tell whether a run trains the model of the settings."""
+    return run is not None and run.made_by[:2] == [settings.model, settings.model_options]
+
+
+def new_run(run_id: str, settings: Settings, features: int = 2, classes: int = 2) -> RunState:
+    """Return the state of a run before its first round."""
+    return RunState(run_id, made_by(settings), features, classes)
+
+
+def resumed_run(last: GlobalModel, settings: Settings, features: int = 2, classes: int = 2) -> RunState:
+    """Return the state of a run of which only the last global model on the topic is left."""
+    return RunState(
+        last.run_id,
+        [settings.model, settings.model_options, last.strategy, last.strategy_options],
+        features,
+        classes,
+        started_at=last.opened_at,  # what the topics hold from before has been counted by the cloud that was lost
+        opened=OpenRound(last),
+        bases={last.version: last.named_arrays} if last.mode == "async" else {},
+    )
