@@ -27,6 +27,7 @@ MOST_FEATURES = 1000
 _RESERVED = {*OTHER_FIELDS, "value", "key", "topic", "partition", "offset", "timestamp", "timestamptype"} | {
     *("reason", "node", "served", "probability", "layer", "parsed")
 }
+_NAME = r"""[^.'"`\\\x00-\x1f]+"""  # of a field in a message, as JSON and Spark can be asked for it
 _SIGNS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -91,7 +92,7 @@ def _feature(part: str, text: str) -> Feature:
         raise SettingError(f"FEATURES is {text!r}; the feature in {part!r} is named {name!r}; expected {expected}")
     try:
         low, high, factor = map(float, [*numbers, "1"][:3] if len(numbers) < 3 else numbers)
-        good = max(abs(low), abs(high), abs(factor)) <= LARGEST_LIMIT and low < high
+        good = all(abs(number) <= LARGEST_LIMIT for number in (low, high, factor)) and low < high
     except ValueError:
         good = False
     if not good:
@@ -112,15 +113,15 @@ def parse_fields(text: str, features: Sequence[Feature]) -> dict[str, str]:
     paths = {name: name for name in own}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, equals, path = (piece.strip() for piece in part.partition("="))
-        if name not in paths or not equals or not re.fullmatch(r"[^.]+(\.[^.]+)?", path):
+        if name not in paths or not equals or not re.fullmatch(rf"{_NAME}(\.{_NAME})?", path):
             expected = f"FIELD=NAME or FIELD=OBJECT.NAME, with FIELD one of {', '.join(own)}"
             raise SettingError(f"FIELDS is {text!r}; got {part!r}; expected {expected}")
         paths[name] = path
-    places = list(paths.values())
-    for path in places:
-        if places.count(path) > 1 or (path.partition(".")[0] in places and "." in path):
-            found = ", ".join(name for name, place in paths.items() if path in (place, place.partition(".")[0]))
-            raise SettingError(f"FIELDS is {text!r}; {found} stand in {path}; expected a place of its own for each")
+    for path in paths.values():
+        found = [name for name, place in paths.items() if path in (place, place.partition(".")[0])]
+        if len(found) > 1:
+            msg = f"FIELDS is {text!r}; {', '.join(found)} stand in {path}; expected a place of its own for each"
+            raise SettingError(msg)
     return paths
 
 
