@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, TypeVar, cast
 
 import msgspec
@@ -108,24 +108,24 @@ def reason(text: str, value: bytes, expected: Mapping[str, str]) -> str:
     if not path:
         got = re.search(r"got `(\w+)`", what)
         return f"not a JSON object but {_KINDS.get(got[1], got[1]) if got else what}"
-    found = f"{_shown(value, path):.{LONGEST_SHOWN}}"
-    names = re.sub(r"\[[^]]*\]", "", path), path.partition("[")[0]
-    wanted = next((expected[name] for name in names if name in expected), None) or _in_words(what)
-    return f"{path} is {found}; expected {wanted}"
+    names = path.split(".") if path in expected else re.findall(r"[^.\[\]]+", path)  # a name may have brackets itself
+    places = path, re.sub(r"\[[^]]*\]", "", path), path.partition("[")[0]
+    wanted = next((expected[place] for place in places if place in expected), None) or _in_words(what)
+    return f"{path} is {_shown(value, names):.{LONGEST_SHOWN}}; expected {wanted}"
 
 
-def _shown(value: bytes, path: str) -> str:
-    """Return what stands at a path in a message, as JSON."""
+def _shown(value: bytes, names: Iterable[str]) -> str:
+    """Return what stands at a place in a message, as JSON."""
     try:
         found: Any = json.loads(value)
-    except (ValueError, RecursionError):  # a number of thousands of digits, brackets of thousands
+        for name in names:
+            if isinstance(found, dict):
+                found = found.get(name)
+            elif isinstance(found, list):  # a field that is there twice may have another list at its end
+                found = found[int(name)] if name.isdecimal() and int(name) < len(found) else None
+        return json.dumps(found, ensure_ascii=False)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or as many brackets in each other
         return "too long to be shown"
-    for name, number in re.findall(r"([^.\[\]]+)|\[(\d+|\.\.\.)\]", path):
-        if number.isdecimal() and isinstance(found, list):
-            found = found[int(number)]
-        elif name and isinstance(found, dict):
-            found = found.get(name)
-    return json.dumps(found, ensure_ascii=False)
 
 
 def _in_words(text: str) -> str:
