@@ -28,7 +28,10 @@ from fedstream.settings import Settings
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Below the first a time is in seconds, below the second in ms, below the third in µs since 1970: until the year 5138.
 SECONDS_BELOW, MILLISECONDS_BELOW, MICROSECONDS_BELOW = 1e11, 1e14, 1e17
-ISO_TIME = r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.]\d{1,9})?)?(Z|[+-]\d{2}:\d{2})?)?"
+LAST_TIME = 99_999_999_999_999  # in ms
+ISO_TIME = (
+    r"(19[7-9]\d|[2-4]\d{3})-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.]\d{1,9})?)?(Z|[+-](0\d|1[0-4]):[0-5]\d)?)?"
+)
 NUMERIC_TIME = r"\d{1,17}([.]\d*)?([eE][+]?\d{1,3})?"
 TIME = "a time since 1970 in s, ms or µs, or in ISO 8601 (2026-11-22T10:00:00Z)"
 
@@ -108,7 +111,9 @@ class ReadingFormat:
         """Return a reading with the names of FIELDS."""
         parts = {"sensor_id": reading.sensor_id, **dict(zip(self.names, reading.values, strict=True))}
         parts |= {"label": reading.label} if reading.label is not None else {}
-        parts |= {"event_time": reading.event_time} if reading.event_time is not None else {}
+        time = reading.event_time
+        if time is not None:  # before 1973 a time in ms would be taken for one in seconds
+            parts["event_time"] = time if time >= SECONDS_BELOW else time / 1000
         message: dict[str, Any] = {}
         for name, value in parts.items():
             group, _, inner = self.paths[name].rpartition(".")
@@ -132,7 +137,11 @@ def reading_format(settings: Settings) -> ReadingFormat:
 
 def _attribute(path: str, name: str) -> str:
     group, dot, _ = path.partition(".")
-    return f"in_{group}.{name}" if dot else name
+    return f"{_in(group)}.{name}" if dot else name
+
+
+def _in(group: str) -> str:
+    return f"in_{group.encode().hex()}"  # an attribute may not have blanks, as a name in a message may
 
 
 def _message_type(kinds: Mapping[str, Any], defaults: Mapping[str, Any], paths: Mapping[str, str]) -> Any:
@@ -149,8 +158,8 @@ def _message_type(kinds: Mapping[str, Any], defaults: Mapping[str, Any], paths: 
         struct = msgspec.defstruct("Inner", entries, rename=rename, frozen=True, gc=False, kw_only=True)
         is_optional = all(len(entry) == 3 for entry in entries)
         default = (msgspec.field(default_factory=struct),) if is_optional else ()
-        outer.append((f"in_{group}", struct, *default))
-        rename[f"in_{group}"] = group
+        outer.append((_in(group), struct, *default))
+        rename[_in(group)] = group
     return msgspec.defstruct("ReadingMessage", outer, rename=rename, frozen=True, gc=False, kw_only=True)
 
 
@@ -167,10 +176,12 @@ def time_ms(time: float | str) -> int:
     if isinstance(time, str):
         if re.fullmatch(ISO_TIME, time, re.ASCII):
             moment = datetime.fromisoformat(time)
-            return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH) // timedelta(milliseconds=1)
-        time = float(time) if re.fullmatch(NUMERIC_TIME, time, re.ASCII) else math.nan
+            since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH
+            time = since // timedelta(milliseconds=1) / 1000
+        else:
+            time = float(time) if re.fullmatch(NUMERIC_TIME, time, re.ASCII) else math.nan
     for limit, factor in ((SECONDS_BELOW, 1000), (MILLISECONDS_BELOW, 1), (MICROSECONDS_BELOW, 0.001)):
         if 0 <= time < limit:
-            return round(time * factor)
+            return min(round(time * factor), LAST_TIME)
     msg = f"{time} is no time since 1970"
     raise ValueError(msg)

@@ -79,8 +79,9 @@ def _parsed(form: ReadingFormat) -> str:
 
 def _time_ms(text: str) -> str:
     number = f"CASE WHEN {text} RLIKE {_text(f'^({NUMERIC_TIME})$')} THEN try_cast({text} AS DOUBLE) END"
+    iso = f"unix_millis(try_cast({text} AS TIMESTAMP))"
     return f"""CASE
-        WHEN {text} RLIKE {_text(f"^({ISO_TIME})$")} THEN unix_millis(try_cast({text} AS TIMESTAMP))
+        WHEN {text} RLIKE {_text(f"^({ISO_TIME})$")} THEN CASE WHEN {iso} >= 0 THEN {iso} END
         WHEN {number} < {SECONDS_BELOW} THEN CAST(rint({number} * 1000) AS BIGINT)
         WHEN {number} < {MILLISECONDS_BELOW} THEN CAST(rint({number}) AS BIGINT)
         WHEN {number} < {MICROSECONDS_BELOW} THEN CAST(rint({number} * 0.001D) AS BIGINT)
