@@ -12,13 +12,13 @@ from fedstream.commands.registry import read_models
 from fedstream.learning.models import TrainConfig, make_model
 from fedstream.learning.training import train
 from fedstream.messages.door import encode
-from fedstream.messages.readings import label_of
 from fedstream.messages.rounds import model_update, read_update
 from fedstream.messages.topics import MODEL_WEIGHTS, sensor_topic
 from fedstream.messages.weights import GlobalWeight, NodeWeight, RunningSums, merge_update, sums_of
 from fedstream.rounds.federation import Federation
 from fedstream.rounds.run_state import new_run
 from fedstream.settings import Settings, parse_options
+from tests.unit.report import label_of
 
 NODES = ("fog-1", "fog-2")
 

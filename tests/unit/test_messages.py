@@ -1,4 +1,4 @@
-"""What is on the topics: updates out and in again, bad updates with their reason, and the label rule."""
+"""What is on the topics: updates out and in again, and bad updates with their reason."""
 
 from __future__ import annotations
 
@@ -9,35 +9,8 @@ import pytest
 from fedstream.errors import BadMessage
 from fedstream.messages import rounds
 from fedstream.messages.door import encode
-from fedstream.messages.readings import label_of
 from fedstream.messages.topics import node_of_topic, sensor_topic
 from fedstream.messages.weights import GlobalWeight, NodeWeight
-
-# Every labelled reading that the course report shows (section 8.1.1): temperature in °C, vibration in g, label.
-REPORT_READINGS = [
-    (72.48, 0.071, 0),
-    (78.48, 0.033, 0),
-    (61.51, 0.048, 0),
-    (79.58, 0.064, 0),
-    (82.33, 0.029, 0),
-    (84.95, 0.08, 0),
-    (60.9, 0.044, 0),
-    (60.81, 0.053, 0),
-    (81.62, 0.089, 1),
-    (60.44, 0.026, 0),
-    (87.91, 0.055, 1),
-    (88.09, 0.05, 1),
-    (85.97, 0.091, 1),
-    (69.72, 0.061, 0),
-    (85.49, 0.095, 1),
-    (63.7, 0.057, 0),
-    (85.61, 0.094, 1),
-    (79.83, 0.026, 0),
-    (72.55, 0.085, 1),
-    (84.88, 0.026, 0),
-    (84.64, 0.04, 0),
-]
-
 
 def read_update(value: bytes | None) -> NodeWeight:
     """Read an update as the cloud does."""
@@ -50,32 +23,6 @@ def update_json(**fields: str) -> bytes:
     """Return an update whose fields are given as they stand in JSON; a field that is None is left out."""
     texts = {"node_id": '"fog-1"', "weight": "40.5", "samples": "3"} | fields
     return ("{" + ",".join(f'"{name}":{text}' for name, text in texts.items() if text is not None) + "}").encode()
-
-
-@pytest.mark.parametrize(("temperature", "vibration", "label"), REPORT_READINGS)
-def test_the_label_rule_gives_the_label_that_the_report_shows(temperature, vibration, label):
-    assert label_of(temperature, vibration) == label
-
-
-def test_all_21_readings_of_the_report_are_here():
-    assert len(set(REPORT_READINGS)) == 21
-
-
-@pytest.mark.parametrize(
-    ("temperature", "vibration", "label"),
-    [
-        (84.99, 0.079, 0),  # neither
-        (85.0, 0.08, 0),  # both on the limit: the rule says more than
-        (85.01, 0.08, 1),  # hot only
-        (85.0, 0.081, 1),  # shaking only
-        (85.01, 0.081, 1),  # both
-        (-300.0, 0.0, 0),
-        (85.00000000000001, 0.0, 1),  # the next number after 85
-        (0.0, 0.08000000000000002, 1),  # the next number after 0.08
-    ],
-)
-def test_the_label_is_1_above_85_celsius_or_above_0_08_g(temperature, vibration, label):
-    assert label_of(temperature, vibration) == label
 
 
 def test_a_node_has_a_topic_of_its_own():

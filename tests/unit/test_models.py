@@ -10,7 +10,7 @@ from fedstream.errors import SettingError
 from fedstream.learning.arrays import layout
 from fedstream.learning.models import TrainConfig, make_model
 from fedstream.learning.scores import score
-from fedstream.messages.readings import label_of
+from tests.unit.report import label_of
 
 MODELS = [("logistic", {}), ("mlp", {}), ("mlp", {"hidden_units": "8,4"})]
 every_model = pytest.mark.parametrize(("name", "options"), MODELS, ids=["logistic", "mlp", "two-layers"])

@@ -14,9 +14,12 @@ ANOTHER_VALUE = {
     "KAFKA_BOOTSTRAP_SERVERS": ("kafka:29092,other:9092", "kafka:29092,other:9092"),
     "CHECKPOINT_DIR": ("/data/checkpoints", Path("/data/checkpoints")),
     "WAIT_TIMEOUT_SECONDS": ("2.5", 2.5),
-    "TEMPERATURE_MIN_CELSIUS": ("-40", -40.0),
-    "TEMPERATURE_MAX_CELSIUS": ("125.5", 125.5),
-    "VIBRATION_MAX_G": ("16", 16.0),
+    "FEATURES": ("temperature:-40:125.5:1,vibration:0:16:100", "temperature:-40:125.5:1,vibration:0:16:100"),
+    "FIELDS": ("sensor_id=node_id,label=anomaly", "sensor_id=node_id,label=anomaly"),
+    "LABELS": ("optional", "optional"),
+    "CLASSES": ("3", 3),
+    "LABEL_RULE": ("temperature>90", "temperature>90"),
+    "SIMULATED_RANGES": ("vibration:0:2", "vibration:0:2"),
     "MAX_VALUE_BYTES": ("1048576", 1_048_576),
     "MAX_OFFSETS_PER_TRIGGER": ("1", 1),
     "MAX_UPDATES_PER_TRIGGER": ("7", 7),
@@ -66,7 +69,9 @@ def test_without_environment_the_contract_defaults_hold():
     # The documented contract: Kafka from the host on 9092, numbers on 9999, temperature from -100 to 1000 °C.
     assert settings.kafka_bootstrap_servers == "localhost:9092"
     assert (settings.numbers_host, settings.numbers_port) == ("localhost", 9999)
-    assert (settings.temperature_min_celsius, settings.temperature_max_celsius) == (-100.0, 1000.0)
+    temperature, vibration = settings.table
+    assert (temperature.name, temperature.low, temperature.high, temperature.factor) == ("temperature", -100, 1000, 1)
+    assert (vibration.name, vibration.low, vibration.high, vibration.factor) == ("vibration", 0, 1000, 100)
 
 
 def test_there_is_another_value_to_try_for_every_setting():
@@ -110,10 +115,10 @@ def test_variables_that_are_no_settings_are_ignored():
         ("WAIT_TIMEOUT_SECONDS", "nan", "a number of at least 0.1"),
         ("WAIT_TIMEOUT_SECONDS", "60 s", "a number of at least 0.1"),
         ("WAIT_TIMEOUT_SECONDS", "1,5", "a number of at least 0.1"),
-        ("TEMPERATURE_MIN_CELSIUS", "cold", "a number"),
-        ("TEMPERATURE_MIN_CELSIUS", "-inf", "a number"),
-        ("TEMPERATURE_MAX_CELSIUS", "Infinity", "a number"),
-        ("VIBRATION_MAX_G", "0", "a number of at least 0.001"),
+        ("CLASSES", "1", "a whole number of at least 2 and at most 1000"),
+        ("CLASSES", "1001", "a whole number of at least 2 and at most 1000"),
+        ("CLASSES", "2.0", "a whole number of at least 2 and at most 1000"),
+        ("LABELS", "none", "required or optional"),
         ("MAX_VALUE_BYTES", "0", "a whole number of at least 1"),
         ("MAX_VALUE_BYTES", "1048577", "a whole number of at least 1"),
         ("MAX_OFFSETS_PER_TRIGGER", "1.5", "a whole number of at least 1"),
@@ -152,18 +157,31 @@ def test_a_limit_is_written_out_in_full():
         Settings.from_env({"MAX_VALUE_BYTES": "2000000"})
 
 
-@pytest.mark.parametrize("low", ["50", "50.5", "1000"])
-def test_the_lower_temperature_limit_must_be_below_the_upper_one(low):
+@pytest.mark.parametrize("name", ["TEMPERATURE_MIN_CELSIUS", "TEMPERATURE_MAX_CELSIUS", "VIBRATION_MAX_G"])
+def test_a_setting_that_was_replaced_is_refused_with_what_to_write_instead(name):
     with pytest.raises(SettingError) as caught:
-        Settings.from_env({"TEMPERATURE_MIN_CELSIUS": low, "TEMPERATURE_MAX_CELSIUS": "50"})
-    text = str(caught.value)
-    assert f"TEMPERATURE_MIN_CELSIUS is {float(low)}" in text
-    assert "expected less than TEMPERATURE_MAX_CELSIUS, which is 50.0" in text
+        Settings.from_env({name: "50"})
+    assert str(caught.value) == (
+        f"{name} is no setting any more: write the limits into FEATURES, "
+        "such as FEATURES=temperature:-100:1000:1,vibration:0:1000:100"
+    )
+    assert Settings.from_env({name: " "}) == Settings()
 
 
-def test_one_temperature_limit_is_checked_against_the_default_of_the_other():
-    with pytest.raises(SettingError, match=r"TEMPERATURE_MIN_CELSIUS is -100\.0; expected less than"):
-        Settings.from_env({"TEMPERATURE_MAX_CELSIUS": "-100"})
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("FEATURES", "temperature"),
+        ("FIELDS", "humidity=h"),
+        ("LABEL_RULE", "humidity>1"),
+        ("SIMULATED_RANGES", "humidity:0:1"),
+    ],
+)
+def test_a_text_about_features_is_checked_at_once_against_those_there_are(name, text):
+    with pytest.raises(SettingError, match=f"{name} is .*; expected"):
+        Settings.from_env({name: text})
+    if name != "FEATURES":
+        assert Settings.from_env({"FEATURES": "humidity:0:100", name: text}).features == "humidity:0:100"
 
 
 def test_options_are_keyword_arguments_with_numbers_and_truth_values_as_such():
