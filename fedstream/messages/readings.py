@@ -29,9 +29,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Below the first a time is in seconds, below the second in ms, below the third in µs since 1970: until the year 5138.
 SECONDS_BELOW, MILLISECONDS_BELOW, MICROSECONDS_BELOW = 1e11, 1e14, 1e17
 LAST_TIME = 99_999_999_999_999  # in ms
-ISO_TIME = (
-    r"(19[7-9]\d|[2-4]\d{3})-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.]\d{1,9})?)?(Z|[+-](0\d|1[0-4]):[0-5]\d)?)?"
-)
+ISO_TIME = r"(19[7-9]\d|[2-4]\d{3})-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.]\d{1,9})?)?(Z|[+-](0\d|1[0-4]):[0-5]\d)?)?"
 NUMERIC_TIME = r"\d{1,17}([.]\d*)?([eE][+]?\d{1,3})?"
 TIME = "a time since 1970 in s, ms or µs, or in ISO 8601 (2026-11-22T10:00:00Z)"
 

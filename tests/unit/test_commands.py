@@ -404,7 +404,7 @@ def test_the_central_curve_is_the_same_model_tested_then_trained_on_all_readings
 
 def test_readings_are_ordered_by_time_and_bad_ones_left_out(topics):
     good = {"sensor_id": "a", "temperature": 70, "vibration": 0.05, "label": 0}
-    bad = [(2, {"temperature": 5000}), (1, {"label": 2}), (1, {"vibration": "x"}), (1, {"sensor_id": 3})]
+    bad = [(2, {"temperature": 5000}), (1, {"label": 2}), (1, {"vibration": "x"}), (1, {"sensor_id": 3.5})]
     for node, change in [(2, {}), (1, {"temperature": 71}), *bad, (2, {"temperature": 72, "label": 1})]:
         topics.add(sensor_topic(node), b"a", good | change)
     topics.add(sensor_topic(1), b"a", b"{")

@@ -7,6 +7,7 @@ import pytest
 from sklearn.datasets import load_breast_cancer
 
 from fedstream.errors import SettingError
+from fedstream.settings import Settings
 from fedstream.simulation.data import load, split
 from fedstream.simulation.partitions import partition, spread
 
@@ -240,6 +241,29 @@ def test_shifted_nodes_measure_more_and_are_labelled_by_what_they_measure():
             assert after.x[part, 0] - before.x[part, 0] == pytest.approx(np.full(len(part), 15.0 * i))
             assert after.x[part, 1].tolist() == before.x[part, 1].tolist()
             assert after.y[part].tolist() == [int(t > 85 or v > 0.08) for t, v in after.x[part].tolist()]
+
+
+def test_simulated_readings_have_the_features_classes_and_labels_of_the_settings():
+    settings = Settings(
+        features="speed:0:3000,heat:-40:120,load:0:0.01",
+        simulated_ranges="speed:1200:1800",
+        label_rule="speed>1700 or heat<0",
+        classes=3,
+    )
+    data = load("sensors", rows=3000, seed=3, settings=settings)
+    assert (data.x.shape, data.classes, data.labels) == ((3000, 3), 3, ("0", "1", "2"))
+    # Of 3000 uniform draws one is within a tenth of the range from either end: all but surely.
+    for column, low, high, decimals in zip(
+        data.x.T.tolist(), (1200, -40, 0), (1800, 120, 0.01), (2, 2, 3), strict=True
+    ):
+        assert low <= min(column) < low + (high - low) / 10
+        assert high >= max(column) > high - (high - low) / 10
+        assert column == [round(value, decimals) for value in column]
+    assert data.y.tolist() == [int(speed > 1700) + int(heat < 0) for speed, heat, _ in data.x.tolist()]
+    shifted = spread(data, 2, "shift:250", seed=1)
+    x, y = shifted.train.x[shifted.parts[1]], shifted.train.y[shifted.parts[1]]
+    assert 1450 <= x[:, 0].min() < 1800 < x[:, 0].max() <= 2050
+    assert y.tolist() == [int(speed > 1700) + int(heat < 0) for speed, heat, _ in x.tolist()]
 
 
 def test_only_simulated_readings_can_be_shifted():

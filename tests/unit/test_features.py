@@ -8,12 +8,9 @@ from fedstream.errors import SettingError
 from fedstream.features import (
     MOST_FEATURES,
     REPORT_FEATURES,
-    Condition,
     Feature,
     parse_features,
     parse_fields,
-    parse_label_rule,
-    parse_ranges,
 )
 
 TABLE = parse_features("speed:0:3000,heat:-40:120.5:2")

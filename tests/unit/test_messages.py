@@ -12,6 +12,7 @@ from fedstream.messages.door import encode
 from fedstream.messages.topics import node_of_topic, sensor_topic
 from fedstream.messages.weights import GlobalWeight, NodeWeight
 
+
 def read_update(value: bytes | None) -> NodeWeight:
     """Read an update as the cloud does."""
     found = rounds.read_update(value)

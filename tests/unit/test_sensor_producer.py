@@ -13,7 +13,11 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from fedstream.messages.readings import Reading, reading_format
 from fedstream.messages.topics import sensor_topic
+from fedstream.settings import Settings
+
+FORM = reading_format(Settings())
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +35,18 @@ def signals() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+def as_dict(reading: Reading) -> dict:
+    """Return a reading of temperature and vibration with a name for each value, without what it does not have."""
+    temperature, vibration = reading.values
+    named = {"sensor_id": reading.sensor_id, "temperature": temperature, "vibration": vibration}
+    optional = {"label": reading.label, "event_time": reading.event_time}
+    return named | {name: value for name, value in optional.items() if value is not None}
+
+
 def simulated(producer, count: int, nodes: int = 2, seed: int | None = 7, shifts=None) -> list[tuple[int, dict]]:
     """Return the first simulated readings."""
-    return list(itertools.islice(producer.simulate_readings(nodes, seed, shifts), count))
+    readings = itertools.islice(producer.simulate_readings(Settings(), nodes, seed, shifts), count)
+    return [(node, as_dict(reading)) for node, reading in readings]
 
 
 # --- simulated readings
@@ -96,6 +109,29 @@ def test_a_shift_moves_one_nodes_readings_and_their_labels_follow(producer):
     assert max(reading["temperature"] for node, reading in shifted if node == 2) > 95
 
 
+def test_more_features_are_simulated_each_in_its_range_with_its_decimals_and_shift(producer):
+    settings = Settings(
+        features="speed:0:3000,heat:-40:120,load:0:0.01,temperature:0:200",
+        simulated_ranges="speed:1200:1800",
+        label_rule="speed>1700 or heat<0 or load>=0.005",
+        classes=3,
+    )
+    shifts = {2: (1000.0, 0.0, -0.001, 0.0)}
+    readings = list(itertools.islice(producer.simulate_readings(settings, 2, 7, shifts), 1000))
+    ranges = {
+        1: [(1200, 1800), (-40, 120), (0, 0.01), (0, 200)],
+        2: [(2200, 2800), (-40, 120), (-0.001, 0.009), (0, 200)],
+    }
+    for node, reading in readings:
+        assert len(reading.values) == 4
+        for value, (low, high), decimals in zip(reading.values, ranges[node], (2, 2, 3, 2), strict=True):
+            assert low <= value <= high
+            assert value == round(value, decimals)
+        speed, heat, load, _ = reading.values
+        assert reading.label == min(2, (speed > 1700) + (heat < 0) + (load >= 0.005))
+    assert {reading.label for _, reading in readings} == {0, 1, 2}
+
+
 # --- readings from a CSV file
 
 
@@ -104,7 +140,8 @@ MACHINE = {"sensor_id": "machine"}
 
 def replayed(producer, text: str, columns: dict[str, str] | None = None, nodes: int = 2) -> list[tuple[int, dict]]:
     """Return the readings of a CSV file with this text."""
-    return list(producer.csv_readings(io.StringIO(text, newline=""), columns or {}, nodes))
+    readings = producer.csv_readings(io.StringIO(text, newline=""), columns or {}, nodes, Settings())
+    return [(node, as_dict(reading)) for node, reading in readings]
 
 
 def test_a_csv_file_with_the_fields_as_columns_needs_no_mapping(producer):
@@ -122,8 +159,45 @@ def test_columns_of_other_names_are_mapped_and_the_rest_is_ignored(producer):
         "label": "alarm",
         "event_time": "ms",
     }
-    reading = {"sensor_id": "m1", "temperature": 72.48, "vibration": 0.071, "label": 1, "event_time": 5}
+    # 5 s since 1970
+    reading = {"sensor_id": "m1", "temperature": 72.48, "vibration": 0.071, "label": 1, "event_time": 5000}
     assert replayed(producer, text, columns) == [(1, reading)]
+
+
+def test_columns_may_have_the_names_of_the_settings_and_more_signals(producer):
+    settings = Settings(
+        features="speed:0:3000,heat:-40:120",
+        fields="sensor_id=Machine ID,speed=Rotational speed [rpm],label=Machine failure",
+        label_rule="speed>2000",
+    )
+    text = "Machine ID,Rotational speed [rpm],heat,Machine failure,note\nm1,1551,30.5,1,x\n"
+    assert list(producer.csv_readings([*text.splitlines()], {}, 2, settings)) == [
+        (1, Reading("m1", (1551.0, 30.5), 1, None))
+    ]
+    # An option goes before a setting; without a column of labels the rule of the settings holds.
+    text = "m,rpm,heat\nm1,1551,30.5\nm2,2001,20\n"
+    columns = {"sensor_id": "m", "speed": "rpm"}
+    assert list(producer.csv_readings([*text.splitlines()], columns, 2, settings)) == [
+        (1, Reading("m1", (1551.0, 30.5), 0, None)),
+        (2, Reading("m2", (2001.0, 20.0), 1, None)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1768636493", 1768636493000),
+        ("1768636493.1", 1768636493100),
+        ("1768636493100", 1768636493100),
+        ("1768636493100999", 1768636493101),
+        ("2026-01-17T07:54:53.100999", 1768636493100),  # 20,470 days, 7 h 54 min 53.1 s; the rest is cut off
+        ("2026-01-17 08:54:53+01:00", 1768636493000),
+        ("2026-01-17", 1768608000000),  # 20,470 days of 86,400 s
+    ],
+)
+def test_a_time_may_be_in_s_ms_or_us_or_iso_8601(producer, text, expected):
+    (_, reading), *_ = replayed(producer, f"temperature,vibration,event_time\n70,0.05,{text}\n")
+    assert reading["event_time"] == expected
 
 
 def test_without_a_sensor_column_the_rows_are_dealt_out_to_the_nodes(producer):
@@ -202,8 +276,9 @@ def test_a_missing_column_is_named_even_if_the_row_has_more_cells_than_the_heade
             "line 2: label is '1.0'; expected a whole number",
         ),
         (
-            "temperature,vibration,event_time\n70,0.05,2026-11-22\n",
-            "line 2: event_time is '2026-11-22'; expected a whole number",
+            "temperature,vibration,event_time\n70,0.05,22.11.2026\n",
+            "line 2: event_time is '22.11.2026'; "
+            "expected a time since 1970 in s, ms or µs, or in ISO 8601 (2026-11-22T10:00:00Z)",
         ),
     ],
 )
@@ -221,8 +296,9 @@ def test_a_value_that_json_does_not_have_is_named_with_line_and_column(producer,
 
 @pytest.mark.parametrize("end", ["71,5,0,06\n", "71.5\n", "71.5,0.06,\n"])
 def test_a_row_of_another_length_than_the_header_ends_the_readings(producer, end):
-    readings = producer.csv_readings(io.StringIO("temperature,vibration\n70.5,0.05\n" + end + "72,0.07\n"), {}, 1)
-    assert next(readings)[1]["temperature"] == 70.5
+    text = "temperature,vibration\n70.5,0.05\n" + end + "72,0.07\n"
+    readings = producer.csv_readings(io.StringIO(text), {}, 1, Settings())
+    assert next(readings)[1].values == (70.5, 0.05)
     with pytest.raises(ValueError, match=r"^line 3: \d values; expected 2 as in the header"):
         next(readings)
 
@@ -254,14 +330,15 @@ def test_a_column_that_is_there_twice_is_refused_before_any_reading(producer):
 def test_blanks_around_names_and_values_do_not_count(producer):
     reading = {"sensor_id": "m1", "temperature": 70.5, "vibration": 0.05, "label": 0}
     assert replayed(producer, "sensor_id, temperature, vibration\nm1 , 70.5, 0.05\n") == [(1, reading)]
-    columns = {"temperature": " temp", "vibration": "vib "}
+    columns = producer.parse_columns("temperature= temp,vibration=vib ", Settings())
     assert replayed(producer, "sensor_id, temp ,vib\nm1,70.5,0.05\n", columns) == [(1, reading)]
 
 
 @pytest.mark.parametrize("value", ["", "  ", '""'])
 def test_a_sensor_without_a_name_is_refused_with_its_line(producer, value):
-    readings = producer.csv_readings(["machine,temperature,vibration", "m1,70,0.05", f"{value},71,0.05"], MACHINE, 2)
-    assert next(readings)[1]["sensor_id"] == "m1"
+    lines = ["machine,temperature,vibration", "m1,70,0.05", f"{value},71,0.05"]
+    readings = producer.csv_readings(lines, MACHINE, 2, Settings())
+    assert next(readings)[1].sensor_id == "m1"
     with pytest.raises(ValueError, match="expected") as caught:
         next(readings)
     assert str(caught.value) == (
@@ -286,8 +363,8 @@ def test_the_line_named_is_the_files_line_even_after_an_empty_one(producer):
 
 
 def test_the_readings_before_a_bad_line_are_passed_on(producer):
-    readings = producer.csv_readings(["temperature,vibration", "70,0.05", "x,0.05"], {}, 1)
-    assert next(readings)[1]["temperature"] == 70.0
+    readings = producer.csv_readings(["temperature,vibration", "70,0.05", "x,0.05"], {}, 1, Settings())
+    assert next(readings)[1].values == (70.0, 0.05)
     with pytest.raises(ValueError, match="line 3"):
         next(readings)
 
@@ -299,37 +376,46 @@ def test_the_readings_before_a_bad_line_are_passed_on(producer):
     ("text", "shift"), [("2:10:0.02", (2, (10.0, 0.02))), ("1:-5.5:-0.01", (1, (-5.5, -0.01))), ("3:0:0", (3, (0, 0)))]
 )
 def test_a_shift_is_read(producer, text, shift):
-    assert producer.parse_shift(text) == shift
+    assert producer.parse_shift(text, Settings().table) == shift
 
 
 @pytest.mark.parametrize("text", ["", "2", "2:10", "2:10:0.02:1", "two:10:0.02", "2:warm:0.02", "2:10:", "2,10,0.02"])
 def test_a_shift_of_another_form_is_refused(producer, text):
     with pytest.raises(ValueError, match=r".+"):
-        producer.parse_shift(text)
+        producer.parse_shift(text, Settings().table)
 
 
 @pytest.mark.parametrize("text", ["2:nan:0", "2:0:inf"])
 def test_a_shift_to_where_no_reading_can_be_is_refused(producer, text):
     with pytest.raises(ValueError, match=r".+"):
-        producer.parse_shift(text)
+        producer.parse_shift(text, Settings().table)
+
+
+def test_a_shift_has_an_amount_for_each_feature_and_is_refused_with_their_names(producer):
+    table = Settings(features="speed:0:3000,heat:-40:120,load:0:1").table
+    assert producer.parse_shift("2:1:-2:0.5", table) == (2, (1.0, -2.0, 0.5))
+    with pytest.raises(ValueError, match=r"'2:1:2'; expected NODE:SPEED:HEAT:LOAD, with finite numbers"):
+        producer.parse_shift("2:1:2", table)
 
 
 def test_columns_are_read(producer):
-    assert producer.parse_columns("") == {}
-    assert producer.parse_columns("temperature=temp_c") == {"temperature": "temp_c"}
-    assert producer.parse_columns("sensor_id=a b,label=x=y") == {"sensor_id": "a b", "label": "x=y"}
+    settings = Settings()
+    assert producer.parse_columns("", settings) == {}
+    assert producer.parse_columns("temperature=temp_c", settings) == {"temperature": "temp_c"}
+    assert producer.parse_columns("sensor_id=a b,label=x=y", settings) == {"sensor_id": "a b", "label": "x=y"}
+    assert producer.parse_columns("speed= v", Settings(features="speed:0:1")) == {"speed": "v"}
 
 
 def test_a_column_for_a_field_that_readings_do_not_have_is_refused_with_those_they_have(producer):
     with pytest.raises(ValueError, match="heat, noise is no field of a reading") as caught:
-        producer.parse_columns("noise=n,heat=h,label=l")
+        producer.parse_columns("noise=n,heat=h,label=l", Settings())
     assert "expected sensor_id, temperature, vibration, label, event_time" in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["temperature", "temperature=t,", ","])
 def test_columns_of_another_form_are_refused(producer, text):
     with pytest.raises(ValueError, match=r".+"):
-        producer.parse_columns(text)
+        producer.parse_columns(text, Settings())
 
 
 # --- pace
@@ -457,11 +543,29 @@ class Broker:
 TOPICS = {1: sensor_topic(1), 2: sensor_topic(2)}
 
 
+def some_readings(count: int) -> list[tuple[int, Reading]]:
+    """Return so many readings of node 1."""
+    return [(1, Reading("node-1", (72.5, 0.05), 0))] * count
+
+
+def test_a_reading_is_sent_and_shown_under_the_names_of_the_settings(producer, capsys):
+    broker = Broker()
+    names = "sensor_id=node_id,label=anomaly,event_time=timestamp,temperature=features.t,vibration=features.v"
+    readings = [(2, Reading("7", (72.5, 0.05), 1, 1768636493100))]
+    assert producer.publish_readings(broker, readings, TOPICS, reading_format(Settings(fields=names)), quiet=False) == 1
+    sent = {"node_id": "7", "features": {"t": 72.5, "v": 0.05}, "anomaly": 1, "timestamp": 1768636493100}
+    assert [(topic, key, json.loads(value)) for topic, key, value in broker.sent] == [
+        ("sensor-data-node-2", b"7", sent)
+    ]
+    assert capsys.readouterr().out == f"Node-2: {sent}\n"
+
+
 def test_each_reading_goes_to_its_nodes_topic_under_its_sensors_name(producer, capsys):
     broker = Broker()
     first = {"sensor_id": "node-1", "temperature": 72.48, "vibration": 0.071, "label": 0}
     second = {"sensor_id": "é2", "temperature": 78.0, "vibration": 0.033, "label": 0}
-    assert producer.publish_readings(broker, [(1, first), (2, second)], TOPICS, quiet=False) == 2
+    readings = [(1, Reading("node-1", (72.48, 0.071), 0)), (2, Reading("é2", (78.0, 0.033), 0))]
+    assert producer.publish_readings(broker, readings, TOPICS, FORM, quiet=False) == 2
     assert [(topic, key) for topic, key, _ in broker.sent] == [
         ("sensor-data-node-1", b"node-1"),
         ("sensor-data-node-2", "é2".encode()),
@@ -476,21 +580,21 @@ def test_each_reading_goes_to_its_nodes_topic_under_its_sensors_name(producer, c
 
 
 def test_in_quiet_mode_the_first_reading_and_every_ten_thousand_are_told(producer, capsys):
-    readings = simulated(producer, 20_001)
-    assert producer.publish_readings(Broker(), readings, TOPICS, quiet=True) == 20_001
+    readings = some_readings(20_001)
+    assert producer.publish_readings(Broker(), readings, TOPICS, FORM, quiet=True) == 20_001
     assert capsys.readouterr().out == "first reading sent\n10000 readings sent\n20000 readings sent\n"
 
 
 def test_nothing_to_send_is_no_failure(producer):
     broker = Broker()
-    assert producer.publish_readings(broker, [], TOPICS, quiet=False) == 0
+    assert producer.publish_readings(broker, [], TOPICS, FORM, quiet=False) == 0
     assert broker.sent == []
 
 
 def test_a_reading_that_the_broker_does_not_take_ends_the_program_with_an_error(producer):
     broker = Broker(fails_at=3)
     with pytest.raises(click.ClickException) as caught:
-        producer.publish_readings(broker, simulated(producer, 100), TOPICS, quiet=True)
+        producer.publish_readings(broker, some_readings(100), TOPICS, FORM, quiet=True)
     assert "the broker did not take a reading: TimeoutError('no answer')" in caught.value.message
     assert len(broker.sent) == 3, "readings were sent after the failure"
 
@@ -506,7 +610,7 @@ def test_a_last_reading_that_fails_only_when_flushed_is_noticed(producer):
             self.call(TimeoutError("too late"))
 
     with pytest.raises(click.ClickException, match="too late"):
-        producer.publish_readings(LateBroker(), simulated(producer, 1), TOPICS, quiet=True)
+        producer.publish_readings(LateBroker(), some_readings(1), TOPICS, FORM, quiet=True)
 
 
 # --- command line

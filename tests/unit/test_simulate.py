@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 
 import numpy as np
 import pytest
@@ -107,6 +108,59 @@ def test_the_baselines_train_as_long_as_the_federation_and_alone_nodes_do_worse(
     assert central["accuracy"] > 0.95
     fewer_rounds = run({"local_epochs": 25}, rounds=1, partition="dirichlet:0.1", baselines=True)
     assert fewer_rounds["baselines"] == result["baselines"]
+
+
+EIGHT = ",".join(f"x{i}:{-i}:{i + 1}" for i in range(8))
+
+
+@pytest.mark.parametrize("model", ["logistic", "mlp"])
+def test_sensors_of_eight_features_teach_a_model(model):
+    settings = {"model": model, "features": EIGHT, "label_rule": "x7>4 or x2<-0.5"}
+    result = run(settings, data="sensors", nodes=3, rounds=6)
+    assert result["data"]["features"] == 8
+    # x7 is in -7..8 and above 4 in 4/15, x2 in -2..3 and below -0.5 in 3/10: neither holds in 11/15 * 7/10 = 0.513.
+    assert accuracy(result) > 0.513 + 0.25
+
+
+def test_sensors_of_three_classes_teach_a_model():
+    result = run({"model": "mlp", "classes": 3, "learning_rate": 0.05}, data="sensors", nodes=3, rounds=10)
+    assert result["data"]["labels"] == ["0", "1", "2"]
+    # Neither too hot (5/6) nor too strong (6/8): 0.625 of the readings.
+    assert accuracy(result) > 0.625 + 0.2
+
+
+# What the commit 7b8a0bb gave, before a reading was a table of features: the logarithmic loss on the held-out rows and
+# the hash of all arrays. The mlp has no hash: its linear algebra rounds as the processor likes.
+BEFORE = [
+    (
+        {"model": "logistic", "seed": 3},
+        {},
+        0.3663980521875163,
+        "e5c55fca89f5bb697347d855f4f625aee25ef710140bfe2d78d9eefd39b2b79b",
+    ),
+    (
+        {"model": "logistic", "seed": 5},
+        {"rows": 1200, "readings_per_round": 50, "partition": "shift:3"},
+        0.4061134644855296,
+        "e62ff714d199648f8e61fc0d81bdf7b39483a1400ec1269fe08252667dbbef21",
+    ),
+    (
+        {"model": "logistic", "strategy": "FedAdam", "seed": 7},
+        {"rows": 1200, "dropout": 0.2, "partition": "dirichlet:0.5"},
+        0.5667213548726978,
+        "9472c0171924ab01dec73f4bc95b2fb5d1ff70841a62973c782ac5eb11468d0d",
+    ),
+    ({"model": "mlp"}, {"partition": "shift:5"}, 0.05055277811435167, None),
+]
+
+
+@pytest.mark.parametrize(("settings", "scenario", "loss", "sha256"), BEFORE)
+def test_two_features_give_the_arrays_that_they_gave_before_there_were_more(settings, scenario, loss, sha256):
+    scenario = Scenario(**({"data": "sensors", "nodes": 3, "rounds": 3} | scenario))
+    final = simulate(Settings(**settings), scenario)["final"]
+    assert final["test"]["loss"] == pytest.approx(loss, rel=1e-6)
+    if sha256 and platform.machine() == "x86_64":  # others round a multiplication with an addition once
+        assert final["model_sha256"] == sha256
 
 
 SCRIPT = """
