@@ -157,7 +157,6 @@ BAD = {
     "event_time of no day": (reading(event_time='"2026-02-30"'), f"^event_time is '?2026-02-30'?; {TIME}"),
     "event_time of no hour": (reading(event_time='"2026-02-03T24:00"'), f"^event_time is '?2026-02-03T24:00'?; {TIME}"),
     "event_time of another form": (reading(event_time='"03/02/2026"'), f"^event_time is '?03/02/2026'?; {TIME}"),
-    "event_time of another form of ISO 8601": (reading(event_time='"20260203"x'), NOT_JSON),
     "event_time true": (reading(event_time="true"), f"^event_time is [Tt]rue; {TIME}"),
     "event_time an object": (reading(event_time="{}"), rf"^event_time is \{{\}}; {TIME}"),
     "event_time an array": (reading(event_time="[1]"), rf"^event_time is \[1\]; {TIME}"),

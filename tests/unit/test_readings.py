@@ -140,9 +140,7 @@ def test_a_table_of_readings_has_a_row_for_each_and_a_column_for_each_feature():
     assert form.table([]).shape == (0, 2)
 
 
-@pytest.mark.parametrize(
-    "time", [-1, 1e17, math.inf, math.nan, "", " 5", "5 ", "1e", "0x5", "٥", "2026-1-7", "2026-01"]
-)
+@pytest.mark.parametrize("time", [-1, 1e17, math.inf, math.nan, "", " 5", "5 ", "1e", "0x5", "٥", "2026-1-7"])
 def test_what_is_no_time_is_refused(time):
     with pytest.raises(ValueError, match=r".+"):
         time_ms(time)
@@ -172,41 +170,40 @@ VALUES = NUMBERS | TIMES | JSON | st.dictionaries(st.sampled_from(NAMES), NUMBER
 OBJECTS = st.dictionaries(st.sampled_from(NAMES), VALUES)
 
 
-def is_told_apart(form: ReadingFormat, value: bytes) -> bool:
-    """Decode a value; it is a reading within the limits, or else its reason is short."""
-    reason = ""
+def check(form: ReadingFormat, value: bytes) -> None:
+    """Decode a value; it is a reading within the limits that can be written again, or its reason is short."""
+    reading, reason = None, ""
     try:
         reading = form.decode(value)
     except BadMessage as error:
-        reason = str(error) or "no reason"
-    if reason:
-        assert len(reason) < LONGEST_REASON
-        return False
+        reason = str(error)
+    if reading is None:
+        assert 0 < len(reason) < LONGEST_REASON
+        return
     assert reading.sensor_id != ""
     assert len(reading.values) == len(form.features)
     assert all(each.low <= x <= each.high for each, x in zip(form.features, reading.values, strict=True))
     assert reading.event_time is None or 0 <= reading.event_time < 1e14
     assert form.decode(form.encode(reading)) == reading
-    return True
 
 
 @hurried
 @given(st.sampled_from(FORMS), st.binary() | st.text().map(str.encode))
 def test_any_bytes_are_a_reading_or_have_a_reason(form, value):
-    is_told_apart(form, value)
+    check(form, value)
 
 
 @hurried
 @given(st.sampled_from(FORMS), JSON)
 def test_any_json_is_a_reading_or_has_a_reason(form, value):
-    is_told_apart(form, json.dumps(value).encode())
+    check(form, json.dumps(value).encode())
 
 
 @hurried
 @given(st.sampled_from(FORMS), OBJECTS, st.booleans())
 def test_any_object_like_a_reading_is_one_or_has_a_reason(form, message, ascii_only):
     text = json.dumps(message, ensure_ascii=ascii_only)
-    is_told_apart(form, text.encode("utf-8", "surrogatepass"))
+    check(form, text.encode("utf-8", "surrogatepass"))
 
 
 @hurried
@@ -215,7 +212,7 @@ def test_a_reading_with_a_byte_of_another_kind_is_one_or_has_a_reason(form, name
     value = bytearray((CASES[name].value or b"{}")[:2000])
     place = data.draw(st.integers(0, max(0, len(value) - 1)))
     value[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
-    is_told_apart(form, bytes(value))
+    check(form, bytes(value))
 
 
 WORD = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True).map(lambda word: "f_" + word)
