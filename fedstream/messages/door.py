@@ -111,7 +111,10 @@ def reason(text: str, value: bytes, expected: Mapping[str, str]) -> str:
     names = path.split(".") if path in expected else re.findall(r"[^.\[\]]+", path)  # a name may have brackets itself
     places = path, re.sub(r"\[[^]]*\]", "", path), path.partition("[")[0]
     wanted = next((expected[place] for place in places if place in expected), None) or _in_words(what)
-    return f"{path} is {_shown(value, names):.{LONGEST_SHOWN}}; expected {wanted}"
+    try:
+        return f"{path} is {_shown(value, names):.{LONGEST_SHOWN}}; expected {wanted}"
+    except json.JSONDecodeError as error:  # msgspec stops at the wrong type before it
+        return f"not JSON: {error}"
 
 
 def _shown(value: bytes, names: Iterable[str]) -> str:
@@ -124,6 +127,8 @@ def _shown(value: bytes, names: Iterable[str]) -> str:
             elif isinstance(found, list):  # a field that is there twice may have another list at its end
                 found = found[int(name)] if name.isdecimal() and int(name) < len(found) else None
         return json.dumps(found, ensure_ascii=False)
+    except json.JSONDecodeError:
+        raise
     except (ValueError, RecursionError):  # a number of thousands of digits, or as many brackets in each other
         return "too long to be shown"
 
