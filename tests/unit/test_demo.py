@@ -1,0 +1,43 @@
+"""What the demo computes a second time: weights from readings."""
+
+from __future__ import annotations
+
+import pytest
+
+from fedstream.commands.demo import explains, mean_weight, readings_behind
+from fedstream.features import parse_features
+from fedstream.messages.readings import Reading
+from fedstream.messages.topics import sensor_topic
+from fedstream.settings import Settings
+from tests.unit.fake_topics import Topics
+
+
+def test_the_weight_is_the_mean_over_the_features_of_factor_times_mean_value():
+    readings = [Reading("a", (70.0, 0.05), 0), Reading("a", (80.0, 0.07), 1)]
+    # (1 * 75 + 100 * 0.06) / 2 = 40.5
+    assert mean_weight(readings, Settings().table) == pytest.approx(40.5)
+    table = parse_features("x:0:10:2,y:0:10:-1,z:0:10")
+    # (2 * 2 - 1 * 4 + 1 * 9) / 3 = 3
+    assert mean_weight([Reading("a", (1.0, 4.0, 9.0)), Reading("a", (3.0, 4.0, 9.0))], table) == pytest.approx(3.0)
+
+
+def test_an_updates_readings_are_the_first_of_its_topic(monkeypatch):
+    topics = Topics().install(monkeypatch)
+    for temperature in (70, 71, 72):
+        reading = {"sensor_id": "a", "temperature": temperature, "vibration": 0.05, "label": 0}
+        topics.add(sensor_topic(2), b"a", reading)
+    found = readings_behind(Settings(), 2, {"rejected": 0, "samples": 2})
+    assert found == [Reading("a", (70.0, 0.05), 0), Reading("a", (71.0, 0.05), 0)]
+    assert readings_behind(Settings(), 2, {"rejected": 1, "samples": 2}) is None
+    assert readings_behind(Settings(), 2, {"rejected": 0, "samples": 4}) is None
+
+
+def test_a_global_weight_is_explained_by_the_updates_that_had_its_samples():
+    updates = [
+        {"node_id": "fog-1", "weight": 40.0, "samples": 1},
+        {"node_id": "fog-2", "weight": 44.0, "samples": 3},
+        {"node_id": "fog-1", "weight": 41.0, "samples": 2},
+    ]
+    # (40 * 1 + 44 * 3) / 4 = 43
+    assert explains({"samples": 4, "nodes": 2}, updates) == pytest.approx(43.0)
+    assert explains({"samples": 6, "nodes": 2}, updates) is None
