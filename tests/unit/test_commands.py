@@ -411,3 +411,14 @@ def test_readings_are_ordered_by_time_and_bad_ones_left_out(topics):
     x, y = read_readings(topics.records[sensor_topic(1)] + topics.records[sensor_topic(2)], Settings())
     assert x.tolist() == [[70, 0.05], [71, 0.05], [72, 0.05]]
     assert y.tolist() == [0, 0, 1]
+
+
+def test_readings_of_a_curve_are_those_with_a_label_and_have_the_features_of_the_settings(topics):
+    settings = Settings(features="x:0:10,y:0:10,z:0:10", fields="x=at.x,label=anomaly", labels="optional", classes=3)
+    for message in ({"anomaly": 2}, {}, {"anomaly": 3}, {"anomaly": 0, "z": 5}):
+        topics.add(sensor_topic(1), b"a", {"sensor_id": 7, "at": {"x": 1}, "y": 2, "z": 3} | message)
+    x, y = read_readings(topics.records[sensor_topic(1)], settings)
+    assert x.tolist() == [[1, 2, 3], [1, 2, 5]]
+    assert y.tolist() == [2, 0]
+    x, y = read_readings([], settings)
+    assert (x.shape, y.shape) == ((0, 3), (0,))
