@@ -44,7 +44,7 @@ class NamedArray(Struct, frozen=True, dict=True):
             raise BadMessage(f"{about}; expected as many numbers as the shape holds")
         try:
             finite = np.isfinite(self.array).all()
-        except ValueError as error:  # no values, and beside a size of 0 one beyond every memory
+        except (ValueError, OverflowError) as error:  # no values, and beside a size of 0 one beyond every memory
             raise BadMessage(f"{about}; expected sizes that fit in memory") from error
         if not finite:
             raise BadMessage(f"array {self.name} has a NaN or infinite value; expected finite numbers")

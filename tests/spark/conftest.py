@@ -21,6 +21,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from fedstream.messages.door import encode
+from fedstream.messages.topics import DEAD_LETTER
 from tests.conftest import ROOT
 
 RECORD_DDL = "value BINARY, topic STRING, partition INT, offset BIGINT"
@@ -110,8 +111,14 @@ class Recorder:
     def publish(self, *outgoing: tuple[Any, ...]) -> None:
         """Keep messages, the last of each one's parts, as they would be read from their topics."""
         for parts in outgoing:
+            message = json.loads(encode(parts[-1]))
+            if parts[0] == DEAD_LETTER:
+                value = None if message["value"] is None else base64.b64decode(message["value"])
+                self.rejected.append(Row(**message | {"value": value}))
+                self.step("in dead_letters")
+                continue
             self.step("before publish")
-            self.published.append((*parts[:-1], json.loads(encode(parts[-1]))))
+            self.published.append((*parts[:-1], message))
             self.step("after publish")
 
     def dead_letters(self, rejected: DataFrame) -> None:
