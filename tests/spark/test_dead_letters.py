@@ -1,19 +1,20 @@
-"""The envelope of a rejected record on the topic dead-letter."""
+"""A rejected record of a job in real-time mode: the JSON of `DeadLetter`, written by column expressions."""
 
 from __future__ import annotations
 
 import base64
-import json
 import re
-import time
 
 import pytest
+from pyspark.sql import functions as F
 
+from fedstream.messages.dead_letters import DeadLetter, dead_letter
+from fedstream.messages.door import decode, encode
 from fedstream.settings import Settings
-from fedstream.spark.expressions import dead_letters, parse_readings
+from fedstream.spark import expressions
 
 RECORD_DDL = "value BINARY, topic STRING, partition INT, offset BIGINT"
-REJECTED_DDL = f"reason STRING, {RECORD_DDL}"
+TIME_MS = 1_700_000_000_123
 VALUES = [
     b"hello",
     b'{"sensor_id":"n\xf8de","temperature":1}',  # not UTF-8
@@ -25,56 +26,36 @@ VALUES = [
 
 
 @pytest.fixture(scope="module")
-def letters(spark) -> list[dict]:
-    """Return the letters for VALUES, whose offsets are 7, 8, ...; each is one string in one column, value."""
+def letters(spark) -> list[bytes]:
+    """Return the values of the letters for VALUES, whose offsets are 7, 8, ..."""
     records = [
         (value if value is None else bytearray(value), "sensor-data-node-1", 3, 7 + index)
         for index, value in enumerate(VALUES)
     ]
-    parsed = parse_readings(spark.createDataFrame(records, RECORD_DDL), Settings())
-    frame = dead_letters(parsed.where("reason IS NOT NULL"))
-    assert frame.dtypes == [("value", "string")]
-    found = [json.loads(row.value) for row in frame.collect()]
-    return sorted(found, key=lambda letter: letter["offset"])
+    parsed = expressions.parse_readings(spark.createDataFrame(records, RECORD_DDL), Settings())
+    rows = parsed.select("offset", expressions.dead_letter(F.lit(TIME_MS)).alias("letter")).collect()
+    return [row.letter.encode() for row in sorted(rows, key=lambda row: row.offset)]
 
 
-def test_a_letter_holds_the_original_bytes(letters):
-    found = [letter["value"] and base64.b64decode(letter["value"]) for letter in letters]
-    assert found == [value or letter["value"] for value, letter in zip(VALUES, letters, strict=True)]
-    assert [letter["value"] for letter in letters if not letter["value"]] == ["", None], "empty is not null"
+def test_a_letter_is_the_one_that_the_executors_of_a_fog_node_send(letters):
+    beginnings = ["not JSON", "invalid UTF-8", "invalid UTF-8", "empty value", "empty value", "value of 900000 bytes"]
+    for offset, (value, letter, beginning) in enumerate(zip(VALUES, letters, beginnings, strict=True), start=7):
+        found = decode(DeadLetter, letter)
+        assert found.reason.startswith(beginning)
+        expected = dead_letter(value, found.reason, ("sensor-data-node-1", 3, offset), TIME_MS)
+        assert found == expected
+        assert letter == encode(expected), "with null for no value, and no other field"
 
 
 def test_a_letters_base64_is_one_line_as_strict_readers_want_it(letters):
-    assert all(re.fullmatch(r"[A-Za-z0-9+/]*={0,2}", letter["value"] or "") for letter in letters)
-
-
-def test_a_letter_says_where_the_record_was(letters):
-    places = [(letter["topic"], letter["partition"], letter["offset"]) for letter in letters]
-    assert places == [("sensor-data-node-1", 3, offset) for offset in range(7, 7 + len(VALUES))]
-
-
-def test_a_letter_gives_the_reason(letters):
-    beginnings = ["not JSON", "invalid UTF-8", "invalid UTF-8", "empty value", "empty value", "value of 900000 bytes"]
-    for letter, beginning in zip(letters, beginnings, strict=True):
-        assert letter["reason"].startswith(beginning)
-
-
-def test_a_letter_has_the_fields_of_the_contract_and_no_other_even_for_null(letters):
-    for letter in letters:
-        assert set(letter) == {"value", "reason", "topic", "partition", "offset", "time"}
-
-
-def test_a_letter_has_the_time_in_milliseconds_since_1970(spark):
-    rejected = spark.createDataFrame([("because", bytearray(b"x"), "t", 0, 0)], REJECTED_DDL)
-    before = time.time()
-    (letter,) = dead_letters(rejected).collect()
-    found = json.loads(letter.value)["time"]
-    assert isinstance(found, int)
-    assert int(before * 1000) - 1 <= found <= time.time() * 1000
+    for value, letter in zip(VALUES, letters, strict=True):
+        text = decode(DeadLetter, letter).value
+        assert text is None or re.fullmatch(r"[A-Za-z0-9+/]*={0,2}", text)
+        assert (text and base64.b64decode(text, validate=True)) == (value or text), "empty is not null"
 
 
 def test_a_reason_of_quotes_and_newlines_is_still_json(spark):
     reason = 'got "a\n\\b" — é'
-    rejected = spark.createDataFrame([(reason, bytearray(b"x"), "t", 0, 0)], REJECTED_DDL)
-    (letter,) = dead_letters(rejected).collect()
-    assert json.loads(letter.value)["reason"] == reason
+    rejected = spark.createDataFrame([(reason, bytearray(b"x"), "t", 0, 0)], f"reason STRING, {RECORD_DDL}")
+    (row,) = rejected.select(expressions.dead_letter(F.lit(TIME_MS)).alias("letter")).collect()
+    assert decode(DeadLetter, row.letter.encode()).reason == reason

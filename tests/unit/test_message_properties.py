@@ -173,10 +173,10 @@ def test_a_message_with_an_odd_field_is_read_or_refused_by_this_fields_name(kind
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (b'{"run_id":"r","round":"x","command":"deadline"}', "round is 'x'; expected a whole number"),
+        (b'{"run_id":"r","round":"x","command":"deadline"}', 'round is "x"; expected a whole number'),
         (b'{"run_id":"r","round":0,"command":"deadline"}', "round is 0; expected a whole number of at least 1"),
         (b'{"run_id":"r","command":"deadline"}', "round is missing"),
-        (b'{"run_id":"r","round":1,"command":"stop"}', "command is 'stop'; expected deadline or rollback"),
+        (b'{"run_id":"r","round":1,"command":"stop"}', 'command is "stop"; expected deadline or rollback'),
         (b"[]", "not a JSON object but a list"),
         (b"", "empty value; expected a JSON object"),
         (b'{"run_id":"\xff"}', "invalid UTF-8 at byte 11; expected JSON in UTF-8"),

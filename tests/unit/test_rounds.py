@@ -427,7 +427,7 @@ def test_a_bad_update_is_refused_with_the_reason_and_the_round_goes_on(changes, 
 
 def test_an_answer_that_cannot_be_read_tells_its_node_all_the_same():
     value = encode(update(start("a"), "a", [1.0, 1.5])).replace(b"1.5]", b"1e999]")  # JSON's way to infinity
-    with pytest.raises(BadMessage, match=r"arrays\[0\].values\[1\] is inf; expected a number that fits"):
+    with pytest.raises(BadMessage, match=r"arrays\[0\].values\[1\] is Infinity; expected a number that fits"):
         read_update(value)
     assert answering_node(value) == "a"
     assert answering_node(encode(NodeWeight("a", 40.0, 1))) is None, "no answer"
