@@ -100,8 +100,8 @@ def wait_for_jobs(names: Sequence[str], env: Mapping[str, str], timeout_seconds:
             elif not reason:
                 progress.say(f"  {name:<12} ready ({progress.seconds:.1f} s)")
                 left.remove(name)
-            elif ends.get(name, 0) >= parts.MANY_ENDS and ends[name] > ends_before.get(name, 0):
-                raise TroubleError(_told(f"{name} has ended {ends[name]} times and was started again", name, log))
+            elif (ended := ends.get(name, 0) - ends_before.get(name, 0)) >= parts.MANY_ENDS:
+                raise TroubleError(_told(f"{name} has {parts.MANY.format(ended)}", name, log))
             elif progress.seconds >= timeout_seconds:
                 msg = f"{name} is not ready after {timeout_seconds:g} s: {reason}\n{health.log_end(name, env)}"
                 raise TroubleError(msg)

@@ -7,36 +7,11 @@ import socket
 from datetime import datetime
 
 import pytest
+from test_progress import Terminal
 
 from fedstream.stack import parts, wait
 from fedstream.stack.progress import Progress
 from fedstream.stack.wait import TroubleError
-
-
-class Terminal:
-    """A stream and its clock: what was written, and a time that goes on by a second with each look."""
-
-    def __init__(self, is_terminal: bool = False) -> None:
-        """Begin with nothing written."""
-        self.text = ""
-        self.now = 100.0
-        self.is_terminal = is_terminal
-
-    def isatty(self) -> bool:
-        """Tell."""
-        return self.is_terminal
-
-    def write(self, text: str) -> None:
-        """Keep the text."""
-        self.text += text
-
-    def flush(self) -> None:
-        """Do nothing."""
-
-    def clock(self) -> float:
-        """Go on."""
-        self.now += 1
-        return self.now
 
 
 @pytest.fixture
@@ -142,22 +117,3 @@ def test_a_service_that_does_not_answer_in_time_is_told_with_its_log(logs, monke
     env = {"NUMBERS_PORT": str(closed_port), "RUN_PATH": str(tmp_path)}
     with pytest.raises(TroubleError, match=r"producer is not ready after 5 s: nothing listens(.|\n)*it was me$"):
         wait.wait_for_service("producer", env, 5, Progress(stream, stream.clock))
-
-
-def test_where_there_is_no_terminal_a_line_is_added_every_ten_seconds():
-    stream = Terminal()
-    progress = Progress(stream, lambda: stream.now)
-    for second in range(26):
-        stream.now = 100.0 + second
-        progress.waiting("cloud")
-    progress.say("done")
-    assert stream.text == "  waiting for cloud ... 10 s\n  waiting for cloud ... 20 s\ndone\n"
-
-
-def test_in_a_terminal_one_line_is_brought_up_to_date():
-    stream = Terminal(is_terminal=True)
-    progress = Progress(stream, lambda: 100.0)
-    progress.waiting("cloud")
-    progress.say("done")
-    erase = "\r\033[K"  # to the line's start, and clear it
-    assert stream.text == f"{erase}  waiting for cloud ... 0 s{erase}done\n"
