@@ -24,7 +24,6 @@ def one_stack() -> Iterator[Stack]:
     try:
         yield stack
     finally:
-        stack.keep_logs()
         stack.make("clean")
 
 

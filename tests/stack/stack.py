@@ -54,6 +54,8 @@ ENV = {
     "UPDATE_MIN_READINGS": "1000",
     "UPDATE_MAX_WAIT_SECONDS": "10",
     "REALTIME_INTERVAL_SECONDS": "5",
+    # Without a pause one micro-batch follows the other as long as the sensors send, and takes the CPU from all starts.
+    "TRIGGER_INTERVAL_MS": "500",
     # A flood is many micro-batches, and a driver dies in the midst of them.
     "MAX_OFFSETS_PER_TRIGGER": "20000",
 }
@@ -74,10 +76,11 @@ class Stack:
     """A stack and the ways in which a user reaches it."""
 
     def __init__(self, runner: str) -> None:
-        """Remember the runner; nothing is started yet."""
+        """Remember the runner and forget the logs of an earlier run; nothing is started yet."""
         self.runner = runner
+        shutil.rmtree(LOGS / runner, ignore_errors=True)
         self.bootstrap = f"localhost:{ENV['KAFKA_PORT']}"
-        self._is_up = self._is_empty = False
+        self._is_up = self._is_empty = self._has_logs = False
 
     # --- start and end
 
@@ -87,6 +90,7 @@ class Stack:
             return
         if self.runner == "docker":
             os.environ |= ENV  # testcontainers hands its own environment on to Compose
+            self._has_logs = True
             DockerCompose(ROOT, build=True, wait=True, profiles=["jobs"], services=SERVICES).start()
             self._is_up = True
         else:
@@ -105,17 +109,20 @@ class Stack:
         self._is_empty = False
 
     def keep_logs(self) -> None:
-        """Copy the logs of all services and jobs to test-logs/."""
+        """Add the logs of all services and jobs to those in test-logs/, before they are deleted."""
         folder = LOGS / self.runner
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for name in [*SERVICES, *JOBS]:
-            (folder / f"{name}.log").write_text(self.log(name))
+            with (folder / f"{name}.log").open("a") as file:
+                file.write(self.log(name))
 
     # --- what a user types
 
     def make(self, *words: str, check: bool = True, **env: str) -> str:
         """Run a make target and return what it printed."""
+        if words[0] == "clean" and self._has_logs:
+            self.keep_logs()
+        self._has_logs = words[0] != "clean"
         done = subprocess.run(
             ["make", *words, f"STACK={self.runner}"],
             cwd=ROOT,
