@@ -121,9 +121,9 @@ def main(size: str, only: tuple[str, ...], workload: str | None, output: Path | 
                     measured[name] = {"plan": plan.name} | about(packages, start.JAVA / "lib")
                     measured[name] |= {"ceiling": [], "runs": []}
                     run_all(bench, own, measured[name], lambda: save(file, measured), progress)
-    plots.draw(measured, file.parent)
+    plots.draw(measured, file.with_suffix(".png"))
     report.show(measured, console)
-    console.print(f"results: {file}; performance.png beside it")
+    console.print(f"results: {file}, and performance.png beside it")
 
 
 if __name__ == "__main__":

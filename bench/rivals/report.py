@@ -1,7 +1,8 @@
-"""The results of the bench as tables: medians of the repetitions with their spread. No measuring here."""
+"""The results of the bench as tables: medians of the repetitions. No measuring here."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.lab.machine import conditions
-from bench.lab.measures import median_and_spread, upper_bound
 from bench.lab.tables import print_wide, table
 from bench.rivals.plan import CONTESTANTS, RATE, Contestant
 
@@ -30,29 +30,15 @@ def taking_part(results: dict[str, Any], workload: str) -> Iterator[tuple[Contes
 
 
 def cell(values: list[float | None], form: str, scale: float = 1.0) -> str:
-    """Return a median with its spread, `12.3 (11.9–14.0)`; only the value if there is one, - if there is none."""
-    spread = median_and_spread([None if value is None else value * scale for value in values])
-    if spread is None:
-        return NO_VALUE
-    if spread["n"] == 1:
-        return format(spread["median"], form)
-    return f"{spread['median']:{form}} ({spread['min']:{form}}–{spread['max']:{form}})"
+    """Return the median of the repetitions, - if none has a value."""
+    known = [value * scale for value in values if value is not None]
+    return format(statistics.median(known), form) if known else NO_VALUE
 
 
 def errors_of(runs: Runs) -> dict[str, int]:
     """Return what was checked, lost, duplicated and wrong over all runs, loads and back-logs."""
     parts = [part for run in runs for part in (run, run["catch_up"])]
     return {name: sum(part[name] for part in parts) for name in ("checked", "lost", "duplicated", "wrong")}
-
-
-def error_cell(runs: Runs) -> str:
-    """Return the error rate (lost and wrong) with its 95 % bound."""
-    found = errors_of(runs)
-    if not found["checked"]:
-        return NO_VALUE
-    bad = found["lost"] + found["wrong"]
-    bound = upper_bound(bad, found["checked"])
-    return f"{100 * bad / found['checked']:.3g} % ({bad} of {found['checked']:,}; < {100 * bound:.2g} %)"
 
 
 def at_load(name: str) -> Callable[[dict[str, Any]], float | None]:
@@ -82,7 +68,9 @@ FIGURES: list[tuple[str, Callable[[dict[str, Any]], float | None], str, float]] 
 def figures(runs: Runs) -> dict[str, str]:
     """Return the cells of a contestant by their headings."""
     cells = {title: cell([figure(run) for run in runs], form, scale) for title, figure, form, scale in FIGURES}
-    return cells | {"errors": error_cell(runs), "doubled": f"{errors_of(runs)['duplicated']:,}"}
+    found = errors_of(runs)
+    errors = f"{100 * (found['lost'] + found['wrong']) / found['checked']:.2g} %" if found["checked"] else NO_VALUE
+    return cells | {"errors": errors, "checked": f"{found['checked']:,}", "doubled": f"{found['duplicated']:,}"}
 
 
 def report_table(results: dict[str, Any], workload: str) -> Table:
@@ -90,7 +78,7 @@ def report_table(results: dict[str, Any], workload: str) -> Table:
     rows = [(contestant.name, figures(runs)) for contestant, runs in taking_part(results, workload)]
     if workload == "squares":
         rows.insert(0, ("the report, as printed", PRINTED))
-    headings = [*PRINTED, *(title for title, *_ in FIGURES if title not in PRINTED), "doubled"]
+    headings = [*PRINTED, *(title for title, *_ in FIGURES if title not in PRINTED), "checked", "doubled"]
     title = f"{workload.capitalize()} at {RATE:,.0f} msg/s; most msg/s, CPU and memory while catching up"
     lines = [[name, *(cells.get(heading, NO_VALUE) for heading in headings)] for name, cells in rows]
     return table(title, ["", *headings], lines)
@@ -118,8 +106,8 @@ def remarks(results: dict[str, Any], workload: str) -> list[str]:
 ABOUT = (
     "Latency: from the broker's LogAppendTime of the input to that of the output, whole milliseconds, time in queues "
     "included. Batch: processing time of a micro-batch by Spark's own account. CPU and memory (PSS): all processes of "
-    "a contestant, without broker and load generator. One partition, catching up two. A range is that of the "
-    "repetitions around their median. Errors: lost or wrong results, with the 95 % upper bound."
+    "a contestant, without broker and load generator. One partition, catching up two. Medians of the "
+    "repetitions. Errors: lost or wrong results of those checked."
 )
 
 
