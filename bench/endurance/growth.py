@@ -29,7 +29,7 @@ from rich.table import Table
 from bench.lab import jobs, measures
 from bench.lab.jobs import MODEL_WEIGHTS, command_help, sensor_topic
 from bench.lab.load import Generator
-from bench.lab.machine import about, conditions, folder_for, save
+from bench.lab.machine import about, conditions, file_for, save
 from bench.lab.processes import cpu_seconds, drivers, executors, memory_mb, with_descendants
 from bench.lab.stack import BOOTSTRAP, PORTS, make
 from bench.lab.tables import print_wide, table
@@ -106,7 +106,7 @@ def used(seconds: float) -> tuple[dict[str, float], float]:
 def waits(topics: Topics, point: Point, since_ms: int, until_ms: int) -> dict[str, float | None]:
     """Return percentiles (ms) of the time from a reading of node 1, sent in that time, to the first weight with it.
 
-    `behind` are the readings that no weight counts yet, seconds later, unless they are a few.
+    `behind` are the readings that no weight counts yet, unless they are a few.
     """
     sent_ms, _ = topics.columns(sensor_topic(1), [0] * point.partitions)
     starts = [0] * len(topics.ends(MODEL_WEIGHTS))  # a node's messages are in one of its partitions
@@ -173,7 +173,7 @@ def axis_table(rows: Rows, axis: str) -> Table:
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the results.")
 def main(axes: tuple[str, ...], seconds: float, output: Path | None) -> None:
     """Measure, print the tables, and write growth.json."""
-    console, path = Console(), folder_for(output, is_whole=not axes) / "growth.json"
+    console, path = Console(), file_for("growth", output, is_whole=not axes)
     starts: dict[Point, set[int]] = {}  # loads by what they need a start for
     for point in (point for axis in axes or AXES for point in points(axis)):
         starts.setdefault(replace(point, rate=0), set()).add(point.rate)

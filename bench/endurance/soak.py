@@ -28,7 +28,7 @@ from rich.table import Table
 from bench.lab import measures
 from bench.lab.jobs import MODEL_WEIGHTS, command_help
 from bench.lab.load import Generator
-from bench.lab.machine import about, conditions, folder_for, save
+from bench.lab.machine import about, conditions, file_for, save
 from bench.lab.processes import executors, memory_mb, with_descendants
 from bench.lab.stack import BOOTSTRAP, DATA, PORTS, RUNNER, StackError, execute, inside, standing
 from bench.lab.tables import print_wide, table
@@ -203,11 +203,11 @@ def main(minutes: float, rate: float, output: Path | None) -> None:
     """Run the soak; the exit code tells whether it was clean."""
     console = Console()
     results = about(["spark"]) | {"rate": rate, "planned_minutes": minutes}
-    path = folder_for(output, is_whole=minutes >= 60) / "soak.json"
+    path = file_for("soak", output, is_whole=minutes >= 60)
     console.print(f"soak of {minutes:g} minutes at {rate:g} messages a second through each job, {RUNNER} runner")
     with standing(), closing(Topics(BOOTSTRAP)) as topics, Progress(console=console) as progress:
         topics.use_broker_time(MODEL_WEIGHTS)
-        found = soak(Bench(PLANS["full"], topics, progress.console.print), minutes, rate, progress)
+        found = soak(Bench(PLANS["full"], topics), minutes, rate, progress)
     save(path, results | found)
     print_wide(console, *tables(found))
     bad = [f"{workload}: {row['lost']} lost, {row['wrong']} wrong" for workload, row in found["results"].items()

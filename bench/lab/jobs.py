@@ -26,9 +26,9 @@ SETTINGS = Settings(kafka_bootstrap_servers=BOOTSTRAP)
 Messages = Iterator[tuple[bytes | None, bytes]]  # key and value of each
 
 
-def ensure_topic(name: str) -> None:
-    """Make one of the stack's topics if it is not there yet."""
-    kafka.ensure_topics(SETTINGS, [name])
+def ensure_topics(*names: str) -> None:
+    """Make those of the stack's topics that are not there yet."""
+    kafka.ensure_topics(SETTINGS, names)
 
 
 def records_of(topic: str) -> list[Any]:

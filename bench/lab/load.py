@@ -156,7 +156,7 @@ def steady(workload: str, bootstrap: str, topics: tuple[str, ...], partitions: i
                 try:
                     producer.produce(topic, value, key, partition=place % partitions, on_delivery=delivered)
                     break
-                except BufferError:  # the broker is slower than the load: what follows is late, and counted as late
+                except BufferError:  # the broker is slower than the load: what follows is late
                     producer.poll(0.01)
         producer.poll(0)
         if failures:  # at once, not at the end of a load of an hour

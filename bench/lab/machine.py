@@ -64,11 +64,11 @@ def conditions(results: Mapping[str, Any]) -> str:
     )
 
 
-def folder_for(output: Path | None, is_whole: bool) -> Path:
-    """Return the folder of a run's results, made if need be: RESULTS of a whole run, LOGS of another one."""
+def file_for(name: str, output: Path | None, is_whole: bool) -> Path:
+    """Return the file of a run's results on this runner: by default in RESULTS, if it is a whole one, else in LOGS."""
     folder = output or (RESULTS if is_whole else LOGS)
     folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return folder / f"{name}{'' if RUNNER == 'local' else f'-{RUNNER}'}.json"
 
 
 def save(path: Path, results: Mapping[str, Any]) -> None:

@@ -1,8 +1,7 @@
 """What a contestant's processes use: CPU, memory, threads, files; and the micro-batches that Spark tells of.
 
-A contestant's processes are those started for it with all their descendants, and the executors with their Python
-workers that the stack's Spark workers run for it. The standing services (broker, ZooKeeper, Spark master, the workers'
-own processes) and the load generators are nobody's.
+A contestant's are those started for it with all their descendants, and its executors with their Python workers. The
+standing services (broker, ZooKeeper, Spark master and workers) and the load generators are nobody's.
 """
 
 from __future__ import annotations

@@ -38,11 +38,7 @@ class Topics:
         self._consumer.close()
 
     def create(self, partitions: int, *names: str) -> None:
-        """Create topics on which the broker sets each record's time, LogAppendTime.
-
-        Raises:
-            KafkaException: one exists, or the broker does not answer.
-        """
+        """Create topics on which the broker sets each record's time; raises KafkaException if one exists."""
         config = {"message.timestamp.type": "LogAppendTime"}
         topics = [NewTopic(name, partitions, 1, config=config) for name in names]
         self._wait(self._admin.create_topics(topics, operation_timeout=TIMEOUT_SECONDS))

@@ -9,13 +9,15 @@ from rich.table import Table
 
 from bench.lab.tables import table
 
-BARS = {"centralised": "one machine", "accuracy": "federated", "local_only": "each node alone"}
+BASELINES = {"centralised": "one machine", "local_only": "each node alone"}
+F1_OF = "Two nodes on the real stack; F1 on 5,000 readings that no node has seen"
+WAIT_FOR = "From a reading to the first global model that learned from it, two nodes (s)"
 
 
 def section_table(title: str, entries: Mapping[str, Mapping[str, Any]]) -> Table:
     """Return a line for each scenario of a section: its choices, scores, and what became of its updates."""
     first = next(iter(entries.values()))
-    baselines = [name for name in ("centralised", "local_only") if name in first]
+    baselines = [name for name in BASELINES if name in first]
     rows = []
     for entry in entries.values():
         cells = [value(entry[name]) for name in ("accuracy", "f1", *baselines)]
@@ -24,7 +26,7 @@ def section_table(title: str, entries: Mapping[str, Mapping[str, Any]]) -> Table
         others = ", ".join(f"{count} {kind}" for kind, count in entry["counts"].items() if count and kind != "accepted")
         cells += [f"{entry['virtual_seconds']['mean']:.0f}", f"{entry['seconds']:.1f}", others or "-"]
         rows.append([*entry["choices"].values(), *cells])
-    compared = [*(BARS[name] for name in baselines), *(["points to it"] if baselines else [])]
+    compared = [*(BASELINES[name] for name in baselines), *(["points to it"] if baselines else [])]
     headings = ["accuracy", "F1", *compared, "virtual s", "s", "updates not taken"]
     return table(title, [*first["choices"], *headings], rows, texts=len(first["choices"]))
 
@@ -46,16 +48,6 @@ def streamed_tables(section: Mapping[str, Mapping[str, Any]]) -> list[Table]:
             times = [f"{entry[name] / 1000:.2f}" for name in ("p50_ms", "p95_ms", "max_ms")]
             lost = f"{entry['in_late_updates']} of {entry['readings'] + entry['in_late_updates']}"
             waited.append([f"{entry['readings_per_second_and_node']:g}", *times, lost])
-    found = (
-        table(
-            "Two nodes on the real stack; F1 on 5,000 readings that no node has seen",
-            ["model", "rounds", "readings", "federated F1", "one machine", "points to it"],
-            learned,
-        ),
-        table(
-            "From a reading to the first global model that learned from it, two nodes (s)",
-            ["readings a second of each", "p50", "p95", "max", "in late updates"],
-            waited,
-        ),
-    )
-    return [each for each in found if each.row_count]
+    found = table(F1_OF, ["model", "rounds", "readings", "federated F1", "one machine", "points to it"], learned)
+    waiting = table(WAIT_FOR, ["readings a second of each", "p50", "p95", "max", "in late updates"], waited)
+    return [each for each in (found, waiting) if each.row_count]

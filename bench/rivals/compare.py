@@ -25,15 +25,17 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench.lab.jobs import ALERTS, MODEL_WEIGHTS, command_help, ensure_topic, serve_model
+from bench.lab.jobs import ALERTS, MODEL_WEIGHTS, command_help, ensure_topics, serve_model
 from bench.lab.load import Generator
-from bench.lab.machine import about, folder_for, save
+from bench.lab.machine import about, file_for, save
 from bench.lab.measures import running_weights
 from bench.lab.stack import BOOTSTRAP, BOOTSTRAP_INSIDE, RUNNER, StackError, kafka_tool, standing
 from bench.lab.topics import Topics
 from bench.rivals import contest, plots, report, start
 from bench.rivals.contest import BACKLOG_PARTITIONS, BACKLOG_TOPICS, Bench
 from bench.rivals.plan import PLANS, WORKLOADS, Contestant, chosen, turns
+
+Results = dict[str, Any]
 
 
 def prepare_backlog(bench: Bench, workload: str) -> None:
@@ -63,19 +65,13 @@ def ceiling(bench: Bench, workload: str) -> float:
         raise StackError(msg) from error
 
 
-def run_all(
-    bench: Bench,
-    contestants: list[Contestant],
-    results: dict[str, Any],
-    keep: Callable[[], None],
-    progress: Progress,
-) -> None:
+def run_all(bench: Bench, own: list[Contestant], found: Results, keep: Callable[[], None], progress: Progress) -> None:
     """Run all repetitions of one workload; add each turn to its results, and keep them."""
-    workload, repetitions = contestants[0].workload, bench.plan.repetitions
-    task = progress.add_task(f"{workload}: back-log", total=2 * len(contestants) * repetitions)
+    workload, repetitions = own[0].workload, bench.plan.repetitions
+    task = progress.add_task(f"{workload}: back-log", total=2 * len(own) * repetitions)
     prepare_backlog(bench, workload)
-    for repetition, order in enumerate(turns(contestants, repetitions), start=1):
-        results["ceiling"].append(ceiling(bench, workload))
+    for repetition, order in enumerate(turns(own, repetitions), start=1):
+        found["ceiling"].append(ceiling(bench, workload))
         for contestant in order:
             name = f"{repetition}: {workload} by {contestant.name}"
             progress.update(task, description=f"{name}, catching up")
@@ -84,9 +80,9 @@ def run_all(
             progress.update(task, description=f"{name}, steady load", advance=1)
             entry |= contest.steady_load(bench, contestant)
             progress.advance(task)
-            results["runs"].append(entry)
+            found["runs"].append(entry)
             keep()
-            bench.say(report.headline(entry))
+            progress.console.print(report.headline(entry))
 
 
 @click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
@@ -102,7 +98,7 @@ def main(size: str, only: tuple[str, ...], workload: str | None, output: Path | 
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     is_whole = size == "full" and not only
-    file = folder_for(output, is_whole) / "performance.json"
+    file = file_for("performance", output, is_whole)
     console.print(f"{plan.name} bench on the {RUNNER} runner: {len(contestants)} contestants in turn")
     # A whole run of one workload leaves the others' results in place.
     measured: report.Measured = json.loads(file.read_text()) if is_whole and file.exists() else {}
@@ -111,10 +107,10 @@ def main(size: str, only: tuple[str, ...], workload: str | None, output: Path | 
         for contestant in contestants:  # what is missing is told before an hour has passed
             start.command(start.Run(contestant, 0, "source", "target", 1, "latency", 0))
         with closing(Topics(BOOTSTRAP)) as topics, Progress(*bar, TimeElapsedColumn(), console=console) as progress:
-            ensure_topic(ALERTS)
+            ensure_topics(ALERTS)
             topics.use_broker_time(MODEL_WEIGHTS)
             topics.use_broker_time(ALERTS)
-            bench = Bench(plan, topics, progress.console.print)
+            bench = Bench(plan, topics)
             for name in WORKLOADS:
                 if own := [each for each in contestants if each.workload == name]:
                     packages = {package for each in own for package in each.packages}
@@ -123,7 +119,7 @@ def main(size: str, only: tuple[str, ...], workload: str | None, output: Path | 
                     run_all(bench, own, measured[name], lambda: save(file, measured), progress)
     plots.draw(measured, file.with_suffix(".png"))
     report.show(measured, console)
-    console.print(f"results: {file}, and performance.png beside it")
+    console.print(f"results: {file}, and a picture beside it")
 
 
 if __name__ == "__main__":

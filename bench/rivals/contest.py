@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,7 +33,7 @@ SHARED_TOPICS = {MODEL_WEIGHTS, ALERTS}  # written to by more than one start
 FIRST_RESULT_SECONDS = 180.0
 QUIET_SECONDS = 10.0  # without a new result what is missing counts as lost
 LOOK_SECONDS = 0.25
-LAST_VALUES = 50  # newest weights among which a node's own is looked for, where more than one node sends
+LAST_VALUES = 50  # newest weights among which a node's own is looked for
 LEAST_SHARE = 0.2  # of a back-log, between the first look and the last, to tell its CPU time
 
 
@@ -43,7 +43,6 @@ class Bench:
 
     plan: Plan
     topics: Topics
-    say: Callable[[str], None]
     backlog_weight: float = 0.0
     model: dict[str, Floats] = field(default_factory=dict)
     starts: int = 0
