@@ -82,7 +82,7 @@ def run_all(bench: Bench, own: list[Contestant], found: Results, keep: Callable[
             progress.advance(task)
             found["runs"].append(entry)
             keep()
-            progress.console.print(report.headline(entry))
+            progress.console.print(report.headline(entry), highlight=False, soft_wrap=True)
 
 
 @click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
