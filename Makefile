@@ -32,8 +32,7 @@ $(error FOG_UI_PORT_PREFIX is '$(FOG_UI_PORT_PREFIX)'; expected FOG_UI_PORT_BASE
 endif
 
 PYTHON := .venv/bin/python
-BENCH_PYTHON := .venv-bench/bin/python
-JAVA_RIVALS := bench/jvm/target/classes
+JAVA_RIVALS := bench/rivals/jvm/target/classes
 BENCH ?= quick
 MINUTES ?= 60
 OUTPUT := learning-curves.png
@@ -123,17 +122,17 @@ demo: up ## everything from a bare clone: run the whole chain, check it, show it
 	@$(MAKE) plot ARGS=
 	@echo; echo "The jobs go on: make ps, make logs S=fog-1, http://$(PUBLIC_HOST):$(SPARK_MASTER_UI_PORT). Stop with: make down"
 
-bench: setup $(BENCH_PYTHON) $(JAVA_RIVALS) ## this project's jobs beside their rivals: BENCH=quick or full, ARGS="--only Flink"
-	@PYTHONPATH=. $(BENCH_PYTHON) bench/compare.py --size $(BENCH) $(ARGS)
+bench: setup $(PYTHON) $(JAVA_RIVALS) ## this project's jobs beside their rivals: BENCH=quick or full, ARGS="--only Flink"
+	@$(PYTHON) -m bench.rivals.compare --size $(BENCH) $(ARGS)
 
-federated: setup $(PYTHON) ## how well it learns, beside one machine with all rows and beside Flower; ARGS="--stream --part mlp"
-	@PYTHONPATH=. OMP_NUM_THREADS=1 $(PYTHON) bench/federated.py $(ARGS)
+federated: setup $(PYTHON) ## how well it learns, beside one machine with all rows; ARGS="--stream --part mlp"
+	@OMP_NUM_THREADS=1 $(PYTHON) -m bench.learning.federated $(ARGS)
 
-growth: setup $(BENCH_PYTHON) ## what more nodes, partitions, readings and parameters cost: ARGS="--axis nodes"
-	@PYTHONPATH=. $(BENCH_PYTHON) bench/growth.py $(ARGS)
+growth: setup $(PYTHON) ## what more nodes, partitions, readings and parameters cost: ARGS="--axis nodes"
+	@$(PYTHON) -m bench.endurance.growth $(ARGS)
 
-soak: setup $(BENCH_PYTHON) ## steady load for MINUTES=60: is anything lost, wrong, or does anything grow
-	@PYTHONPATH=. $(BENCH_PYTHON) bench/soak.py --minutes $(MINUTES) $(ARGS)
+soak: setup $(PYTHON) ## steady load for MINUTES=60: is anything lost, wrong, or does anything grow
+	@$(PYTHON) -m bench.endurance.soak --minutes $(MINUTES) $(ARGS)
 
 test: test-unit test-spark test-stack ## every test, the stack's on the chosen runner
 	@echo "The stack was tested on the $(STACK) runner; on the other one: make test-stack STACK=$(filter-out $(STACK),docker local)"
@@ -173,18 +172,11 @@ $(PYTHON): pyproject.toml requirements.lock
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "python3 is $$(python3 --version); expected 3.11 or newer" >&2; exit 1; }
 	@[[ -x $(PYTHON) ]] || python3 -m venv .venv || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@deploy/progress.sh "Python packages into .venv (about a minute)" \
-	  .venv/bin/pip install --disable-pip-version-check -c requirements.lock -e '.[spark,local,dev]' || { rm -f $(PYTHON); exit 1; }
+	  .venv/bin/pip install --disable-pip-version-check -c requirements.lock -e '.[spark,local,bench,dev]' || { rm -f $(PYTHON); exit 1; }
 	@touch $(PYTHON)
 
-# The bench has an environment of its own: a rival asks for older packages than the stack has.
-$(BENCH_PYTHON): bench/requirements.lock
-	@[[ -x $(BENCH_PYTHON) ]] || python3 -m venv .venv-bench || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	@deploy/progress.sh "the bench's Python packages into .venv-bench" \
-	  .venv-bench/bin/pip install --disable-pip-version-check -r bench/requirements.lock || { rm -f $(BENCH_PYTHON); exit 1; }
-	@touch $(BENCH_PYTHON)
-
-$(JAVA_RIVALS): bench/jvm/pom.xml $(shell find bench/jvm/src -name '*.java' 2>/dev/null)
-	@$(NEEDS_MVN); deploy/progress.sh "the rivals in Java" $(MVN) -f $< package -DskipTests
+$(JAVA_RIVALS): bench/rivals/jvm/pom.xml $(shell find bench/rivals/jvm/src -name '*.java' 2>/dev/null)
+	@$(NEEDS_MVN); deploy/progress.sh "the rivals in Java" $(MVN) -f $< package
 	@touch $@
 
 .PHONY: $(shell sed -n 's/^\([a-zA-Z-]*\):.*/\1/p' Makefile deploy/$(STACK)/runner.mk)

@@ -20,6 +20,7 @@ from fedstream.commands import registry
 from fedstream.commands.alerts import alerts
 from fedstream.commands.analysis import history
 from fedstream.commands.curves import plot
+from fedstream.commands.latency import latency
 from fedstream.commands.registry import GLOBAL, Run
 from fedstream.commands.replay import replay
 from fedstream.commands.terminal import json_option, metric_option, run_option
@@ -194,4 +195,4 @@ def export(version: str, kind: str, output: Path, run_id: str | None, metric: st
     click.echo(f"Version {message.version} of run {run.run_id} is in {output}.")
 
 
-COMMANDS = [models, watch, history, replay, plot, alerts]
+COMMANDS = [models, watch, history, replay, plot, alerts, latency]

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-
-@pytest.fixture(scope="module")
-def processes(script):
-    return script("bench/processes.py")
+from bench.lab.processes import batch_ms
 
 
 @pytest.mark.parametrize(
@@ -21,6 +18,6 @@ def processes(script):
         ({}, None),
     ],
 )
-def test_the_micro_batch_is_that_of_the_measured_query(processes, gauges, expected):
-    found = processes.batch_ms({f"app-1.driver.{name}": {"value": value} for name, value in gauges.items()})
+def test_the_micro_batch_is_that_of_the_measured_query(gauges, expected):
+    found = batch_ms({f"app-1.driver.{name}": {"value": value} for name, value in gauges.items()})
     assert found == expected

@@ -10,13 +10,10 @@ from contextlib import nullcontext
 
 import pytest
 
-
-@pytest.fixture(scope="module")
-def stack(script):
-    return script("bench/stack.py")
+from bench.lab import stack
 
 
-def test_every_port_and_name_of_the_stack_is_another_one(stack, root):
+def test_every_port_and_name_of_the_stack_is_another_one(root):
     dotenv = dict(re.findall(r"(?m)^([A-Z][A-Z0-9_]*)=(.*)$", (root / ".env").read_text()))
     own = {name for name in dotenv if re.search(r"_PORT$|_PORT_BASE$|^RUN_DIR$|PROJECT_NAME$|CONTAINER_PREFIX$", name)}
     assert len(own) > 15
@@ -24,7 +21,7 @@ def test_every_port_and_name_of_the_stack_is_another_one(stack, root):
     assert [name for name in own if stack.ENV[name] == dotenv[name]] == []
 
 
-def test_no_two_parts_share_a_port(stack):
+def test_no_two_parts_share_a_port():
     pages = [int(stack.ENV["FOG_UI_PORT_BASE"]) + number for number in stack.FOG_NUMBERS]
     spark_drivers = range(stack.PORTS["SPARK_DRIVER_UI_PORT"], stack.PORTS["SPARK_DRIVER_UI_LAST_PORT"] + 1)
     others = [port for name, port in stack.PORTS.items() if not name.startswith("SPARK_DRIVER_UI")]
@@ -33,7 +30,7 @@ def test_no_two_parts_share_a_port(stack):
     assert all(stack.BASE <= port < stack.BASE + 100 for port in ports)
 
 
-def test_a_make_around_the_bench_hands_nothing_on(stack, monkeypatch):
+def test_a_make_around_the_bench_hands_nothing_on(monkeypatch):
     monkeypatch.setenv("MAKEFLAGS", "KAFKA_PORT=1")
     monkeypatch.setenv("KAFKA_PORT", "9092")
     environment = stack.environment()
@@ -49,7 +46,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_however_a_bench_ends_its_contestants_are_ended_and_then_its_stack(stack, monkeypatch, end):
+def test_however_a_bench_ends_its_contestants_are_ended_and_then_its_stack(monkeypatch, end):
     done = []
     monkeypatch.setattr(stack, "make", done.append)
     before = signal.getsignal(signal.SIGTERM)

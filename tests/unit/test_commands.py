@@ -56,7 +56,7 @@ def edit(topics, topic, index, change):
 
 
 def test_each_command_has_help_with_an_example():
-    assert list(BY_NAME) == ["models", "watch", "history", "replay", "plot", "alerts"]
+    assert list(BY_NAME) == ["models", "watch", "history", "replay", "plot", "alerts", "latency"]
     for command in (*COMMANDS, *BY_NAME["models"].commands.values()):
         output = CliRunner().invoke(command, ["--help"]).output
         assert command is BY_NAME["models"] or "    fedstream " in output

@@ -1,0 +1,1 @@
+"""What measures: how fast the stack is and against whom (rivals), for how long (endurance), how well it learns."""

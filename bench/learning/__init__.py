@@ -1,0 +1,1 @@
+"""How well the federation learns: simulated in one process, and on a real stack (`make federated`)."""
