@@ -268,7 +268,7 @@ def merging() -> dict[str, Any]:
 def merge_round(nodes: int) -> dict[str, Any]:
     """Return the cost of a running weight, of an update, and of keeping the state, with that many nodes."""
     settings, model = Settings(model="mlp"), make_model("mlp", {})
-    rounds = aggregator.Rounds(settings, model)
+    rounds = aggregator.Rounds(settings, model, "bench")
     weights = [NodeWeight(f"fog-{n}", 0.5, 1000, 0, (70_000.0, 50.0), (5e6, 3.0)) for n in range(nodes)]
 
     def take_in(messages: Sequence[NodeWeight], value: dict[str, Any]) -> tuple[float, Any]:

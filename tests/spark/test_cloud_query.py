@@ -83,8 +83,8 @@ class Cloud:
 
     def rounds(self) -> Any:
         """Return from where a federation goes on."""
-        has_rounds = self.settings.model != "mean"
-        return self.cloud.Rounds(self.settings, make_model(self.settings.model, {}) if has_rounds else None, self.last)
+        model = make_model(self.settings.model, {}) if self.settings.model != "mean" else None
+        return self.cloud.Rounds(self.settings, model, self.cloud.new_id(self.settings), self.last)
 
     def run(self) -> StreamingQuery:
         """Start a driver on the folder and let it process all there is."""
@@ -120,7 +120,7 @@ def record(offset: int, value: bytes | None, partition: int = 0) -> Row:
 
 def take_in(cloud: ModuleType, records: list[Row], before: dict[str, Any] | None = None, **settings: Any) -> Any:
     """Return what a cloud without rounds makes of records."""
-    rounds = cloud.Rounds(Settings(model="mean", **settings), None)
+    rounds = cloud.Rounds(Settings(model="mean", **settings), None, "")
     return cloud.take_in(records, cloud.INITIAL if before is None else before, rounds, now=1)
 
 
@@ -456,6 +456,7 @@ def test_a_round_closes_with_the_mean_weighted_by_num_examples_and_its_table_is_
     topic.append_records([answer(opened, 1, ONES, 10)])
     topic.append_records([answer(opened, 2, {"coef": ONES["coef"] * 5, "intercept": ONES["intercept"]}, 30)])
     rounds.run()
+    assert not any("arrays" in weight for weight in saved_by(rounds)["latest"].values())
     closed = models(rounds)[-1]
     # (10 * 1 + 30 * 5) / 40 = 4, (10 * 2 + 30 * 10) / 40 = 8, 3 stays 3
     assert values_of(closed) == [4.0, 8.0, 3.0]
