@@ -257,7 +257,7 @@ def test_an_attacker_sends_what_its_attack_says(monkeypatch):
             message = answer(world, node, opened, now)
             if node.number == 1:
                 start = np.concatenate([array.ravel() for array in opened.arrays.values()])
-                sent.append(np.concatenate([array["values"] for array in message["arrays"]]) - start)
+                sent.append(np.concatenate([array.ravel() for array in message.arrays.values()]) - start)
             return message
 
         monkeypatch.setattr(scenarios.World, "answer", spy)
@@ -300,10 +300,10 @@ def test_unlike_nodes_count_by_their_examples(monkeypatch):
         scenarios.World, "test", lambda world, arrays, *a: merged.append(arrays) or test(world, arrays, *a)
     )
     run(rounds=1, nodes=4, partition="dirichlet:0.5")
-    weights = [message["num_examples"] for message in sent]
+    weights = [message.num_examples for message in sent]
     assert len(set(weights)) == 4
-    for i, name in enumerate(merged[0]):
-        values = [message["arrays"][i]["values"] for message in sent]
+    for name in merged[0]:
+        values = [message.arrays[name].ravel() for message in sent]
         assert merged[0][name].ravel() == pytest.approx(np.average(values, axis=0, weights=weights))
 
 
