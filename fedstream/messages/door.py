@@ -138,7 +138,7 @@ def _shown(value: bytes, names: Iterable[str]) -> str:
 
 def _in_words(text: str) -> str:
     """Return msgspec's expectation in plain words: "Expected `int` >= 1" -> a whole number of at least 1."""
-    if text.startswith("Number out of range"):
+    if "out of range" in text:
         return "a number that fits"
     if text.startswith("Invalid"):
         return "one of the values that it may have"

@@ -8,6 +8,7 @@ from fedstream.commands.demo import explains, mean_weight, readings_behind
 from fedstream.features import parse_features
 from fedstream.messages.readings import Reading
 from fedstream.messages.topics import sensor_topic
+from fedstream.messages.weights import GlobalWeight, NodeWeight
 from fedstream.settings import Settings
 from tests.unit.fake_topics import Topics
 
@@ -26,18 +27,18 @@ def test_an_updates_readings_are_the_first_of_its_topic(monkeypatch):
     for temperature in (70, 71, 72):
         reading = {"sensor_id": "a", "temperature": temperature, "vibration": 0.05, "label": 0}
         topics.add(sensor_topic(2), b"a", reading)
-    found = readings_behind(Settings(), 2, {"rejected": 0, "samples": 2})
+    found = readings_behind(Settings(), 2, NodeWeight("fog-2", 40.0, 2, rejected=0))
     assert found == [Reading("a", (70.0, 0.05), 0), Reading("a", (71.0, 0.05), 0)]
-    assert readings_behind(Settings(), 2, {"rejected": 1, "samples": 2}) is None
-    assert readings_behind(Settings(), 2, {"rejected": 0, "samples": 4}) is None
+    assert readings_behind(Settings(), 2, NodeWeight("fog-2", 40.0, 2, rejected=1)) is None
+    assert readings_behind(Settings(), 2, NodeWeight("fog-2", 40.0, 4, rejected=0)) is None
 
 
 def test_a_global_weight_is_explained_by_the_updates_that_had_its_samples():
     updates = [
-        {"node_id": "fog-1", "weight": 40.0, "samples": 1},
-        {"node_id": "fog-2", "weight": 44.0, "samples": 3},
-        {"node_id": "fog-1", "weight": 41.0, "samples": 2},
+        NodeWeight("fog-1", 40.0, 1),
+        NodeWeight("fog-2", 44.0, 3),
+        NodeWeight("fog-1", 41.0, 2),
     ]
     # (40 * 1 + 44 * 3) / 4 = 43
-    assert explains({"samples": 4, "nodes": 2}, updates) == pytest.approx(43.0)
-    assert explains({"samples": 6, "nodes": 2}, updates) is None
+    assert explains(GlobalWeight(43.0, 4, 2), updates) == pytest.approx(43.0)
+    assert explains(GlobalWeight(43.0, 6, 2), updates) is None
