@@ -29,7 +29,7 @@ from fedstream.broker import kafka, models
 from fedstream.broker.deadline import DeadlineTimer
 from fedstream.broker.position import Position, now_ms, start_option
 from fedstream.errors import BadMessage
-from fedstream.learning.models import Model, configured_model
+from fedstream.learning.models import configured_model
 from fedstream.messages import topics
 from fedstream.messages.dead_letters import dead_letter
 from fedstream.messages.door import encode
@@ -43,30 +43,16 @@ from fedstream.messages.rounds import (
     read_command,
     read_update,
 )
-from fedstream.messages.weights import NodeWeight, merge_update, merged_weight
+from fedstream.messages.weights import merge_update, merged_weight
+from fedstream.rounds.cloud_state import INITIAL, CloudState, Rounds, said_again
 from fedstream.rounds.federation import Federation, resumable, strategy_of
-from fedstream.rounds.run_state import RunState, is_of_model, new_run, resumed_run
+from fedstream.rounds.run_state import is_of_model
 from fedstream.settings import Settings, command_help
 from fedstream.spark import session, watchdog
 from fedstream.spark.state import BatchState, StateError
 from fedstream.tables import console_table, round_table
 
 TOPICS = f"{topics.MODEL_WEIGHTS},{topics.ROUND_CONTROL}"
-INITIAL: dict[str, Any] = {"latest": {}, "run": None, "outbox": [], "said": []}
-
-
-class CloudState(msgspec.Struct):
-    """What the cloud knows, and what its last micro-batch has to send: after a crash the same again."""
-
-    latest: dict[str, NodeWeight]  # by node
-    run: RunState | None  # none without rounds: MODEL=mean
-    outbox: list[tuple[str, str, str]]  # topic, key, JSON
-    said: list[str]  # on the console
-
-    @property
-    def opened(self) -> GlobalModel | None:
-        """The model of the round that is open."""
-        return self.run.opened.model if self.run else None
 
 
 def read_state(value: dict[str, Any]) -> CloudState:
@@ -140,49 +126,18 @@ class CloudAggregator:
             elif topic == topics.GLOBAL_MODEL:
                 said.append(round_table(message))
         state = CloudState(dict(sorted(self.latest.items())), federation.run if federation else None, [], said)
-        if federation and federation.is_to_be_said_again:
-            outgoing.append(again(state))
-            said.append(again_line(state))
+        if federation and federation.is_to_be_said_again and state.opened:
+            message, line = said_again(state.opened, state.latest)
+            outgoing.append(message)
+            said.append(line)
         state.outbox = [(topic, key, encode(message).decode()) for topic, key, message in outgoing]
         return state
 
 
-def again(state: CloudState) -> topics.Outgoing:
-    """Return the model of the open round, as it was sent, with the running weight of now.
-
-    A node that has answered ignores it. It is for the others: those that have joined since, or whose newest model is
-    another one or has expired.
-    """
-    assert state.opened, "no round is open"
-    return topics.GLOBAL_MODEL, state.opened.model, state.opened.with_weight(merged_weight(state.latest))
-
-
-def again_line(state: CloudState) -> str:
-    """Return what people read of a model that is said again."""
-    assert state.opened, "no round is open"
-    return f"Cloud -> ronde {state.opened.round} toujours ouverte : modèle redit"
-
-
-@dataclass(frozen=True)
-class Rounds:
-    """From where a federation goes on."""
-
-    settings: Settings
-    model: Model | None  # what the nodes train; None: no rounds
-    last: GlobalModel | None = None  # on the topic, for a cloud that has no state of its own
-
-    def open(self, state: CloudState) -> Federation | None:
-        """Return the federation that goes on: the saved one, else that of the last model, else a new one."""
-        if self.model is None:
-            return None
-        run, settings = state.run, self.settings
-        if run is None and self.last:
-            run = resumed_run(self.last, settings, len(settings.table), settings.classes)
-        if run is None or not is_of_model(run, self.settings):
-            name = self.settings.model.rpartition(":")[2].lower()
-            stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-            run = new_run(f"{name}-{stamp}-{uuid.uuid4().hex[:4]}", settings, len(settings.table), settings.classes)
-        return Federation(run, self.settings, self.model, state.latest)
+def new_id(settings: Settings) -> str:
+    """Return the name of a run that begins now."""
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    return f"{settings.model.rpartition(':')[2].lower()}-{stamp}-{uuid.uuid4().hex[:4]}"
 
 
 def take_in(records: Iterable[Row], value: dict[str, Any], rounds: Rounds, now: int) -> CloudAggregator:
@@ -260,28 +215,18 @@ def build_query(records: DataFrame, state: BatchState, rounds: Rounds, outlets: 
     return session.foreach_batch(records, "cloud", handle_batch, state.folder, rounds.settings.cloud_interval_ms)
 
 
-def make_checked_model(settings: Settings) -> Model | None:
-    """Return the model that the nodes train, or None for the running weight alone (MODEL=mean).
-
-    Raises:
-        SettingError: MODEL or STRATEGY cannot be made with their options.
-        TooLargeError: no topic could carry it.
-    """
-    if settings.model == "mean":
-        return None
-    model = configured_model(settings)
-    strategy_of(settings)
-    first = global_model("none", 1, 0, model.initial_arrays(settings.seed))
-    check_size(first, "a global model", settings.max_update_bytes)
-    return model
-
-
 @click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
 @start_option
 def main(start: Position | None) -> None:
     """Run the aggregator until it is stopped."""
     settings = Settings.from_env(os.environ)
-    rounds = Rounds(settings, make_checked_model(settings))  # bad options end the job here, by their names
+    model = None
+    if settings.model != "mean":  # bad options end the job here, by their names
+        model = configured_model(settings)
+        strategy_of(settings)
+        first = global_model("none", 1, 0, model.initial_arrays(settings.seed))
+        check_size(first, "a global model", settings.max_update_bytes)
+    rounds = Rounds(settings, model, new_id(settings))
     kafka.ensure_topics(settings, [*kafka.ROUND_TOPICS, topics.DEAD_LETTER])
     folder = settings.checkpoint_dir / "cloud" / (f"from-{start}" if start else "")
     check_topics = watchdog.guard_topics(settings, TOPICS, folder)
@@ -289,13 +234,14 @@ def main(start: Position | None) -> None:
     spark = session.start_session("CloudAggregator", settings)
     state = BatchState(folder, INITIAL, check_topics)
     saved = read_state(state.value)
-    if rounds.model and not saved.run:
-        fit = functools.partial(resumable, settings=settings, model=rounds.model, features=len(settings.table))
+    if model and not saved.run:
+        fit = functools.partial(resumable, settings=settings, model=model)
         rounds = replace(rounds, last=models.follow_models(settings, fit, "Cloud")(0))
     timer = DeadlineTimer(settings, publish)
-    if rounds.model and saved.opened and is_of_model(saved.run, settings):
-        publish(again(saved))
-        print(again_line(saved), flush=True)
+    if model and saved.opened and is_of_model(saved.run, settings):
+        message, line = said_again(saved.opened, saved.latest)
+        publish(message)
+        print(line, flush=True)
         timer.arm(saved.opened)
     records = session.read_topic(spark, settings, TOPICS, settings.max_updates_per_trigger, start)
     query = build_query(records, state, rounds, Outlets(publish, timer.arm))

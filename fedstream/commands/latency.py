@@ -20,7 +20,7 @@ import click
 import numpy as np
 
 from fedstream.broker import kafka
-from fedstream.commands.terminal import json_option, make_console, make_table
+from fedstream.commands.terminal import json_option
 from fedstream.errors import BadMessage, StackError
 from fedstream.learning.arrays import Matrix
 from fedstream.messages.door import decode
@@ -30,6 +30,7 @@ from fedstream.messages.rounds import read_update
 from fedstream.messages.topics import ALERTS, MODEL_WEIGHTS, NUMBERS, SQUARES, sensor_topic
 from fedstream.messages.weights import NodeWeight
 from fedstream.settings import Settings, command_help
+from fedstream.tables import make_console, make_table
 
 LOOK_BACK = 2000  # records of an input from before: a result that comes first is that of one of them
 GRACE_SECONDS = 10.0  # longest wait, at the end, for results of what came last

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Annotated, Any, cast
 
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field, structs
 from msgspec.structs import replace
 
 from fedstream.errors import BadMessage, StackError
@@ -78,7 +78,7 @@ def model_update(
 ) -> ModelUpdate:
     """Return a node's answer to an opened round: `learned` has its `arrays` and `score`, unless it had no readings."""
     return ModelUpdate(
-        **{name: getattr(weight, name) for name in NodeWeight.__struct_fields__},
+        **structs.asdict(weight.alone()),
         schema_version=SCHEMA_VERSION,
         run_id=opened.run_id,
         round=opened.round,

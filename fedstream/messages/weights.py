@@ -131,6 +131,10 @@ class NodeWeight(Struct, frozen=True, omit_defaults=True):
         """The sums that it carries."""
         return RunningSums(self.samples, self.sums, self.squares, self.rejected)
 
+    def alone(self) -> NodeWeight:
+        """Return the running weight without what an answer to a round has beside it."""
+        return self if type(self) is NodeWeight else NodeWeight(*(getattr(self, name) for name in _FIELDS))
+
     def is_newer_than(self, known: NodeWeight | None) -> bool:
         """Tell whether it is later than what is known of its node.
 
@@ -138,6 +142,9 @@ class NodeWeight(Struct, frozen=True, omit_defaults=True):
         arrives twice, or after a later one, changes nothing. A node that counts from another source starts anew.
         """
         return known is None or self.source != known.source or self.samples > known.samples
+
+
+_FIELDS = NodeWeight.__struct_fields__
 
 
 class GlobalWeight(Struct, frozen=True):
@@ -172,5 +179,5 @@ def merge_update(latest: dict[str, NodeWeight], update: NodeWeight) -> bool:
     """Make an update its node's latest one, unless it is no newer than what is known; return whether it was newer."""
     is_newer = update.is_newer_than(latest.get(update.node_id))
     if is_newer:
-        latest[update.node_id] = update
+        latest[update.node_id] = update.alone()
     return is_newer

@@ -54,14 +54,16 @@ def strategy_of(settings: Settings) -> Any:
     return strategies.make_strategy(settings.strategy, options)
 
 
-def resumable(last: GlobalModel, settings: Settings, model: Model, features: int = 2) -> GlobalModel:
+def resumable(last: GlobalModel, settings: Settings, model: Model) -> GlobalModel:
     """Return a model of the topic if a run can go on from it: one that the nodes, too, will take.
 
     Raises:
         BadMessage: it does not fit the settings.
     """
+    features = len(settings.table)
     last = fit_model(last, model.initial_arrays(settings.seed), settings, features)
-    Federation(resumed_run(last, settings, features), settings, model, {})  # raises if its strategy's state is none
+    run = resumed_run(last, settings, features, settings.classes)
+    Federation(run, settings, model, {})  # raises if the state of its strategy is none
     return last
 
 

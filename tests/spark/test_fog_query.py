@@ -22,7 +22,7 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 from fedstream.errors import SettingError, StackError
 from fedstream.learning.models import make_model
 from fedstream.messages.door import encode
-from fedstream.messages.rounds import GlobalModel
+from fedstream.messages.rounds import global_model
 from fedstream.messages.topics import node_of_topic
 from fedstream.settings import Settings
 from fedstream.spark.readings import NodeReadings
@@ -541,7 +541,7 @@ LAST = {"run_id": "run-1", "round": 1}
 
 
 def test_the_wait_for_a_round_ends_with_the_newest_model_that_will_do(monkeypatch, capsys):
-    rounds = [None, None, *(GlobalModel("run-1", number, number - 1, "mlp", "sync", {}) for number in (1, 2, 3))]
+    rounds = [None, None, *(global_model("run-1", number, number - 1, {}) for number in (1, 2, 3))]
     coming = iter(rounds)
     monkeypatch.setattr("fedstream.broker.models.follow_models", lambda *_: lambda timeout_seconds: next(coming))
     opened = OpenRounds(Settings(wait_timeout_seconds=1e-9))
@@ -553,7 +553,7 @@ def test_the_wait_for_a_round_ends_with_the_newest_model_that_will_do(monkeypatc
     assert capsys.readouterr().out == ""
 
 
-MODEL = GlobalModel("run-1", 1, 0, "mlp", "sync", make_model("mlp", {}).initial_arrays(1)).as_dict()
+MODEL = json.loads(encode(global_model("run-1", 1, 0, make_model("mlp", {}).initial_arrays(1))))
 COEFS = MODEL["arrays"][0]
 MISFITS = {
     "another model": {"model": "logistic"},

@@ -12,6 +12,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from msgspec import to_builtins
 from pyspark.sql import Row, SparkSession
 
 from fedstream.broker import kafka, models
@@ -19,8 +20,8 @@ from fedstream.errors import BadMessage
 from fedstream.learning import arrays as wire
 from fedstream.learning.models import make_model
 from fedstream.learning.training import Scaler
-from fedstream.messages.door import to_json
-from fedstream.messages.rounds import GlobalModel
+from fedstream.messages.door import encode
+from fedstream.messages.rounds import GlobalModel, global_model
 from fedstream.settings import Settings
 from fedstream.spark import realtime
 from fedstream.spark.expressions import parse_readings
@@ -152,7 +153,7 @@ def served_model(name: str, scaler: Scaler | None = None, version: int = 4) -> G
     arrays = {
         each: random.normal(0, 1.5, array.shape) for each, array in make_model(kind, options).initial_arrays(1).items()
     }
-    return GlobalModel("run-1", 9, version, kind, "sync", arrays, scaler)
+    return global_model("run-1", 9, version, arrays, model=kind, scaler=scaler)
 
 
 def score(
@@ -183,7 +184,7 @@ def readings(number: int) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_probability_is_that_of_the_python_model(script, spark, name, scaler):
     model, given = served_model(name, scaler), readings(200)
-    rows = score(script, spark, model, [model], [to_json(reading) for reading in given])
+    rows = score(script, spark, model, [model], [encode(reading) for reading in given])
     kind, options = ARCHITECTURES[name]
     x = np.array([[reading["temperature"], reading["vibration"]] for reading in given])
     expected = make_model(kind, options).predict(model.arrays, scaler.apply(x) if scaler else x)[:, 1]
@@ -196,7 +197,7 @@ def test_the_probability_is_that_of_the_python_model(script, spark, name, scaler
 def test_an_alert_has_the_fields_of_the_contract_and_tells_its_reading(script, spark):
     model, before = served_model("mlp", SCALER, version=5), time.time()
     first, second = readings(2)
-    rows = score(script, spark, model, [model], [to_json(first), to_json({**second, "event_time": 1_700_000_000.012})])
+    rows = score(script, spark, model, [model], [encode(first), encode({**second, "event_time": 1_700_000_000.012})])
     (key, message), (other_key, other) = sent(rows, "alerts")
     assert (key, other_key) == ("sensor-data-node-3/1/0", "sensor-data-node-3/1/1")
     assert set(message) == {"sensor_id", "probability", "alert", "model_version", "run_id", "event_time", "scored_at"}
@@ -210,13 +211,13 @@ SCALER = Scaler((75.0, 0.06), (9.0, 0.03))
 
 def test_the_newest_version_is_in_service(script, spark):
     old, new = served_model("mlp", SCALER, version=5), served_model("mlp", None, version=6)
-    rows = score(script, spark, new, [old, new], [to_json(reading) for reading in readings(3)])
+    rows = score(script, spark, new, [old, new], [encode(reading) for reading in readings(3)])
     assert {message["model_version"] for _, message in sent(rows, "alerts")} == {6}
 
 
 def test_a_bad_reading_is_kept_and_gets_no_probability(script, spark):
     model = served_model("logistic", SCALER)
-    rows = score(script, spark, model, [model], [b"hello", to_json(readings(1)[0])])
+    rows = score(script, spark, model, [model], [b"hello", encode(readings(1)[0])])
     ((_, letter),) = sent(rows, "dead-letter")
     assert (letter["offset"], base64.b64decode(letter["value"])) == (0, b"hello")
     assert "not one JSON object" in letter["reason"]
@@ -234,14 +235,14 @@ def test_a_bad_reading_is_kept_and_gets_no_probability(script, spark):
     ids=["three classes", "an MLP of three classes", "too large", "a class of one's own"],
 )
 def test_a_model_that_is_no_column_expression_is_refused(kind, shapes):
-    model = GlobalModel("run-1", 1, 1, kind, "sync", {name: np.ones(shape) for name, shape in shapes.items()})
+    model = global_model("run-1", 1, 1, {name: np.ones(shape) for name, shape in shapes.items()}, model=kind)
     with pytest.raises(BadMessage, match=f"MODEL is '{kind}'.*at most {LARGEST_MODEL} weights"):
         scoring_layout(model, 2)
 
 
 def message_of(model: GlobalModel, *order: int, **changes: Any) -> dict[str, Any]:
     """Return a model's message, with its arrays in another order or with other fields."""
-    message = model.as_dict()
+    message = json.loads(encode(model))
     return message | {"arrays": [message["arrays"][place] for place in order] or message["arrays"]} | changes
 
 
@@ -250,10 +251,10 @@ def deep(layers: int) -> list[dict[str, Any]]:
     shapes = {}
     for i in range(layers):
         shapes |= {f"coefs_{i}": (1 if i else 2, 1), f"intercepts_{i}": (1,)}
-    return wire.to_wire({name: np.ones(shape) for name, shape in shapes.items()})
+    return to_builtins(wire.to_wire({name: np.ones(shape) for name, shape in shapes.items()}))
 
 
-MLP_MESSAGE = served_model("mlp", SCALER).as_dict()
+MLP_MESSAGE = json.loads(encode(served_model("mlp", SCALER)))
 UNSCORABLE = {
     "no arrays": ({"arrays": []}, "MODEL is 'mlp' with 0 weights in arrays {}; alerts take logistic or mlp of 2 feat"),
     "other arrays": ({"model": "logistic"}, "MODEL is 'logistic' with 65 weights in arrays {'coefs_0': (2, 16), "),
@@ -262,11 +263,11 @@ UNSCORABLE = {
         "array coefs_0 has 65 dimensions; expected at most 8",
     ),
     "a matrix for a list": (
-        {"arrays": wire.to_wire({"coefs_0": np.ones((2, 3, 2)), "intercepts_0": np.ones((3, 2))})},
+        {"arrays": to_builtins(wire.to_wire({"coefs_0": np.ones((2, 3, 2)), "intercepts_0": np.ones((3, 2))}))},
         "MODEL is 'mlp' with 18 weights",
     ),
     "five features": (
-        {"arrays": wire.to_wire(make_model("mlp", {}, features=5).initial_arrays(1))},
+        {"arrays": to_builtins(wire.to_wire(make_model("mlp", {}, features=5).initial_arrays(1)))},
         "MODEL is 'mlp' with 113 weights in arrays {'coefs_0': (5, 16), ",
     ),
     "a large scaler": ({"scaler": {"mean": [1.0] * 3, "std": [1.0] * 3}}, "the scaler has 3 numbers; expected 2"),
@@ -287,7 +288,7 @@ class Models:
         """Put messages on the topic."""
         for message in messages:
             place = {"topic": "global-model", "partition": 0, "offset": len(self.records)}
-            self.records.append(SimpleNamespace(value=to_json(message), **place))
+            self.records.append(SimpleNamespace(value=encode(message), **place))
 
     def take(self, timeout_seconds: float) -> list[SimpleNamespace]:
         """Return what has come since the last call."""
@@ -324,7 +325,7 @@ def test_a_model_with_its_arrays_in_another_order_is_scored_as_the_same(script, 
     topic = Models(monkeypatch)
     topic.add(message_of(served_model("two layers", SCALER), 5, 2, 0, 4, 1, 3))
     found = models.follow_models(Settings(), functools.partial(scorable, features=2), "Alertes")(0)
-    given = [to_json(reading) for reading in readings(20)]
+    given = [encode(reading) for reading in readings(20)]
     expected = score(script, spark, served_model("two layers", SCALER), [served_model("two layers", SCALER)], given)
     rows = score(script, spark, found, [found], given)
     scores = [[message["probability"] for _, message in sent(each, "alerts")] for each in (rows, expected)]
@@ -351,12 +352,12 @@ def test_eight_features_are_scored_as_by_the_python_model(script, spark):
     alerts, random = script("realtime/alerts.py"), np.random.default_rng(3)
     python = make_model("mlp", {}, features=8)
     arrays = {name: random.normal(0, 1, array.shape) for name, array in python.initial_arrays(1).items()}
-    model = scorable(GlobalModel("run-1", 1, 0, "mlp", "sync", arrays), 8)
+    model = scorable(global_model("run-1", 1, 0, arrays), 8)
     layout = scoring_layout(model, 8)
     alerts.serve(spark, model)
     x = random.uniform(-3, 3, (50, 8))
-    values = [to_json({"sensor_id": 5} | {f"f{i}": value for i, value in enumerate(row)}) for row in x.tolist()]
-    values += [to_json({"sensor_id": 5} | {f"f{i}": 11.0 for i in range(8)})]
+    values = [encode({"sensor_id": 5} | {f"f{i}": value for i, value in enumerate(row)}) for row in x.tolist()]
+    values += [encode({"sensor_id": 5} | {f"f{i}": 11.0 for i in range(8)})]
     records = [(None, bytearray(value), "sensor-data-node-1", 0, i, None) for i, value in enumerate(values)]
     readings = parse_readings(spark.createDataFrame(records, RECORDS_DDL), settings)
     rows = alerts.score_readings(readings, alerts.served_model(spark, layout), layout, settings).collect()

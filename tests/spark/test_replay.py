@@ -14,6 +14,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
+from msgspec import convert
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
@@ -21,7 +22,7 @@ from fedstream.broker.position import Position
 from fedstream.commands.replay import replay_topic
 from fedstream.learning.models import make_model
 from fedstream.learning.training import Scaler
-from fedstream.messages.rounds import GlobalModel, ModelUpdate
+from fedstream.messages.rounds import ModelUpdate, global_model
 from fedstream.messages.weights import NodeWeight
 from fedstream.settings import Settings
 from fedstream.spark.readings import NodeReadings
@@ -95,14 +96,14 @@ class Results:
         node = self.fog.FogNode(Settings(), state, weights.publish)
         self.run_driver(self.fog.build_query(parts.read(self.spark), "fog-1", readings, node), folder / "state")
         model = make_model("mlp", {})
-        opened = GlobalModel("run-1", 1, 0, "mlp", "sync", model.initial_arrays(1), Scaler((75.0, 0.06), (9.0, 0.02)))
+        opened = global_model("run-1", 1, 0, model.initial_arrays(1), scaler=Scaler((75.0, 0.06), (9.0, 0.02)))
         rounds = SimpleNamespace(wait=lambda last, hosted: opened)
         state = BatchState(folder / "training", Trainer.initial())
         weight = {"fog-1": NodeWeight("fog-1", 1.0, 1)}
         trainer = Trainer(Settings(), state, rounds, lambda wanted: weight, updates.publish)
         self.run_driver(build_training_query(whole.read(self.spark), readings, trainer), folder / "training")
         ((*_, update),) = updates.published
-        return weights.published[-1][-1], ModelUpdate.from_message(update), len(weights.published)
+        return weights.published[-1][-1], convert(update, ModelUpdate), len(weights.published)
 
 
 def bits(update: ModelUpdate) -> dict[str, bytes]:

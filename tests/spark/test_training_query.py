@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from msgspec import convert
+from msgspec.structs import replace
 from pyspark.sql import DataFrame, Row
 from pyspark.sql.streaming.query import StreamingQuery
 
@@ -19,7 +21,7 @@ from fedstream.learning import arrays as wire
 from fedstream.learning.models import TrainConfig, make_model
 from fedstream.learning.scores import Score
 from fedstream.learning.training import Scaler, Trained, train, train_seed
-from fedstream.messages.rounds import GlobalModel, ModelUpdate
+from fedstream.messages.rounds import GlobalModel, ModelUpdate, global_model
 from fedstream.messages.weights import NodeWeight
 from fedstream.settings import Settings
 from fedstream.spark import training as training_module
@@ -42,7 +44,7 @@ SETTINGS = Settings(
 CONFIG = TrainConfig(epochs=2, batch_size=8, learning_rate=0.02, class_weight="balanced")
 MLP = make_model("mlp", {"hidden_units": 3})
 SCALER = Scaler((75.0, 0.06), (9.0, 0.03))
-ROUND = GlobalModel("run-1", 3, 2, "mlp", "sync", MLP.initial_arrays(5), SCALER, {}, (), 0)
+ROUND = global_model("run-1", 3, 2, MLP.initial_arrays(5), scaler=SCALER)
 
 
 def readings_of(node: int, partition: int, number: int) -> list[tuple[float, float, int]]:
@@ -111,8 +113,8 @@ def test_a_group_is_trained_as_without_spark_in_the_order_of_the_offsets_on_good
         expected = trained_by_hand(READINGS[place], *place)
         assert row.num_examples == len(READINGS[place]) == expected.num_examples
         result = json.loads(row.result)
-        assert same_bits(wire.from_wire(result["arrays"]), expected.arrays)
-        assert result["score"] == expected.score.as_dict()
+        assert same_bits(wire.from_wire(convert(result["arrays"], wire.NamedArrays)), expected.arrays)
+        assert convert(result["score"], Score) == expected.score
 
 
 def test_the_training_by_hand_depends_on_order_scaler_config_and_seed():
@@ -120,7 +122,7 @@ def test_the_training_by_hand_depends_on_order_scaler_config_and_seed():
     good = READINGS[1, 0]
     others = [
         trained_by_hand(good[::-1], 1, 0),
-        trained_by_hand(good, 1, 0, GlobalModel(**{**vars(ROUND), "scaler": None})),
+        trained_by_hand(good, 1, 0, replace(ROUND, scaler=None)),
         trained_by_hand(good, 1, 0, config=TrainConfig(epochs=2, batch_size=8, learning_rate=0.02)),
         trained_by_hand(good, 2, 0),
         trained_by_hand(good, 1, 1),
@@ -163,10 +165,10 @@ def test_the_order_in_which_groups_come_back_changes_no_bit(groups):
 
 def test_participants_and_the_config_of_the_round_reach_the_training(records, groups):
     config = {"proximal-mu": 0.5, "learning-rate-factor": 3.0, "server-round": 3}
-    model = GlobalModel(**{**vars(ROUND), "config": config, "participants": ("fog-1", "fog-9")})
+    model = replace(ROUND, config=config, participants=("fog-1", "fog-9"))
     (row,) = train_groups(records, NODE_READINGS, Task(model, SETTINGS)).collect()
     assert (row.node, row.partition, row.num_examples) == (1, 0, 30)
-    found = wire.from_wire(json.loads(row.result)["arrays"])
+    found = wire.from_wire(convert(json.loads(row.result)["arrays"], wire.NamedArrays))
     by_hand = {"epochs": 2, "batch_size": 8, "class_weight": "balanced"}
     expected = TrainConfig(learning_rate=0.02 * 3.0, proximal_mu=0.5, **by_hand)
     assert same_bits(found, trained_by_hand(READINGS[1, 0], 1, 0, config=expected).arrays)
@@ -198,11 +200,11 @@ def test_participants_and_the_config_of_the_round_reach_the_training(records, gr
 )
 def test_the_next_round_is_another_one_that_wants_a_node_of_this_driver(changes, expected):
     last = {"run_id": "run-1", "round": 3, "updates": {}}
-    assert is_next(GlobalModel(**{**vars(ROUND), **changes}), last, ["fog-1", "fog-2"]) is expected
+    assert is_next(replace(ROUND, **changes), last, ["fog-1", "fog-2"]) is expected
 
 
 def test_before_the_first_update_any_round_will_do():
-    assert is_next(GlobalModel(**{**vars(ROUND), "round": 1}), {"run_id": None, "round": 0}, [])
+    assert is_next(replace(ROUND, round=1), {"run_id": None, "round": 0}, [])
 
 
 # --- the query
@@ -210,8 +212,8 @@ def test_before_the_first_update_any_round_will_do():
 
 def opened(number: int, **changes) -> GlobalModel:
     """Return the model of a round, another one for each round."""
-    given = {"round": number, "version": number - 1, "arrays": MLP.initial_arrays(100 + number)}
-    return GlobalModel(**{**vars(ROUND), **given, **changes})
+    arrays = wire.to_wire(MLP.initial_arrays(100 + number))
+    return replace(ROUND, **{"round": number, "version": number - 1, "named_arrays": arrays} | changes)
 
 
 class Driver:
@@ -231,7 +233,7 @@ class Driver:
     @property
     def updates(self) -> list[ModelUpdate]:
         """The published updates, as the cloud reads them from the wire."""
-        found = [ModelUpdate.from_message(message) for *_, message in self.recorder.published]
+        found = [convert(message, ModelUpdate) for *_, message in self.recorder.published]
         assert [("model-weights", update.node_id) for update in found] == [
             (topic, key) for topic, key, _ in self.recorder.published
         ]
@@ -420,7 +422,7 @@ def test_a_driver_that_dies_sends_the_same_updates_again_and_trains_nothing_twic
     repeated = before[-((len(before) - 1) % 3 + 1) :] if before and (where, number) != ("before publish", 4) else []
     assert after[: len(repeated)] == repeated, "bit by bit, and trained at the same time"
     assert len(trainer.waited_for) == 2, "each batch has waited for one round"
-    distinct = {json.dumps(sent): ModelUpdate.from_message(sent[-1]) for sent in trainer.recorder.published}
+    distinct = {json.dumps(sent): convert(sent[-1], ModelUpdate) for sent in trainer.recorder.published}
     assert len(distinct) == 6
     assert len({(update.node_id, update.round, update.trained_at) for update in distinct.values()}) == 6
     examples = {(update.node_id, update.round): update.num_examples for update in distinct.values()}

@@ -1,4 +1,4 @@
-"""The one door of every message: whatever comes is a message or a BadMessage, and what goes out comes in again."""
+"""Every message by properties: whatever comes is a message or a BadMessage, and what goes out comes in again."""
 
 from __future__ import annotations
 

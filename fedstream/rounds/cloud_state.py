@@ -1,0 +1,63 @@
+"""What the cloud keeps between micro-batches, and the federation that goes on from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec import Struct
+
+from fedstream.learning.models import Model
+from fedstream.messages.rounds import GlobalModel
+from fedstream.messages.topics import GLOBAL_MODEL, Outgoing
+from fedstream.messages.weights import NodeWeight, merged_weight
+from fedstream.rounds.federation import Federation
+from fedstream.rounds.run_state import RunState, is_of_model, new_run, resumed_run
+from fedstream.settings import Settings
+
+INITIAL: dict[str, Any] = {"latest": {}, "run": None, "outbox": [], "said": []}
+
+
+class CloudState(Struct):
+    """What the cloud knows, and what its last micro-batch has to send: after a crash the same again."""
+
+    latest: dict[str, NodeWeight]  # by node
+    run: RunState | None  # none without rounds: MODEL=mean
+    outbox: list[tuple[str, str, str]]  # topic, key, JSON
+    said: list[str]  # on the console
+
+    @property
+    def opened(self) -> GlobalModel | None:
+        """The model of the round that is open."""
+        return self.run.opened.model if self.run else None
+
+
+def said_again(opened: GlobalModel, latest: dict[str, NodeWeight]) -> tuple[Outgoing, str]:
+    """Return the model of the open round as it was sent, with the running weight of now, and what people read of it.
+
+    A node that has answered ignores it. It is for the others: those that have joined since, or whose newest model is
+    another one or has expired.
+    """
+    line = f"Cloud -> ronde {opened.round} toujours ouverte : modèle redit"
+    return (GLOBAL_MODEL, opened.model, opened.with_weight(merged_weight(latest))), line
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """From where a federation goes on."""
+
+    settings: Settings
+    model: Model | None  # what the nodes train; None: there are no rounds
+    new_id: str  # of the run that begins if there is none to go on with
+    last: GlobalModel | None = None  # on the topic, for a cloud that has no state of its own
+
+    def open(self, state: CloudState) -> Federation | None:
+        """Return the federation that goes on: the saved one, else that of the last model, else a new one."""
+        if self.model is None:
+            return None
+        run, settings = state.run, self.settings
+        if run is None and self.last:
+            run = resumed_run(self.last, settings, len(settings.table), settings.classes)
+        if run is None or not is_of_model(run, settings):
+            run = new_run(self.new_id, settings, len(settings.table), settings.classes)
+        return Federation(run, settings, self.model, state.latest)
