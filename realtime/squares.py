@@ -43,7 +43,7 @@ def square_numbers(records: DataFrame, output: str, partitions: int, max_value_b
     """Turn Kafka records into (topic, key, partition, value): squares for `output`, bad ones for `dead-letter`.
 
     A square goes to its number's partition, modulo the `partitions` that the output has: squares keep their numbers'
-    order, and no task waits for another one that fills the same partition (docs/performance.md).
+    order, and no task waits for another one that fills the same partition.
     """
     text = F.when(F.length("value") <= max_value_bytes, F.col("value").cast("STRING"))
     numbers = records.withColumn("n", number_of(text))

@@ -108,7 +108,7 @@ def _poll_records(topics: str) -> int:
     """Return how many records a poll may take: of few topics all that a fetch of 1 MiB holds.
 
     For each poll a micro-batch asks for the topic's first and last offset, and drops what else was fetched: with the
-    default of 500 that costs a third of the time (docs/performance.md). But what a poll took and the micro-batch did
+    default of 500 that costs a third of the time. But what a poll took and the micro-batch did
     not stays in the executor's memory, for each partition: so fewer of many topics, or of a pattern.
     """
     return 500 if "*" in topics else max(500, 50_000 // len(topics.split(",")))
@@ -119,7 +119,7 @@ def real_time_options(settings: Settings) -> dict[str, str]:
     return {
         "kafka.fetch.max.wait.ms": str(settings.fetch_max_wait_ms),
         # What a poll took is in memory until it is done, and each garbage collection copies it: with fetches of 1 MiB,
-        # the client's default, that takes a tenth of the cores (docs/performance.md).
+        # the client's default, that takes a tenth of the cores.
         "kafka.max.partition.fetch.bytes": str(2**18),
     }
 
@@ -138,7 +138,7 @@ def sink_options(settings: Settings, topic: str | None = None) -> dict[str, str]
         "kafka.bootstrap.servers": settings.kafka_bootstrap_servers,
         "kafka.max.request.size": str(DEAD_LETTER_MAX_BYTES),
         "kafka.linger.ms": str(settings.sink_linger_ms),
-        # With the default of 16 KiB a job that catches up waits for its requests (docs/performance.md).
+        # With the default of 16 KiB a job that catches up waits for its requests.
         "kafka.batch.size": str(2**17),
     }
     return options | ({"topic": topic} if topic else {})
