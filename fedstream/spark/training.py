@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -62,6 +63,9 @@ class Task:
             found = wire.layout(trained.arrays)
             if found != wire.layout(self.model.arrays):
                 msg = f"the trained arrays are {found!s:.200}; expected {wire.layout(self.model.arrays)!s:.200}"
+                raise ValueError(msg)
+            if not math.isfinite(trained.score.loss_sum):
+                msg = f"loss_sum of a score is {trained.score.loss_sum}; expected a finite number of at least 0"
                 raise ValueError(msg)
             num_examples = trained.num_examples
         except (ValueError, FloatingPointError) as error:  # scikit-learn's word for weights that are not finite

@@ -29,10 +29,14 @@ DRIVER_SECONDS = 120.0  # a driver that is not done by then is stopped, and its 
 
 
 def product_options() -> dict[str, str]:
-    """Return what the jobs' queries run with: the options of SQL and of Python workers in spark-defaults.conf."""
+    """Return what the jobs' queries run with: the options of SQL, Python workers and files in spark-defaults.conf."""
     lines = (ROOT / "spark_cluster" / "spark-defaults.conf").read_text().splitlines()
     options = dict(line.split(maxsplit=1) for line in lines if line.startswith("spark."))
-    return {name: value for name, value in options.items() if name.startswith(("spark.sql.", "spark.python."))}
+    return {
+        name: value
+        for name, value in options.items()
+        if name.startswith(("spark.sql.", "spark.python.", "spark.hadoop."))
+    }
 
 
 @pytest.fixture(scope="session")
@@ -153,7 +157,7 @@ def run_driver() -> Callable[[DataStreamWriter, Path], StreamingQuery]:
 
     def run(writer: DataStreamWriter, folder: Path) -> StreamingQuery:
         try:
-            query = writer.start()
+            query = writer.trigger(processingTime="0 seconds").start()  # a job's pace is for its latency only
             alarm = threading.Timer(DRIVER_SECONDS, query.stop)
             alarm.start()
             try:

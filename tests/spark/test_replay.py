@@ -134,7 +134,7 @@ def test_a_replayed_day_gives_the_same_weight_samples_and_trained_model(fog, spa
     assert weight["rejected"] == 15  # minutes 7, 107, ... 1407
     assert weight_again == weight
     assert bits(update_again) == bits(update)
-    assert (update_again.score, update_again.num_examples) == (update.score, update.num_examples)
+    assert (update_again.metrics, update_again.num_examples) == (update.metrics, update.num_examples)
 
     copy[100], copy[101] = copy[101], copy[100]  # within a partition
     weight_of_another_order, update_of_another_order, _ = results.of(copy, per_batch=333)

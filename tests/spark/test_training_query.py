@@ -290,13 +290,13 @@ def test_a_micro_batch_trains_each_node_for_the_round_in_one_job_and_a_node_with
     first = opened(1)
     alone = trained_by_hand(given[1, 0], 1, 0, first)
     assert same_bits(updates["fog-1"].arrays, alone.arrays)
-    assert (updates["fog-1"].num_examples, updates["fog-1"].score) == (20, alone.score)
+    assert (updates["fog-1"].num_examples, updates["fog-1"].metrics) == (20, alone.score)
     halves = [trained_by_hand(given[2, partition], 2, partition, first) for partition in (0, 1)]
     for name, array in updates["fog-2"].arrays.items():
         mean = 0.6 * halves[0].arrays[name] + 0.4 * halves[1].arrays[name]  # 12 and 8 of 20
         np.testing.assert_allclose(array, mean, rtol=1e-12, atol=1e-14)
-    assert (updates["fog-2"].num_examples, updates["fog-2"].score.num_examples) == (20, 20)
-    assert (updates["fog-3"].num_examples, updates["fog-3"].arrays, updates["fog-3"].score) == (0, {}, Score())
+    assert (updates["fog-2"].num_examples, updates["fog-2"].metrics.num_examples) == (20, 20)
+    assert (updates["fog-3"].num_examples, updates["fog-3"].arrays, updates["fog-3"].metrics) == (0, {}, Score())
     for *_, message in trainer.recorder.published:
         assert message.items() >= {"weight": 37.5, "samples": 99, "sums": [1.0, 2.0], "squares": [3, 4]}.items()
     lines = [line for line in capsys.readouterr().out.splitlines() if "ronde" in line]
@@ -374,9 +374,9 @@ WIDE = {name: np.full_like(array, 1e308) for name, array in MLP.initial_arrays(1
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"arrays": {}}, "KeyError: 'coefs_0'"),
-        ({"arrays": make_model("mlp", {"hidden_units": "3,2"}).initial_arrays(1)}, ""),
-        ({"arrays": WIDE}, ""),
+        ({"named_arrays": ()}, "KeyError: 'coefs_0'"),
+        ({"named_arrays": wire.to_wire(make_model("mlp", {"hidden_units": "3,2"}).initial_arrays(1))}, ""),
+        ({"named_arrays": wire.to_wire(WIDE)}, ""),
         ({"config": {"learning-rate-factor": "x"}}, "could not convert string to float: 'x'"),
         ({"config": {"learning-rate-factor": [1]}}, "TypeError: float() argument must be"),
         ({"config": {"proximal-mu": 10**400}}, "OverflowError: int too large to convert to float"),
