@@ -1,4 +1,4 @@
-"""Writes the pages of docs/reference/ that follow from the code: settings, environment, make targets, command lines.
+"""Writes the pages of docs/reference/ that follow from the code: settings, environment, targets, commands, messages.
 
 Examples:
     make docs                        write them
@@ -7,11 +7,14 @@ Examples:
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -123,16 +126,100 @@ def command_lines() -> str:
     return page + "\n\n".join(f"## `{name}`\n\n```text\n{text.rstrip()}\n```" for name, text in found)
 
 
+@functools.cache
+def message_types() -> dict[str, list[Any]]:
+    """Return the types of the messages of each topic, one below the other."""
+    from fedstream.messages.alerts import Alert
+    from fedstream.messages.dead_letters import DeadLetter
+    from fedstream.messages.numbers import Number, Square
+    from fedstream.messages.readings import ReadingFormat
+    from fedstream.messages.rounds import Deadline, Event, GlobalModel, ModelUpdate, Rollback
+    from fedstream.messages.weights import GlobalWeight, NodeWeight
+    from fedstream.settings import Settings
+
+    return {
+        "sensor-data-node-N, sensor-data": [ReadingFormat(Settings()).kind],
+        "model-weights": [NodeWeight, ModelUpdate],
+        "global-model": [GlobalWeight, GlobalModel],
+        "model-versions": [GlobalModel],
+        "round-control": [Deadline, Rollback],
+        "events": [Event],
+        "numbers": [Number],
+        "squares": [Square],
+        "alerts": [Alert],
+        "dead-letter": [DeadLetter],
+    }
+
+
+def kind_of(field: dict[str, Any]) -> str:
+    """Return what a field of a JSON Schema takes, in words: its type and limits."""
+    if "anyOf" in field:
+        return " or ".join(kind_of(each) for each in field["anyOf"])
+    if "$ref" in field:
+        return code(str(field["$ref"]).rpartition("/")[2])
+    if "enum" in field:
+        return " or ".join(map(code, field["enum"]))
+    words: dict[str, str] = {"integer": "whole number", "string": "text", "array": "list", "boolean": "true or false"}
+    kind: str = field.get("type", "any value")
+    text = words.get(kind, kind)
+    low, high = (field.get(name) for name in ("minimum", "maximum"))
+    if low is not None or high is not None:
+        text += f" from {low:.15g}" if low is not None else ""
+        text += f" to {high:.15g}" if high is not None and high < 2**63 - 1 else ""
+    if kind == "array" and "items" in field and field["items"]:
+        text += f" of {kind_of(field['items'])}"
+    return text
+
+
+def messages() -> str:
+    """Return the page of all messages, from their types."""
+    import msgspec
+
+    page = (
+        "# Messages\n\n"
+        "Every message is decoded into one of these types, or refused with field, value and what is expected. Other\n"
+        "fields are ignored. The fields of a reading are those of `FEATURES`, here the default. Which message goes\n"
+        "where, with examples: [topics](topics.md). The same as JSON Schema:\n"
+        "[messages.schema.json](messages.schema.json).\n"
+    )
+    types = {kind: None for kinds in message_types().values() for kind in kinds}
+    _, parts = msgspec.json.schema_components(list(types), ref_template="{name}")
+    topics_of = {kind.__name__: [t for t, kinds in message_types().items() if kind in kinds] for kind in types}
+    for name in [*topics_of, *(part for part in parts if part not in topics_of)]:
+        schema = parts[name]
+        where = " on " + ", ".join(map(code, topics_of[name])) if name in topics_of else ", a part of others"
+        about = schema.get("description", "A reading of a sensor.").partition("\n\n")[0].replace("\n", " ")
+        page += f"\n## `{name}`{where}\n\n{about}\n\n{head('field', 'type', 'must be there', 'meaning')}\n"
+        for field, kind in schema.get("properties", {}).items():
+            needed = "yes" if field in schema.get("required", []) else "no"
+            page += row(code(field), kind_of(kind), needed, kind.get("description", "")) + "\n"
+    return page.rstrip()
+
+
+def schemas() -> str:
+    """Return the JSON Schemas of all messages."""
+    import msgspec
+
+    types = {kind: None for kinds in message_types().values() for kind in kinds}
+    _, parts = msgspec.json.schema_components(list(types), ref_template="#/$defs/{name}")
+    whole = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$defs": parts}
+    return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings,
     "environment.md": environment,
     "targets.md": targets,
     "cli.md": command_lines,
+    "messages.md": messages,
+    "messages.schema.json": schemas,
 }
 
 
 def render(name: str) -> str:
     """Return the text of a generated page, as it is to stand in its file."""
+    if name.endswith(".json"):
+        return PAGES[name]()
     title, _, body = PAGES[name]().partition("\n")
     return f"{title}\n\n<!-- Made by `make docs`; do not edit. -->\n{body}\n"
 

@@ -58,11 +58,13 @@ class ReadingFormat:
         expected = {feature.name: feature.expected for feature in self.features}
         expected |= {"sensor_id": "the name of a sensor: a text or a whole number", "label": label, "event_time": TIME}
         self.expected = {self.paths[name]: words for name, words in expected.items()}
-        kinds: dict[str, Any] = {"sensor_id": Annotated[str, Meta(min_length=1)] | int}
+        sensor: Any = Annotated[str, Meta(min_length=1)] | int
+        number: Any = Annotated[int, Meta(ge=0, le=classes - 1)]
+        kinds: dict[str, Any] = {"sensor_id": sensor}
         kinds |= {each.name: Annotated[float, Meta(ge=each.low, le=each.high)] for each in self.features}
-        number = Annotated[int, Meta(ge=0, le=classes - 1)]
-        defaults = {"event_time": None} | ({"label": None} if is_optional else {})
         kinds |= {"label": number | None if is_optional else number, "event_time": int | float | str | None}
+        kinds = {name: Annotated[kind, Meta(description=f"expected: {expected[name]}")] for name, kind in kinds.items()}
+        defaults = {"event_time": None} | ({"label": None} if is_optional else {})
         self.kind = _message_type(kinds, defaults, self.paths)
         self._decode = msgspec.json.Decoder(self.kind).decode
         self._sensor = msgspec.json.Decoder(_message_type({"sensor_id": kinds["sensor_id"]}, {}, self.paths))
@@ -158,7 +160,7 @@ def _message_type(kinds: Mapping[str, Any], defaults: Mapping[str, Any], paths: 
         default = (msgspec.field(default_factory=struct),) if is_optional else ()
         outer.append((_in(group), struct, *default))
         rename[_in(group)] = group
-    return msgspec.defstruct("ReadingMessage", outer, rename=rename, frozen=True, gc=False, kw_only=True)
+    return msgspec.defstruct("Reading", outer, rename=rename, frozen=True, gc=False, kw_only=True)
 
 
 def time_ms(time: float | str) -> int:
