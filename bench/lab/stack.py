@@ -85,13 +85,8 @@ def inside(*command: str, name: str | None = None, **variables: str) -> list[str
     """
     if RUNNER == "local":
         exports = " ".join(f"{key}={shlex.quote(value)}" for key, value in variables.items())
-        return [
-            "bash",
-            "-c",
-            f'source deploy/local/env.sh; {exports and f"export {exports};"} exec "$@"',
-            "bash",
-            *command,
-        ]
+        line = f'source deploy/local/env.sh; {exports and f"export {exports};"} exec "$@"'
+        return ["bash", "-c", line, "bash", *command]
     options = [word for key, value in variables.items() for word in ("-e", f"{key}={value}")]
     if name is None:
         return ["docker", "exec", "-i", *options, f"{PREFIX}spark-master", *command]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from bench.lab.jobs import MODEL_WEIGHTS, SETTINGS, records_of, sensor_topic
 from fedstream.learning.models import make_model
-from fedstream.learning.scores import MEASURES, score
+from fedstream.learning.scores import score
 from fedstream.learning.training import train, train_config, train_seed
 from fedstream.messages.rounds import GlobalModel
 from fedstream.messages.weights import sums_of
@@ -36,8 +36,7 @@ def simulated(given: dict[str, Any], seed: int) -> dict[str, Any]:
 def score_unseen(name: str, arrays: Any, scaler: Any) -> dict[str, float]:
     """Return a model's scores on 5,000 readings that no node has seen."""
     unseen = load("sensors", None, 5000, UNSEEN_SEED)
-    found = score(make_model(name, {}).predict(arrays, scaler.apply(unseen.x)), unseen.y)
-    return {measure.name: getattr(found, measure.name) for measure in MEASURES}
+    return msgspec.structs.asdict(score(make_model(name, {}).predict(arrays, scaler.apply(unseen.x)), unseen.y))
 
 
 def score_message(name: str, message: dict[str, Any]) -> dict[str, float]:
