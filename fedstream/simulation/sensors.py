@@ -20,12 +20,18 @@ _OF_REPORT = parse_features(REPORT_FEATURES)
 
 
 def simulated_ranges(settings: Settings) -> list[tuple[float, float]]:
-    """Return the range in which simulated sensors measure each feature: from SIMULATED_RANGES, else its limits."""
-    if settings.simulated_ranges:
-        ranges = parse_ranges(settings.simulated_ranges, settings.table)
-    else:
-        ranges = parse_ranges(REPORT_RANGES, _OF_REPORT)
-    return [ranges.get(feature.name, (feature.low, feature.high)) for feature in settings.table]
+    """Return the range in which simulated sensors measure each feature.
+
+    It is the one in SIMULATED_RANGES, else the reports' one where it lies within the feature's limits, else these.
+    """
+    given = parse_ranges(settings.simulated_ranges, settings.table)
+    of_report = parse_ranges(REPORT_RANGES, _OF_REPORT)
+    found = []
+    for feature in settings.table:
+        low, high = given.get(feature.name) or of_report.get(feature.name) or (feature.low, feature.high)
+        is_within = feature.low <= low <= high <= feature.high or feature.name in given
+        found.append((low, high) if is_within else (feature.low, feature.high))
+    return found
 
 
 def digits(low: float, high: float) -> int:

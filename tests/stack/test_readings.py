@@ -11,7 +11,7 @@ from tests.stack.stack import QUICK, Stack, eventually
 
 HUMIDITY = {
     "FEATURES": "temperature:-100:1000:1,vibration:0:1000:100,humidity:0:100:0.5",
-    "SIMULATED_RANGES": "temperature:60:90,vibration:0.02:0.1,humidity:20:80",
+    "SIMULATED_RANGES": "humidity:20:80",
     "LABEL_RULE": "temperature>85,humidity>70",
 }
 

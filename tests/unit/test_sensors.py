@@ -80,7 +80,8 @@ def test_simulated_sensors_measure_in_the_reports_ranges_or_those_given_or_withi
     mixed = Settings(features="load:0:1,vibration:0:9,temperature:-5:99")
     assert simulated_ranges(mixed) == [(0, 1), (0.02, 0.1), (60, 90)]
     given = Settings(features=mixed.features, simulated_ranges="load:0.25:0.75, temperature:20:20")
-    assert simulated_ranges(given) == [(0.25, 0.75), (0, 9), (20, 20)]
+    assert simulated_ranges(given) == [(0.25, 0.75), (0.02, 0.1), (20, 20)]
+    assert simulated_ranges(Settings(features="temperature:0:50")) == [(0, 50)], "the reports' range is too hot"
 
 
 @pytest.mark.parametrize(
