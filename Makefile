@@ -32,6 +32,7 @@ $(error FOG_UI_PORT_PREFIX is '$(FOG_UI_PORT_PREFIX)'; expected FOG_UI_PORT_BASE
 endif
 
 PYTHON := .venv/bin/python
+PACKAGES := .venv/.installed# a file of ours: .venv/bin/python is a link to the system's Python
 JAVA_RIVALS := bench/rivals/jvm/target/classes
 BENCH ?= quick
 MINUTES ?= 60
@@ -122,38 +123,38 @@ demo: up ## everything from a bare clone: run the whole chain, check it, show it
 	@$(MAKE) plot ARGS=
 	@echo; echo "The jobs go on: make ps, make logs S=fog-1, http://$(PUBLIC_HOST):$(SPARK_MASTER_UI_PORT). Stop with: make down"
 
-bench: setup $(PYTHON) $(JAVA_RIVALS) ## this project's jobs beside their rivals: BENCH=quick or full, ARGS="--only Flink"
+bench: setup $(PACKAGES) $(JAVA_RIVALS) ## this project's jobs beside their rivals: BENCH=quick or full, ARGS="--only Flink"
 	@$(PYTHON) -m bench.rivals.compare --size $(BENCH) $(ARGS)
 
-federated: setup $(PYTHON) ## how well it learns, beside one machine with all rows; ARGS="--stream --part mlp"
+federated: setup $(PACKAGES) ## how well it learns, beside one machine with all rows; ARGS="--stream --part mlp"
 	@OMP_NUM_THREADS=1 $(PYTHON) -m bench.learning.federated $(ARGS)
 
-growth: setup $(PYTHON) ## what more nodes, partitions, readings and parameters cost: ARGS="--axis nodes"
+growth: setup $(PACKAGES) ## what more nodes, partitions, readings and parameters cost: ARGS="--axis nodes"
 	@$(PYTHON) -m bench.endurance.growth $(ARGS)
 
-soak: setup $(PYTHON) ## steady load for MINUTES=60: is anything lost, wrong, or does anything grow
+soak: setup $(PACKAGES) ## steady load for MINUTES=60: is anything lost, wrong, or does anything grow
 	@$(PYTHON) -m bench.endurance.soak --minutes $(MINUTES) $(ARGS)
 
 test: test-unit test-spark test-stack ## every test, the stack's on the chosen runner
 	@echo "The stack was tested on the $(STACK) runner; on the other one: make test-stack STACK=$(filter-out $(STACK),docker local)"
 
-test-unit: $(PYTHON) ## tests without Spark and Kafka (seconds)
+test-unit: $(PACKAGES) ## tests without Spark and Kafka (seconds)
 	$(PYTHON) -m pytest tests/unit
 
-test-spark: $(PYTHON) ## tests of the jobs' queries in a local Spark session, and of the Java job
+test-spark: $(PACKAGES) ## tests of the jobs' queries in a local Spark session, and of the Java job
 	$(PYTHON) -m pytest tests/spark
 	@if command -v mvn >/dev/null; then mvn -B -ntp -Dstyle.color=never -f java-sum/pom.xml test; else echo "SKIPPED the Java job's tests: no mvn in PATH"; fi
 
-test-stack: setup $(PYTHON) ## tests of the real stack, on the chosen runner, beside a running one
+test-stack: setup $(PACKAGES) ## tests of the real stack, on the chosen runner, beside a running one
 	$(PYTHON) -m pytest tests/stack --durations=12
 
-test-smoke: setup $(PYTHON) ## the most telling of the stack tests, on the chosen runner
+test-smoke: setup $(PACKAGES) ## the most telling of the stack tests, on the chosen runner
 	$(PYTHON) -m pytest tests/stack -m smoke --durations=12
 
-docs: $(PYTHON) ## write the pages of docs/reference that follow from the code
+docs: $(PACKAGES) ## write the pages of docs/reference that follow from the code
 	@PYTHONPATH=. $(PYTHON) docs/generate.py
 
-lint: $(PYTHON) ## ruff, mypy, the arrows between packages, and shellcheck
+lint: $(PACKAGES) ## ruff, mypy, the arrows between packages, and shellcheck
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
@@ -168,12 +169,11 @@ check: # before anything is installed
 	@$(RUNNER) check
 
 # The package in a virtual environment of its own, with the exact versions of requirements.lock.
-$(PYTHON): pyproject.toml requirements.lock
+$(PACKAGES): pyproject.toml requirements.lock
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "python3 is $$(python3 --version); expected 3.11 or newer" >&2; exit 1; }
 	@[[ -x $(PYTHON) ]] || python3 -m venv .venv || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@deploy/progress.sh "Python packages into .venv (about a minute)" \
-	  .venv/bin/pip install --disable-pip-version-check -c requirements.lock -e '.[spark,local,bench,dev]' || { rm -f $(PYTHON); exit 1; }
-	@touch $(PYTHON)
+	  .venv/bin/pip install --disable-pip-version-check -c requirements.lock -e '.[spark,local,bench,dev]' && touch $@
 
 $(JAVA_RIVALS): bench/rivals/jvm/pom.xml $(shell find bench/rivals/jvm/src -name '*.java' 2>/dev/null)
 	@$(NEEDS_MVN); deploy/progress.sh "the rivals in Java" $(MVN) -f $< package

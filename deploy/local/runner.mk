@@ -3,7 +3,7 @@
 ENV := source deploy/local/env.sh
 
 KAFKA_TOPICS = $(ENV); kafka-topics --bootstrap-server $$KAFKA_BOOTSTRAP_SERVERS
-DOCTOR = $(ENV); $(if $(wildcard $(PYTHON)),python,python3) -m fedstream.stack.doctor
+DOCTOR = $(ENV); $(if $(wildcard $(PACKAGES)),python,python3) -m fedstream.stack.doctor
 IN_STACK_PYTHON = $(ENV); python
 FOLLOW_SQUARES = tail -n 0 -F $(RUN_DIR)/logs/squares.log 2>/dev/null
 RUN_SUM = $(ENV); spark_cluster/start-job.sh sum $(ARGS)
@@ -14,13 +14,13 @@ SPARK_JARS := .venv/share/spark-connector
 APP_SUM := java-sum/target/app-sum-1.0-SNAPSHOT.jar
 COPY_JARS = $(MVN) -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$@.new && rm -rf $@ && mv $@.new $@
 
-runner-setup: $(PYTHON) $(KAFKA_JARS) $(SPARK_JARS) $(APP_SUM)
+runner-setup: $(PACKAGES) $(KAFKA_JARS) $(SPARK_JARS) $(APP_SUM)
 
-$(KAFKA_JARS): deploy/kafka/pom.xml $(PYTHON)
+$(KAFKA_JARS): deploy/kafka/pom.xml $(PACKAGES)
 	@$(NEEDS_MVN); mkdir -p $(@D); deploy/progress.sh "jars of Kafka and ZooKeeper" $(COPY_JARS); touch $@
 
 # Beside Spark's own jars, so that every program finds the source "kafka" without --packages.
-$(SPARK_JARS): spark_cluster/pom.xml $(PYTHON)
+$(SPARK_JARS): spark_cluster/pom.xml $(PACKAGES)
 	@rm -f $(addprefix .venv/lib/python3*/site-packages/pyspark/jars/,$(notdir $(wildcard $@/*.jar))) # of older versions
 	@$(NEEDS_MVN); mkdir -p $(@D); deploy/progress.sh "jars of Spark's Kafka connector" $(COPY_JARS)
 	@cp $@/*.jar .venv/lib/python3*/site-packages/pyspark/jars/; touch $@
