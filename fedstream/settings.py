@@ -11,6 +11,8 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from fedstream.errors import SettingError
 from fedstream.features import (
     REPORT_FEATURES,
@@ -152,11 +154,14 @@ def expected(setting: Field[Any]) -> str:
 def _parse(setting: Field[Any], text: str) -> Any:
     kind: Any = type(setting.default)
     limits = setting.metadata
+    if issubclass(kind, Path):
+        return Path(text)
     try:
-        value = kind(text)
-        good = kind not in (int, float) or (math.isfinite(value) and limits["low"] <= value <= limits["high"])
-    except (ValueError, OverflowError):  # OverflowError: an integer beyond every float
+        value = msgspec.convert(text, kind, strict=False)
+        good = kind is str or (math.isfinite(value) and limits["low"] <= value <= limits["high"])
+    except (msgspec.ValidationError, OverflowError):  # OverflowError: an integer beyond every float
         good = False
+    good = good and (kind is not int or text.lstrip("+-").isdecimal())  # msgspec takes 1e3 and 2.0, too
     if not good or (limits["choices"] and text not in limits["choices"]):
         msg = f"{setting.name.upper()} is {text!r}; expected {expected(setting)}. Set it in the environment or in .env."
         raise SettingError(msg)
