@@ -154,20 +154,15 @@ def take_in(records: Iterable[Row], value: dict[str, Any], rounds: Rounds, now: 
             try:
                 aggregator.take(record, now)
             except Exception as error:
-                logging.getLogger(__name__).exception("the record at %s is rejected", where(record))
+                logging.getLogger(__name__).exception("the record at %s is rejected", topics.place_of(record))
                 failed.append((record, f"internal: {type(error).__name__}: {error!s:.500}"))
                 left.remove(record)
                 break
         else:
             aggregator.rejected += failed
             for record, reason in failed if aggregator.federation else ():
-                aggregator.federation.event("internal-error", f"{where(record)} is rejected; {reason}")
+                aggregator.federation.event("internal-error", f"{topics.place_of(record)} is rejected; {reason}")
             return aggregator
-
-
-def where(record: Row) -> str:
-    """Return a record's place as a text."""
-    return f"{record.topic}[{record.partition}]@{record.offset}"
 
 
 @dataclass(frozen=True)

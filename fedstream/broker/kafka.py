@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from typing import Any
@@ -72,26 +70,6 @@ def source_options(settings: Settings, topics: str, max_records: int | None) -> 
         "startingOffsets": "earliest",
         "kafka.max.poll.records": str(_poll_records(topics)),
         # A topic that was deleted or expired under a checkpoint is an error, never a silent gap.
-        "failOnDataLoss": "true",
-    }
-
-
-def range_options(settings: Settings, ranges: Iterable[Any]) -> dict[str, str]:
-    """Return the options with which Spark reads parts of topics once.
-
-    Args:
-        settings: broker and waits.
-        ranges: one for each partition: (topic, partition, first, last), both offsets included.
-    """
-    first: dict[str, dict[int, int]] = defaultdict(dict)
-    end: dict[str, dict[int, int]] = defaultdict(dict)
-    for part in ranges:
-        first[part.topic][part.partition], end[part.topic][part.partition] = part.first, part.last + 1
-    return {
-        **_committed_options(settings),
-        "assign": json.dumps({topic: list(offsets) for topic, offsets in first.items()}),
-        "startingOffsets": json.dumps(first),
-        "endingOffsets": json.dumps(end),
         "failOnDataLoss": "true",
     }
 

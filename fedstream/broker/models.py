@@ -10,7 +10,7 @@ from typing import Any
 from fedstream.broker import kafka
 from fedstream.errors import BadMessage
 from fedstream.messages.rounds import GlobalModel, read_round_model
-from fedstream.messages.topics import GLOBAL_MODEL
+from fedstream.messages.topics import GLOBAL_MODEL, place_of
 from fedstream.settings import Settings
 
 
@@ -27,7 +27,7 @@ def follow_models(
     told: deque[str] = deque(maxlen=100)
 
     def usable(record: Any) -> GlobalModel | None:
-        where = f"{record.topic}[{record.partition}]@{record.offset}"
+        where = place_of(record)
         try:
             model = read_round_model(record.value)
             return fit(model) if model else None

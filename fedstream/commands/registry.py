@@ -15,7 +15,7 @@ from fedstream.broker import kafka
 from fedstream.errors import BadMessage, StackError
 from fedstream.learning.scores import MEASURES, Score
 from fedstream.messages.rounds import GlobalModel, read_round_model
-from fedstream.messages.topics import GLOBAL_MODEL, MODEL_VERSIONS
+from fedstream.messages.topics import GLOBAL_MODEL, MODEL_VERSIONS, place_of
 from fedstream.settings import Settings
 
 M = TypeVar("M")
@@ -45,7 +45,7 @@ def read_messages(records: Iterable[Any], read: Callable[[bytes | None], M]) -> 
             found.append(read(record.value))
         except BadMessage as error:
             if record.value is not None:
-                where = f"{record.topic}[{record.partition}]@{record.offset}"
+                where = place_of(record)
                 logging.getLogger(__name__).warning("unusable message at %s: %s", where, error)
     return found
 

@@ -66,7 +66,6 @@ class ReadingFormat:
         kinds = {name: Annotated[kind, Meta(description=f"expected: {expected[name]}")] for name, kind in kinds.items()}
         defaults = {"event_time": None} | ({"label": None} if is_optional else {})
         self.kind = _message_type(kinds, defaults, self.paths)
-        self._decode = msgspec.json.Decoder(self.kind).decode
         self._sensor = msgspec.json.Decoder(_message_type({"sensor_id": kinds["sensor_id"]}, {}, self.paths))
         places = {name: _attribute(self.paths[name], name) for name in kinds}
         self._parts = attrgetter(*(places[name] for name in kinds))
@@ -80,13 +79,7 @@ class ReadingFormat:
         if value and len(value) > self.max_value_bytes:
             msg = f"value of {len(value)} bytes; expected at most MAX_VALUE_BYTES={self.max_value_bytes}"
             raise BadMessage(msg)
-        try:
-            if value is None or not value.isascii():
-                found = door.decode(self.kind, value, self.expected)
-            else:
-                found = self._decode(value)
-        except (ValueError, RecursionError):
-            found = door.decode(self.kind, value, self.expected)  # says why not
+        found = door.decode(self.kind, value, self.expected)
         sensor_id, *values, label, event_time = self._parts(found)
         if event_time is not None:
             try:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from fedstream.errors import BadMessage, StackError
 from fedstream.learning import arrays as wire
 from fedstream.learning.arrays import Arrays, NamedArrays
-from fedstream.learning.scores import Score
+from fedstream.learning.scores import Count, Score
 from fedstream.learning.training import Scaler, train_config
 from fedstream.messages.door import decode, encode
 from fedstream.messages.weights import GlobalWeight, NodeWeight
@@ -27,7 +27,6 @@ SchemaVersion = Annotated[int, Meta(ge=1, le=SCHEMA_VERSION, description="of the
 RunId = Annotated[str, Meta(description="the run's name")]
 RoundNumber = Annotated[int, Meta(ge=1, le=2**63 - 1, description="1, 2, ... of the run")]
 VersionNumber = Annotated[int, Meta(ge=0, le=2**63 - 1, description="0, 1, ... of the run")]
-Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Milliseconds = Annotated[int, Meta(ge=0, le=2**63 - 1, description="ms since 1970")]
 Place = Annotated[tuple[int, int], Meta(description="partition and offset on topic model-weights")]
 OnTheWire = Annotated[NamedArrays, Meta(description="the model's arrays, in its own order")]

@@ -24,6 +24,11 @@ GLOBAL_MODEL_KEY = "weight"  # the running global weight; a round's model has it
 Outgoing = tuple[str, str | None, Any]  # topic, key, message
 
 
+def place_of(record: Any) -> str:
+    """Return where a record stands, as a text: topic[partition]@offset."""
+    return f"{record.topic}[{record.partition}]@{record.offset}"
+
+
 def sensor_topic(node: int) -> str:
     """Return the topic that carries the readings of one fog node."""
     return f"{SENSOR_DATA}-node-{node}"

@@ -13,6 +13,7 @@ from msgspec import Meta, Struct, field
 
 from fedstream.errors import BadMessage
 from fedstream.learning.arrays import Matrix
+from fedstream.learning.scores import Count
 from fedstream.learning.training import Scaler, scaler_of
 
 LONGEST_NAME = 200  # characters of a node's name
@@ -21,7 +22,6 @@ LARGEST_WEIGHT = 1e9  # far beyond any weight, and still finite when multiplied 
 # Beyond these a square would not be finite.
 Sum = Annotated[float, Meta(ge=-1e150, le=1e150)]
 SumOfSquares = Annotated[float, Meta(ge=0, le=1e150)]
-Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 class RunningSums(Struct, frozen=True):

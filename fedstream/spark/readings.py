@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import functools
 import gc
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
+from msgspec.structs import asdict
 
 from fedstream.broker.position import now_ms
 from fedstream.errors import BadMessage
-from fedstream.learning.arrays import Matrix
 from fedstream.messages.dead_letters import DeadLetter, dead_letter
 from fedstream.messages.readings import Reading, reading_format
 from fedstream.messages.topics import node_of_topic
+from fedstream.messages.weights import RunningSums, sums_of
 from fedstream.settings import Settings
 
 RECORD = ("value", "topic", "partition", "offset")  # what is read of a record
@@ -64,10 +64,8 @@ class NodeReadings:
         """Reduce records (RECORD) to a row of SUMS for each node; the bad ones are rejected."""
         freeze_imports()
         form = reading_format(self.settings)
-        counts: Counter[int] = Counter()
-        rejected: Counter[int] = Counter()
-        sums: dict[int, Matrix] = defaultdict(lambda: np.zeros(len(form.features)))
-        squares: dict[int, Matrix] = defaultdict(lambda: np.zeros(len(form.features)))
+        zeros = (0.0,) * len(form.features)
+        totals: dict[int, RunningSums] = defaultdict(lambda: RunningSums(0, zeros, zeros))
         for batch in batches:
             readings: dict[int, list[Reading]] = defaultdict(list)
             letters: list[DeadLetter] = []
@@ -76,7 +74,7 @@ class NodeReadings:
                 if isinstance(found, Reading):
                     readings[node].append(found)
                     continue
-                rejected[node] += 1
+                totals[node] += RunningSums(rejected=1)
                 letters.append(dead_letter(record[0], str(found), record[1:], now_ms()))
                 size += len(letters[-1].value or "")
                 if len(letters) >= MOST_LETTERS or size >= MOST_LETTER_BYTES:
@@ -85,15 +83,8 @@ class NodeReadings:
             if letters:
                 self.reject(letters)
             for node, own in readings.items():
-                table = form.table(own)
-                counts[node] += len(own)
-                sums[node] += table.sum(axis=0)
-                squares[node] += (table * table).sum(axis=0)
-        rows = [
-            {"node": node, "count": counts[node], "rejected": rejected[node]}
-            | {"sums": sums[node].tolist(), "squares": squares[node].tolist()}
-            for node in sorted(counts.keys() | rejected.keys())
-        ]
+                totals[node] += sums_of(form.table(own))
+        rows = [{"node": node} | asdict(own) for node, own in sorted(totals.items())]
         yield pa.RecordBatch.from_pylist(rows, schema=SUMS)
 
     def labelled(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -25,7 +25,6 @@ def test_a_source_reads_its_topic_from_the_first_record_and_never_skips_any():
 def test_no_source_and_no_consumer_reads_what_was_taken_back(monkeypatch):
     assert kafka.source_options(Settings(), "a", 1)["kafka.isolation.level"] == "read_committed"
     assert kafka.source_options(Settings(), "a", None)["kafka.isolation.level"] == "read_committed"
-    assert kafka.range_options(Settings(), [])["kafka.isolation.level"] == "read_committed"
     monkeypatch.setattr(kafka, "KafkaConsumer", lambda **options: options)
     assert kafka.connect_consumer(Settings())["isolation_level"] == "read_committed"
 
