@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 
@@ -113,7 +114,7 @@ def known_to_master(stack: Stack) -> tuple[list[str], int]:
     """Return the applications that run, and how many workers are alive, as the master's page has them."""
     try:
         page = stack.get("SPARK_MASTER_UI_PORT", "/json/")
-    except OSError as error:  # it is just starting
+    except (OSError, json.JSONDecodeError) as error:  # it is just starting: no server yet, or one without this page
         return [str(error)], 0
     alive = [each["state"] for each in page["workers"]].count("ALIVE")
     return sorted(each["id"] for each in page["activeapps"] if each["state"] == "RUNNING"), alive
