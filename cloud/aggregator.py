@@ -47,10 +47,11 @@ from fedstream.messages.weights import merge_update, merged_weight
 from fedstream.rounds.cloud_state import INITIAL, CloudState, Rounds, said_again
 from fedstream.rounds.federation import Federation, resumable, strategy_of
 from fedstream.rounds.run_state import is_of_model
-from fedstream.settings import Settings, command_help
+from fedstream.settings import Settings
 from fedstream.spark import session, watchdog
 from fedstream.spark.state import BatchState, StateError
 from fedstream.tables import console_table, round_table
+from fedstream.terminal import Command
 
 TOPICS = f"{topics.MODEL_WEIGHTS},{topics.ROUND_CONTROL}"
 
@@ -210,7 +211,7 @@ def build_query(records: DataFrame, state: BatchState, rounds: Rounds, outlets: 
     return session.foreach_batch(records, "cloud", handle_batch, state.folder, rounds.settings.cloud_interval_ms)
 
 
-@click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, help=__doc__)
 @start_option
 def main(start: Position | None) -> None:
     """Run the aggregator until it is stopped."""

@@ -33,11 +33,6 @@ def _setting(
     return field(default=default, metadata={"about": about, "low": low, "high": high, "choices": choices})
 
 
-def command_help(docstring: str | None) -> str:
-    """Return a module's docstring as click's help text, with its lines kept as they are."""
-    return (docstring or "").replace("\n\n", "\n\n\b\n")
-
-
 @dataclass(frozen=True)
 class Settings:
     """The jobs' settings; each is the environment variable of the same name in capitals."""

@@ -32,12 +32,13 @@ from fedstream.broker.position import Position, start_option
 from fedstream.errors import StackError
 from fedstream.messages.topics import DEAD_LETTER, MODEL_WEIGHTS
 from fedstream.messages.weights import NodeWeight, RunningSums
-from fedstream.settings import Settings, command_help
+from fedstream.settings import Settings
 from fedstream.spark import realtime, session, watchdog
 from fedstream.spark.readings import RECORD, SUMS, NodeReadings
 from fedstream.spark.scope import Scope, parse_nodes, share_slots
 from fedstream.spark.state import BatchState, Publish, reset_at
 from fedstream.spark.training import OpenRounds, Trainer, build_training_query
+from fedstream.terminal import Command
 
 # --- summarise: records -> sums of each node; the executors send the bad ones to dead-letter
 
@@ -124,7 +125,7 @@ def build_query(records: DataFrame, name: str, readings: NodeReadings, node: Fog
 # --- main
 
 
-@click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, help=__doc__)
 @click.option("--node", "nodes", callback=lambda _, __, text: parse_nodes(text) if text else [], help="1, 1-50 or 1,3.")
 @click.option("--topic", help="Topic to read, or a pattern with *. [default: sensor-data-node-N of each node]")
 @click.option("--sensors", help="On a shared topic: the node's sensors, separated by commas. [default: node-N]")

@@ -30,9 +30,10 @@ from fedstream.broker import kafka
 from fedstream.features import Feature
 from fedstream.messages.readings import TIME, Reading, ReadingFormat, reading_format, time_ms
 from fedstream.messages.topics import sensor_topic
-from fedstream.settings import Settings, command_help
+from fedstream.settings import Settings
 from fedstream.simulation.rows import read_number, read_rows
 from fedstream.simulation.sensors import digits, label_of, label_rule, simulated_ranges
+from fedstream.terminal import Command
 
 UNACKNOWLEDGED = 10_000  # most readings on their way to the broker
 QUIET_ABOVE_RATE = 20.0  # readings a second; above it a terminal shows a count, not every reading
@@ -215,7 +216,18 @@ def publish_readings(
     return sent
 
 
-@click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
+@dataclass(frozen=True)
+class Wanted:
+    """How many readings go where, and how fast: the options of these names."""
+
+    nodes: int
+    rate: float  # readings per second and node, 0 = as fast as possible
+    count: int | None
+    seed: int | None
+    topic: str | None
+
+
+@click.command(cls=Command, help=__doc__)
 @click.option("--nodes", default=2, show_default=True, type=click.IntRange(1), help="Nodes 1..N get readings.")
 @click.option(
     "--rate",
@@ -240,27 +252,17 @@ def publish_readings(
 @click.option(
     "--quiet/--no-quiet", default=None, help=f"Show a count only. [default: above {QUIET_ABOVE_RATE:g} a second]"
 )
-def main(
-    nodes: int,
-    rate: float,
-    count: int | None,
-    seed: int | None,
-    shift: tuple[str, ...],
-    csv_file: Path | None,
-    columns: str,
-    topic: str | None,
-    quiet: bool | None,
-) -> None:
+def main(shift: tuple[str, ...], csv_file: Path | None, columns: str, quiet: bool | None, **given: Any) -> None:
     """Publish readings until the count is reached, the file ends, or SIGTERM or Ctrl-C comes."""
-    settings = Settings.from_env(os.environ)
+    settings, wanted = Settings.from_env(os.environ), Wanted(**given)
     try:
         shifts = dict(parse_shift(each, settings.table) for each in shift)
         column_of = parse_columns(columns, settings)
     except ValueError as error:
         raise click.UsageError(f"--shift {' '.join(shift)} --columns {columns}: {error}") from error
 
-    topic_of = {node: topic or sensor_topic(node) for node in range(1, nodes + 1)}
-    per_second = rate * nodes
+    topic_of = {node: wanted.topic or sensor_topic(node) for node in range(1, wanted.nodes + 1)}
+    per_second = wanted.rate * wanted.nodes
     if quiet is None:
         quiet = per_second == 0 or per_second > QUIET_ABOVE_RATE
     stopping = threading.Event()
@@ -270,12 +272,12 @@ def main(
     producer = kafka.connect_producer(settings, linger_ms=5 if quiet else 0)
     with producer, open(csv_file or os.devnull, newline="", encoding="utf-8-sig") as file:
         readings = (
-            csv_readings(file, column_of, nodes, settings)
+            csv_readings(file, column_of, wanted.nodes, settings)
             if csv_file
-            else simulate_readings(settings, nodes, seed, shifts)
+            else simulate_readings(settings, wanted.nodes, wanted.seed, shifts)
         )
         try:
-            ready = paced(itertools.islice(readings, count), per_second, stopping)
+            ready = paced(itertools.islice(readings, wanted.count), per_second, stopping)
             sent = publish_readings(producer, ready, topic_of, reading_format(settings), quiet)
         except ValueError as error:
             raise click.ClickException(f"{csv_file}: {error}") from error

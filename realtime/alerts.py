@@ -32,9 +32,10 @@ from fedstream.learning.arrays import layout
 from fedstream.messages.door import encode
 from fedstream.messages.rounds import GlobalModel
 from fedstream.messages.topics import ALERTS, DEAD_LETTER, GLOBAL_MODEL, SENSOR_DATA
-from fedstream.settings import Settings, command_help
+from fedstream.settings import Settings
 from fedstream.spark import expressions, realtime, session, watchdog
 from fedstream.spark.scoring import Layout, scorable, scoring_ddl, scoring_message, with_probability
+from fedstream.terminal import Command
 
 POLL_SECONDS = 0.5
 SERVED = "fedstream.alerts.served"  # property of the driver's JVM
@@ -125,7 +126,7 @@ def follow_models(
     return model
 
 
-@click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, help=__doc__)
 @start_option
 @click.option("--topic", "topics", default=f"{SENSOR_DATA}-node-.*", show_default=True, help="Topics, or a pattern.")
 @click.option("--mode", type=click.Choice(realtime.MODES), default=realtime.MODES[0], show_default=True)

@@ -20,8 +20,9 @@ from pyspark.sql import functions as F
 from fedstream.broker import kafka
 from fedstream.broker.position import Position, start_option
 from fedstream.messages.topics import DEAD_LETTER, NUMBERS, SQUARES
-from fedstream.settings import Settings, command_help
+from fedstream.settings import Settings
 from fedstream.spark import expressions, realtime, session, watchdog
+from fedstream.terminal import Command
 
 
 def number_of(text: Column) -> Column:
@@ -63,7 +64,7 @@ def square_numbers(records: DataFrame, output: str, partitions: int, max_value_b
     )
 
 
-@click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, help=__doc__)
 @start_option
 @click.option("--input", "source", default=NUMBERS, show_default=True, help="Topic of the numbers.")
 @click.option("--output", default=SQUARES, show_default=True, help="Topic of the squares.")

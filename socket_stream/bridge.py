@@ -17,8 +17,9 @@ import click
 
 from fedstream.broker import kafka
 from fedstream.messages.topics import NUMBERS
-from fedstream.settings import Settings, command_help
+from fedstream.settings import Settings
 from fedstream.spark.lines import follow_lines
+from fedstream.terminal import Command
 
 
 def to_value(line: bytes) -> bytes:
@@ -28,7 +29,7 @@ def to_value(line: bytes) -> bytes:
     return b'{"n":%d}' % int(text) if digits.isdigit() and len(digits) < 20 else text
 
 
-@click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, help=__doc__)
 @click.option("--host", help="Host of the producer. [default: setting NUMBERS_HOST]")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the producer. [default: setting NUMBERS_PORT]")
 @click.option("--output", default=NUMBERS, show_default=True, help="Topic to write.")

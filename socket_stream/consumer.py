@@ -21,9 +21,10 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from fedstream.settings import Settings, command_help
+from fedstream.settings import Settings
 from fedstream.spark import session
 from fedstream.spark.lines import follow_lines
+from fedstream.terminal import Command
 
 SHOWN = 10  # as many rows of a micro-batch are printed, as pprint(num=10) does in the report
 
@@ -91,7 +92,7 @@ def relay_lines(host: str, port: int) -> int:
     return server.getsockname()[1]
 
 
-@click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, help=__doc__)
 @click.option("--host", help="Host of the producer. [default: setting NUMBERS_HOST]")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the producer. [default: setting NUMBERS_PORT]")
 @click.option("--output", help="Folder for the pairs; workers and driver must share it.")

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import click
 
-from fedstream.settings import command_help
+from fedstream.terminal import Command
 
 
 def random_numbers(seed: int | None) -> Iterator[int]:
@@ -58,7 +58,7 @@ class NumberHandler(socketserver.StreamRequestHandler):
             print(f"Connexion perdue avec {self.client_address}", flush=True)
 
 
-@click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, help=__doc__)
 @click.option("--host", default="0.0.0.0", show_default=True, help="Address to listen on.")
 @click.option(
     "--port", default=9999, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes a free one."

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.lab import jobs, measures
-from bench.lab.jobs import MODEL_WEIGHTS, command_help, sensor_topic
+from bench.lab.jobs import MODEL_WEIGHTS, Command, sensor_topic
 from bench.lab.load import Generator
 from bench.lab.machine import about, conditions, file_for, save
 from bench.lab.processes import cpu_seconds, drivers, executors, memory_mb, with_descendants
@@ -167,7 +167,7 @@ def axis_table(rows: Rows, axis: str) -> Table:
     return table(AXES[axis][0], ["", *headings], lines)
 
 
-@click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, help=__doc__)
 @click.option("--axis", "axes", multiple=True, type=click.Choice(list(AXES)), help="Only this one; else all.")
 @click.option("--seconds", type=click.FloatRange(5), default=20, show_default=True, help="Of each load, measured.")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the results.")

@@ -26,7 +26,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from bench.lab import measures
-from bench.lab.jobs import MODEL_WEIGHTS, command_help
+from bench.lab.jobs import MODEL_WEIGHTS, Command
 from bench.lab.load import Generator
 from bench.lab.machine import about, conditions, file_for, save
 from bench.lab.processes import executors, memory_mb, with_descendants
@@ -195,7 +195,7 @@ def tables(found: dict[str, Any]) -> list[Table]:
     ]
 
 
-@click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, help=__doc__)
 @click.option("--minutes", type=click.FloatRange(1), default=60, show_default=True, envvar="MINUTES")
 @click.option("--rate", type=click.FloatRange(1), default=1000, show_default=True, help="Messages a second, of each.")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the results.")

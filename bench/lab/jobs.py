@@ -20,7 +20,7 @@ from fedstream.messages.topics import GLOBAL_MODEL
 from fedstream.messages.topics import MODEL_WEIGHTS as MODEL_WEIGHTS
 from fedstream.messages.topics import sensor_topic as sensor_topic
 from fedstream.settings import Settings
-from fedstream.settings import command_help as command_help
+from fedstream.terminal import Command as Command
 from producer.sensor_producer import simulate_readings
 
 SETTINGS = Settings(kafka_bootstrap_servers=BOOTSTRAP)

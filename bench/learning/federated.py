@@ -28,7 +28,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from bench.lab.jobs import command_help
+from bench.lab.jobs import Command
 from bench.lab.machine import RESULTS, about, conditions, save
 from bench.lab.stack import RUNNER
 from bench.lab.tables import print_wide
@@ -83,7 +83,7 @@ def keep(path: Path, key: str, section: dict[str, Any]) -> None:
     save(path, results | {key: results.get(key, {}) | section})
 
 
-@click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, help=__doc__)
 @click.option("--offline", is_flag=True, help="Only what needs no Kafka and no Spark.")
 @click.option("--stream", is_flag=True, help="Only what runs on a real stack, which this starts on the runner STACK.")
 @click.option("--part", "parts", multiple=True, type=click.Choice(list(streamed.PARTS)), help="Of --stream: this only.")

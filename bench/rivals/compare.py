@@ -25,7 +25,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench.lab.jobs import ALERTS, MODEL_WEIGHTS, command_help, ensure_topics, serve_model
+from bench.lab.jobs import ALERTS, MODEL_WEIGHTS, Command, ensure_topics, serve_model
 from bench.lab.load import Generator
 from bench.lab.machine import about, file_for, save
 from bench.lab.measures import running_weights
@@ -85,7 +85,7 @@ def run_all(bench: Bench, own: list[Contestant], found: Results, keep: Callable[
             progress.console.print(report.headline(entry), highlight=False, soft_wrap=True)
 
 
-@click.command(help=command_help(__doc__), context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, help=__doc__)
 @click.option("--size", type=click.Choice(sorted(PLANS)), default="quick", show_default=True, envvar="BENCH")
 @click.option("--only", multiple=True, help="Contestant, by its name in the table; more than one is possible.")
 @click.option("--workload", type=click.Choice(WORKLOADS), help="Only this one.")

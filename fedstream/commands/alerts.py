@@ -17,8 +17,9 @@ from fedstream.errors import StackError
 from fedstream.messages.alerts import Alert
 from fedstream.messages.door import decode
 from fedstream.messages.topics import ALERTS, MODEL_VERSIONS
-from fedstream.settings import Settings, command_help
+from fedstream.settings import Settings
 from fedstream.tables import make_console, make_table
+from fedstream.terminal import Command
 
 PERCENTS = (50, 95, 99, 100)
 
@@ -67,18 +68,19 @@ def version_times(records: Iterable[Any]) -> dict[tuple[str, int], int]:
     return found
 
 
-@click.command(
-    help=command_help(
-        "Show what the alerts job has scored: readings, repeats, delays, and when each model version took over.\n\n"
-        "A delay is that from a reading's event time to its score; repeats are readings that were scored before,\n"
-        "after a crash of the job. A version that was overtaken within an interval scored nothing.\n\n"
-        "Examples:\n    fedstream alerts\n    fedstream alerts --last 1000 --json"
-    )
-)
+@click.command(cls=Command)
 @click.option("--last", default=100_000, show_default=True, type=click.IntRange(1), help="So many of each partition.")
 @json_option
 def alerts(last: int, is_json: bool) -> None:
-    """Print a row for each model version."""
+    """Show what the alerts job has scored: readings, repeats, delays, and when each model version took over.
+
+    A delay is that from a reading's event time to its score; repeats are readings that were scored before,
+    after a crash of the job. A version that was overtaken within an interval scored nothing.
+
+    Examples:
+        fedstream alerts
+        fedstream alerts --last 1000 --json
+    """
     settings = Settings.from_env(os.environ)
     records = kafka.follow_topic(settings, ALERTS, last)(0)
     if not records:

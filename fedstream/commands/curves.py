@@ -23,7 +23,8 @@ from fedstream.learning.arrays import Matrix
 from fedstream.messages.readings import reading_format
 from fedstream.messages.rounds import GlobalModel
 from fedstream.messages.topics import sensor_topic
-from fedstream.settings import Settings, command_help
+from fedstream.settings import Settings
+from fedstream.terminal import Command
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -141,14 +142,7 @@ def load_readings(run: Run, settings: Settings, most: int) -> Readings:
     return x[:most], y[:most]
 
 
-@click.command(
-    help=command_help(
-        "Draw a run's learning curves: global, each node, and centralised.\n\n"
-        "Centralised is the same model with the same settings (LOCAL_EPOCHS, LEARNING_RATE, ...), trained on all\n"
-        "nodes' readings in one stream, from the first on the topics. All scores are prequential.\n\n"
-        "Examples:\n    fedstream plot --output curves.png\n    fedstream plot --output curves.svg --max-readings 50000"
-    )
-)
+@click.command(cls=Command)
 @click.option(
     "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="*.png, *.svg, *.pdf or - (PNG)"
 )
@@ -162,7 +156,15 @@ def load_readings(run: Run, settings: Settings, most: int) -> Readings:
     help="Most readings of the centralised training; 0 leaves its curve out.",
 )
 def plot(output: Path, run_id: str | None, most: int) -> None:
-    """Draw the learning curves."""
+    """Draw a run's learning curves: global, each node, and centralised.
+
+    Centralised is the same model with the same settings (LOCAL_EPOCHS, LEARNING_RATE, ...), trained on all
+    nodes' readings in one stream, from the first on the topics. All scores are prequential.
+
+    Examples:
+        fedstream plot --output curves.png
+        fedstream plot --output curves.svg --max-readings 50000
+    """
     settings = Settings.from_env(os.environ)
     run = registry.load_run(settings, run_id)
     if not measured_rounds(run):

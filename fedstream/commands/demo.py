@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fedstream.broker import kafka
-from fedstream.commands import analysis, registry
+from fedstream.commands import registry
+from fedstream.commands.verify import IDENTICAL, NOT_VERIFIED, verify_run
 from fedstream.errors import StackError
 from fedstream.features import REPORT_RULE, Feature
 from fedstream.learning.scores import Score
@@ -31,9 +32,10 @@ from fedstream.messages.readings import Reading, reading_format
 from fedstream.messages.rounds import GlobalModel, read_update
 from fedstream.messages.topics import GLOBAL_MODEL, MODEL_WEIGHTS, sensor_topic
 from fedstream.messages.weights import GlobalWeight, NodeWeight, merge_update
-from fedstream.settings import Settings, command_help
+from fedstream.settings import Settings
 from fedstream.simulation.sensors import label_of, label_rule
 from fedstream.stack.progress import Progress
+from fedstream.terminal import Command
 
 READINGS_WANTED = 5
 ROUNDS_WANTED = 10
@@ -221,9 +223,9 @@ class Demo:
         came_out = f"{len(closed)} rounds, F1 {first:.3f} -> {last:.3f}"
         against = f"F1 of at least {F1_WANTED}, on readings not seen before"
         self.row("rounds", came_out, against, last >= max(first, F1_WANTED))
-        results = [each["result"] for each in analysis.replay_run(run, self._settings)]
-        replayed = [result for result in results if result != analysis.NOT_REPLAYED]
-        identical = replayed.count(analysis.IDENTICAL)
+        results = [each["result"] for each in verify_run(run, self._settings)]
+        replayed = [result for result in results if result != NOT_VERIFIED]
+        identical = replayed.count(IDENTICAL)
         self.row(
             "versions",
             f"{max(run.versions)} versions of {run.run_id}",
@@ -256,7 +258,7 @@ class Demo:
         self.row("Java sum", sum_line or "nothing", "100 * 101 / 2 = 5050", sum_line == SUM_LINE)
 
 
-@click.command(help=command_help(__doc__))
+@click.command(cls=Command, help=__doc__)
 @click.option("--nodes", default=2, show_default=True, type=click.IntRange(1), help="Fog nodes that run.")
 @click.option("--timeout", "timeout_seconds", default=240.0, show_default=True, help="Longest wait for each part.")
 def main(nodes: int, timeout_seconds: float) -> None:

@@ -29,8 +29,9 @@ from fedstream.messages.readings import reading_format
 from fedstream.messages.rounds import read_update
 from fedstream.messages.topics import ALERTS, MODEL_WEIGHTS, NUMBERS, SQUARES, sensor_topic
 from fedstream.messages.weights import NodeWeight
-from fedstream.settings import Settings, command_help
+from fedstream.settings import Settings
 from fedstream.tables import make_console, make_table
+from fedstream.terminal import Command
 
 LOOK_BACK = 2000  # records of an input from before: a result that comes first is that of one of them
 GRACE_SECONDS = 10.0  # longest wait, at the end, for results of what came last
@@ -267,20 +268,23 @@ def row(waits: Waits, seconds: float) -> dict[str, Any]:
     return {"path": waits.path} | figures | counts | {"remark": waits.remark}
 
 
-@click.command(
-    help=command_help(
-        "Measure a running stack: from a reading to the first weight that counts it, and, where they run, to its\n"
-        "alert (make run-alerts) and from a number to its square (make run-squares-kafka run-bridge).\n\n"
-        "It listens to the topics for some seconds and sends nothing. p95 is the wait that 95 of 100 are within.\n\n"
-        "Examples:\n    fedstream latency\n    fedstream latency --node 2 --seconds 60\n"
-        "    fedstream latency --json"
-    )
-)
+@click.command(cls=Command)
 @click.option("--node", default=1, show_default=True, type=click.IntRange(1), help="Number of the fog node.")
 @click.option("--seconds", default=20.0, show_default=True, type=click.FloatRange(0, min_open=True))
 @json_option
 def latency(node: int, seconds: float, is_json: bool) -> None:
-    """Print a row for each path."""
+    """Measure a running stack: from a reading to the first weight that counts it.
+
+    Where they run, also to its alert (make run-alerts), and from a number to its square (make run-squares-kafka
+    run-bridge).
+
+    It listens to the topics for some seconds and sends nothing. p95 is the wait that 95 of 100 are within.
+
+    Examples:
+        fedstream latency
+        fedstream latency --node 2 --seconds 60
+        fedstream latency --json
+    """
     found = listen(Settings.from_env(os.environ), node, seconds)
     if not any(waits.ms or waits.without for waits in found):
         topic = sensor_topic(node)

@@ -1,4 +1,4 @@
-"""Replays: a topic's history is sent again, in order and with its timing; or a run's models are computed again.
+"""The command that sends a topic's history again, in order and with its timing.
 
 topic --> [a span of offsets for each partition] --> [merged by time] --> [each when it is due] --> another topic
 """
@@ -12,6 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -21,17 +22,27 @@ from kafka.errors import KafkaError
 
 from fedstream.broker import kafka
 from fedstream.broker.position import Position, find_spans, now_ms, parse_position
-from fedstream.commands import analysis
 from fedstream.commands.schedule import by_time, paced, parse_speed
-from fedstream.commands.terminal import json_option, run_option
 from fedstream.errors import StackError
-from fedstream.settings import Settings, command_help
+from fedstream.settings import Settings
+from fedstream.terminal import Command
 
 HELD_BYTES = 2**22  # of a partition that waits for the others: more are not fetched
 UNACKNOWLEDGED_BYTES = 2**24  # most that is on its way to the broker: the client buffers without limit
 OWN = "DYNAMIC_TOPIC_CONFIG"  # of a topic's configuration, what was set for this topic
 
 Spans = Mapping[TopicPartition, range]  # of offsets
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What is to be sent again: a span of a topic (None: its begin or end), how fast, and to which topic."""
+
+    topic: str
+    first: Position | None = None
+    last: Position | None = None
+    speed: float = 1.0
+    into: str | None = None
 
 
 def read_spans(consumer: Any, spans: Spans, timeout_seconds: float) -> list[Iterator[Any]]:
@@ -140,9 +151,7 @@ def open_target(settings: Settings, topic: str, into: str | None, partitions: in
     return target
 
 
-def replay_topic(
-    settings: Settings, topic: str, first: Position | None, last: Position | None, speed: float, into: str | None
-) -> dict[str, Any]:
+def replay_topic(settings: Settings, wanted: Replay) -> dict[str, Any]:
     """Replay a topic and return the summary.
 
     Raises:
@@ -152,10 +161,11 @@ def replay_topic(
     from rich.console import Console
     from rich.progress import Progress
 
+    topic, speed = wanted.topic, wanted.speed
     console, timeout = Console(stderr=True), settings.wait_timeout_seconds
     with closing(kafka.connect_consumer(settings, **kafka.HISTORY)) as consumer:
-        spans = find_spans(consumer, topic, first, last)
-        target = open_target(settings, topic, into, len(consumer.partitions_for_topic(topic)))
+        spans = find_spans(consumer, topic, wanted.first, wanted.last)
+        target = open_target(settings, topic, wanted.into, len(consumer.partitions_for_topic(topic)))
         total = sum(map(len, spans.values()))
         begin = time.monotonic()
         with (
@@ -180,65 +190,39 @@ def replay_topic(
     return about | {name: value for name, value in sent.items() if name != "late_ms" or math.isfinite(speed)}
 
 
-REPLAY = """Send a topic's history again; or compute a run's models again.
-
-With --topic: its records from --from up to --to go to another topic in order, as far apart as they were, divided by
---speed. Key, value, headers, partition and time of each stay the same. It ends where the topic ended when it began.
-Progress goes to stderr, a summary as JSON to stdout.
-
-Without --topic: the updates of a run are aggregated anew and compared with its versions, bit by bit. They come from
-topic model-weights; strategy, state and seed from the models. What cannot be computed again is named. Exit code 1 if
-a version differs.
-
-A time is 2026-11-22T10:00:00Z (UTC where no zone is named), 2026-11-22, or 15m, 2h, 1d for so long ago. An offset
-counts in each partition.
-
-Examples:
-    fedstream replay --topic sensor-data-node-1 --from 2h --speed 10x
-    fedstream replay --topic sensor-data-node-1 --from 2026-11-22 --to 2026-11-23 --speed max --into day
-    fedstream replay --topic sensor-data-node-1 --from 0 --to 1000 --speed max
-    fedstream replay
-    fedstream replay --run mlp-20270101T120000-ab12 --json
-"""
-
-
 def read_position(_: click.Context, __: click.Parameter, text: str | None) -> Position | None:
     """Read the value of --from or --to."""
     return parse_position(text, now_ms()) if text else None
 
 
-@click.command(help=command_help(REPLAY))
-@click.option("--topic", help="The topic to send again.")
+@click.command(cls=Command)
+@click.option("--topic", required=True, help="The topic to send again.")
 @click.option(
     "--from", "first", metavar="TIME|OFFSET", callback=read_position, help="From there on.  [default: the first record]"
 )
 @click.option("--to", "last", metavar="TIME|OFFSET", callback=read_position, help="Up to there.  [default: the end]")
 @click.option(
-    "--speed", metavar="1x|10x|max", callback=lambda _, __, text: text and parse_speed(text), help="[default: 1x]"
+    "--speed", metavar="1x|10x|max", default="1x", show_default=True, callback=lambda _, __, text: parse_speed(text)
 )
 @click.option("--into", metavar="TOPIC", help="Where to; --topic itself is allowed.  [default: T-replay, a new topic]")
-@run_option
-@json_option
-def replay(
-    topic: str | None,
-    first: Position | None,
-    last: Position | None,
-    speed: float | None,
-    into: str | None,
-    run_id: str | None,
-    is_json: bool,
-) -> None:
-    """Replay a topic or a run."""
-    settings = Settings.from_env(os.environ)
-    if topic is None:
-        if first or last or speed or into:
-            raise click.UsageError("--from, --to, --speed and --into go with --topic")
-        analysis.print_replay(settings, run_id, is_json)
-        return
-    if run_id:
-        raise click.UsageError("--run goes without --topic")
+def replay(**given: Any) -> None:
+    """Send a topic's history again.
+
+    Its records from --from up to --to go to another topic in order, as far apart as they were, divided by --speed.
+    Key, value, headers, partition and time of each stay the same. It ends where the topic ended when it began.
+    Progress goes to stderr, a summary as JSON to stdout.
+
+    A time is 2026-11-22T10:00:00Z (UTC where no zone is named), 2026-11-22, or 15m, 2h, 1d for so long ago. An offset
+    counts in each partition.
+
+    Examples:
+        fedstream replay --topic sensor-data-node-1 --from 2h --speed 10x
+        fedstream replay --topic sensor-data-node-1 --from 2026-11-22 --to 2026-11-23 --speed max --into day
+        fedstream replay --topic sensor-data-node-1 --from 0 --to 1000 --speed max
+    """
+    wanted = Replay(**given)
     try:
-        summary = replay_topic(settings, topic, first, last, speed or 1.0, into)
+        summary = replay_topic(Settings.from_env(os.environ), wanted)
     except KafkaError as error:
-        raise StackError(f"the replay of {topic} ended early: {error}") from error
+        raise StackError(f"the replay of {wanted.topic} ended early: {error}") from error
     click.echo(json.dumps(summary))

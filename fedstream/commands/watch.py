@@ -23,8 +23,9 @@ from fedstream.errors import StackError
 from fedstream.messages.door import decode
 from fedstream.messages.rounds import Event, GlobalModel
 from fedstream.messages.topics import EVENTS, GLOBAL_MODEL
-from fedstream.settings import Settings, command_help
+from fedstream.settings import Settings
 from fedstream.tables import HEADINGS, cells, make_console, make_table, measures, unusual_counts
+from fedstream.terminal import Command
 
 COLUMNS = ("round", "version", "nodes", "examples", *HEADINGS)
 Row = dict[str, Any]  # of a closed round, as --json prints it
@@ -33,8 +34,6 @@ ROWS_SHOWN = 15
 EVENTS_SHOWN = 5
 LOOK_BACK = 200  # records: in them the live table finds the rounds before it was started
 POLL_SECONDS = 0.5
-
-Read = Callable[[float], list[Any]]
 
 
 def round_row(message: GlobalModel) -> Row:
@@ -87,8 +86,7 @@ def view(rows: Sequence[Row], events: Sequence[Row]) -> Group:
 
 
 def follow(
-    read_global: Read,
-    read_events: Read,
+    read: Callable[[float], list[Any]],
     rounds: int | None,
     timeout_seconds: float | None,
     where: str,
@@ -96,7 +94,8 @@ def follow(
 ) -> Iterator[Row]:
     """Yield the rows of rounds and the events as they come, until so many rounds have closed.
 
-    `seen` has the rounds, each (run, number), that were there before.
+    `read` waits so many seconds for a model and returns the records of models and events; `seen` has the rounds,
+    each (run, number), that were there before.
 
     Raises:
         StackError: no round has closed for `timeout_seconds`; the text says what came before and where it waited.
@@ -109,9 +108,7 @@ def follow(
             msg = f"no round closed within {timeout_seconds:g} s on {where} ({last}{wanted})"
             msg += "; are the fog nodes and the cloud running (make ps)?"
             raise StackError(msg)
-        models = read_global(min(left, POLL_SECONDS))
-        # An event is sent before the model of its round, so it is there already; sorting is stable and puts it first.
-        for record in sorted([*read_events(0), *models], key=lambda record: record.timestamp):
+        for record in read(min(left, POLL_SECONDS)):
             if record.topic == EVENTS:
                 yield from map(event_row, read_messages([record], lambda value: decode(Event, value)))
                 continue
@@ -147,14 +144,7 @@ def _print_json(coming: Iterator[Row]) -> None:
         sys.stdout.flush()
 
 
-@click.command(
-    help=command_help(
-        "Show each round as it closes, and the events.\n\n"
-        "The scores are prequential: those of the version a round started from. In a terminal it is a live table,\n"
-        "elsewhere a row per round, with --json a line of JSON per round and event. Ctrl-C ends it.\n\n"
-        "Examples:\n    fedstream watch\n    fedstream watch --json --rounds 10 --timeout 60 | jq .f1"
-    )
-)
+@click.command(cls=Command)
 @json_option
 @click.option("--rounds", type=click.IntRange(1), help="End after so many rounds.  [default: go on]")
 @click.option(
@@ -164,7 +154,15 @@ def _print_json(coming: Iterator[Row]) -> None:
     help="Longest wait for the next round to close, in seconds.  [default: no limit]",
 )
 def watch(is_json: bool, rounds: int | None, timeout_seconds: float | None) -> None:
-    """Print rounds and events as they come."""
+    """Show each round as it closes, and the events.
+
+    The scores are prequential: those of the version a round started from. In a terminal it is a live table,
+    elsewhere a row per round, with --json a line of JSON per round and event. Ctrl-C ends it.
+
+    Examples:
+        fedstream watch
+        fedstream watch --json --rounds 10 --timeout 60 | jq .f1
+    """
     settings = Settings.from_env(os.environ)
     read_events = kafka.follow_topic(settings, EVENTS, last=1)
     read_global = kafka.follow_topic(settings, GLOBAL_MODEL, last=LOOK_BACK)
@@ -173,7 +171,13 @@ def watch(is_json: bool, rounds: int | None, timeout_seconds: float | None) -> N
         (model.run_id, model.round): round_row(model) for model in read_models(read_global(0)) if model.closes_round
     }
     where = f"topic {GLOBAL_MODEL} at {settings.kafka_bootstrap_servers}"
-    coming = follow(read_global, read_events, rounds, timeout_seconds, where, set(past))
+
+    def read(seconds: float) -> list[Any]:
+        models = read_global(seconds)
+        # An event is sent before the model of its round, so it is there already; sorting is stable and puts it first.
+        return sorted([*read_events(0), *models], key=lambda record: record.timestamp)
+
+    coming = follow(read, rounds, timeout_seconds, where, set(past))
     try:
         if is_json:
             _print_json(coming)

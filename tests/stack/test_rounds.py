@@ -104,8 +104,8 @@ def test_every_version_is_kept_and_comes_out_again_from_its_updates(learning: St
     newest = max(model["version"] for model in rounds(stack))
     assert [each["version"] for each in versions] == list(range(newest + 1))
     assert sum(each["best"] for each in versions) == 1
-    replayed = [row for row in json.loads(stack.fedstream("replay", "--json")) if row["version"] > 0]
-    assert {row["result"] for row in replayed} == {"identical"}
+    verified = [row for row in json.loads(stack.fedstream("verify", "--json")) if row["version"] > 0]
+    assert {row["result"] for row in verified} == {"identical"}
 
 
 @pytest.mark.smoke

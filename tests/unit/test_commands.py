@@ -13,7 +13,7 @@ from fake_topics import NODES, Stack, Topics
 from rich.console import Console
 
 from fedstream.commands import curves, registry
-from fedstream.commands.commands import COMMANDS
+from fedstream.commands.cli import main
 from fedstream.commands.curves import central_curve, measured_rounds, read_readings
 from fedstream.commands.watch import event_row, round_row, view
 from fedstream.learning.models import TrainConfig, make_model
@@ -24,7 +24,7 @@ from fedstream.messages.rounds import Event, model_update
 from fedstream.messages.topics import EVENTS, GLOBAL_MODEL, MODEL_VERSIONS, MODEL_WEIGHTS, sensor_topic
 from fedstream.settings import Settings
 
-BY_NAME = {command.name: command for command in COMMANDS}
+BY_NAME = main.commands
 
 
 @pytest.fixture
@@ -56,8 +56,8 @@ def edit(topics, topic, index, change):
 
 
 def test_each_command_has_help_with_an_example():
-    assert list(BY_NAME) == ["models", "watch", "history", "replay", "plot", "alerts", "latency"]
-    for command in (*COMMANDS, *BY_NAME["models"].commands.values()):
+    assert set(BY_NAME) >= {"models", "watch", "history", "verify", "replay", "plot", "alerts", "latency", "simulate"}
+    for command in (*BY_NAME.values(), *BY_NAME["models"].commands.values()):
         output = CliRunner().invoke(command, ["--help"]).output
         assert command is BY_NAME["models"] or "    fedstream " in output
 
@@ -251,19 +251,19 @@ def test_history_refuses_another_kind_of_file_and_a_run_without_rounds(topics, t
     assert "expected a name that ends in .jsonl or .parquet" in result.stderr
 
 
-# --- replay
+# --- verify
 
 
 @pytest.mark.parametrize("strategy", ["FedAvg", "FedAdam", "FedMedian"])
-def test_a_replay_gives_every_version_bit_by_bit(topics, strategy):
+def test_verify_gives_every_version_bit_by_bit(topics, strategy):
     Stack(topics, strategy=strategy).run(4)
-    rows = call_json("replay")
-    assert [row["result"] for row in rows] == ["not replayed"] + ["identical"] * 4
+    rows = call_json("verify")
+    assert [row["result"] for row in rows] == ["not verified"] + ["identical"] * 4
     assert rows[0]["reason"] == "the start of the run"
-    assert "identical" in call("replay").output
+    assert "identical" in call("verify").output
 
 
-def test_a_replay_of_mode_async_moves_stale_updates_as_the_cloud_did(topics):
+def test_verify_in_mode_async_moves_stale_updates_as_the_cloud_did(topics):
     stack = Stack(topics, round_mode="async", async_buffer=1).run(2)
     opened = stack.federation.run.opened.model
     stack.answer("fog-2")
@@ -275,7 +275,7 @@ def test_a_replay_of_mode_async_moves_stale_updates_as_the_cloud_did(topics):
     stack.federation.settle(stack.clock)
     stack.send()
     assert topics.messages(GLOBAL_MODEL)[-1]["updates"][0]["staleness"] == 1
-    assert {row["result"] for row in call_json("replay")[1:]} == {"identical"}
+    assert {row["result"] for row in call_json("verify")[1:]} == {"identical"}
 
 
 def test_a_tampered_update_is_found_with_the_size_of_the_difference(topics):
@@ -286,13 +286,13 @@ def test_a_tampered_update_is_found_with_the_size_of_the_difference(topics):
         message["arrays"][0]["values"][0] += 1.0
 
     edit(topics, MODEL_WEIGHTS, place, tamper)
-    result = call("replay", "--json")
+    result = call("verify", "--json")
     rows = json.loads(result.stdout)
     assert [row["result"] for row in rows[1:]] == ["identical", "different", "identical"]
     assert rows[2]["max_difference"] == pytest.approx(0.5)  # one of two nodes with as many examples
     assert result.exit_code == 1
     assert result.stderr == "Error: 1 of 4 versions differ from what their updates give: 2\n"
-    assert "different by at most 0.5" in call("replay").output
+    assert "different by at most 0.5" in call("verify").output
 
 
 def test_tampered_arrays_of_a_version_are_found_to_the_last_bit(topics):
@@ -303,19 +303,19 @@ def test_tampered_arrays_of_a_version_are_found_to_the_last_bit(topics):
         message["arrays"][0]["values"][1] = float(np.nextafter(value, 9))
 
     edit(topics, MODEL_VERSIONS, 3, tamper)
-    result = call("replay", "--json")
+    result = call("verify", "--json")
     assert [row["result"] for row in json.loads(result.stdout)][1:] == ["identical", "identical", "different"]
     assert result.exit_code == 1
 
 
-def test_a_version_with_an_unreadable_update_is_not_replayed(topics):
+def test_a_version_with_an_unreadable_update_is_not_verified(topics):
     Stack(topics).run(2)
     edit(topics, MODEL_WEIGHTS, topics.messages(MODEL_VERSIONS)[1]["updates"][0]["place"][1], lambda m: m.pop("arrays"))
-    row = call_json("replay")[1]
-    assert (row["result"], row["reason"]) == ("not replayed", "1 of 2 updates are no longer on topic model-weights")
+    row = call_json("verify")[1]
+    assert (row["result"], row["reason"]) == ("not verified", "1 of 2 updates are no longer on topic model-weights")
 
 
-def test_what_cannot_be_replayed_is_said(topics):
+def test_what_cannot_be_verified_is_said(topics):
     stack = Stack(topics).run(3)
     stack.federation.rollback(topics.models(MODEL_VERSIONS)[1], stack.clock)
     stack.send()
@@ -324,15 +324,15 @@ def test_what_cannot_be_replayed_is_said(topics):
     topics.records[MODEL_WEIGHTS] = [each for each in topics.records[MODEL_WEIGHTS] if each.offset != place]
     topics.records[GLOBAL_MODEL] = [r for r in topics.records[GLOBAL_MODEL] if json.loads(r.value)["round"] != 6]
     del topics.records[MODEL_VERSIONS][5]
-    rows = call_json("replay")
+    rows = call_json("verify")
     assert [(row["result"], row["reason"]) for row in rows] == [
-        ("not replayed", "the start of the run"),
+        ("not verified", "the start of the run"),
         ("identical", ""),
-        ("not replayed", "1 of 2 updates are no longer on topic model-weights"),
+        ("not verified", "1 of 2 updates are no longer on topic model-weights"),
         ("identical", ""),
         ("identical", "rollback to version 1"),
-        ("not replayed", "it is not on topic model-versions"),
-        ("not replayed", "the model of round 6 is no longer on topic global-model"),
+        ("not verified", "it is not on topic model-versions"),
+        ("not verified", "the model of round 6 is no longer on topic global-model"),
     ]
 
 
@@ -341,8 +341,8 @@ def test_a_reset_after_a_drift_is_named(topics):
     topics.add(EVENTS, b"run-a", Event("drift", "run-a", 3, "fog-2", "error 0.4", "reset"))
     topics.add(EVENTS, b"run-a", Event("drift", "run-a", 2, "fog-2", "its action: reset", "boost"))
     topics.add(EVENTS, b"run-b", Event("drift", "run-b", 2, "fog-2", "error 0.4", "reset"))
-    rows = call_json("replay")
-    assert [row["result"] for row in rows] == ["not replayed", "identical", "identical", "not replayed"]
+    rows = call_json("verify")
+    assert [row["result"] for row in rows] == ["not verified", "identical", "identical", "not verified"]
     assert rows[3]["reason"] == "reset after a drift of fog-2"
 
 
@@ -351,7 +351,7 @@ def test_a_failed_round_between_two_versions_is_no_obstacle(topics):
     stack.federation._open(stack.clock, None, failed="too few updates or examples")
     stack.send()
     stack.run(1)
-    rows = call_json("replay")
+    rows = call_json("verify")
     assert [(row["version"], row["round"], row["result"]) for row in rows[1:]] == [
         (1, 1, "identical"),
         (2, 3, "identical"),

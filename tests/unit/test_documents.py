@@ -15,7 +15,8 @@ from types import ModuleType
 import click
 import pytest
 
-from fedstream.commands.cli import main, read_settings
+from fedstream.commands.cli import main
+from fedstream.commands.simulate import read_settings
 from fedstream.learning.models import make_model
 from fedstream.rounds.strategies import make_strategy
 from fedstream.settings import Settings, parse_options

@@ -14,8 +14,8 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from fedstream.broker.models import follow_models
-from fedstream.commands.commands import models
 from fedstream.commands.export import as_json, export, pipeline_of
+from fedstream.commands.models import models
 from fedstream.commands.registry import best, find, load_run, pick_run, pick_version, read_runs, scores
 from fedstream.commands.watch import watch
 from fedstream.errors import StackError

@@ -254,15 +254,12 @@ def test_nothing_to_replay_makes_no_topic(two):
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["--speed", "2x"], "--from, --to, --speed and --into go with --topic"),
-        (["--into", "u"], "--from, --to, --speed and --into go with --topic"),
-        (["--from", "0"], "--from, --to, --speed and --into go with --topic"),
-        (["--topic", "t", "--run", "r"], "--run goes without --topic"),
+        (["--into", "u"], "Missing option '--topic'"),
         (["--topic", "t", "--from", "noon"], "'noon'; expected a time"),
         (["--topic", "t", "--speed", "fast"], "'fast'; expected max, 1x"),
     ],
 )
-def test_options_that_do_not_go_together_or_cannot_be_read_are_refused(two, words, text):
+def test_options_that_are_missing_or_cannot_be_read_are_refused(two, words, text):
     result = call(*words)
     assert result.exit_code == 2
     assert text in result.output

@@ -1,4 +1,4 @@
-"""The commands on the versions of the global model, and the list of all commands on rounds."""
+"""The commands on the versions of the global model: list, show, roll back, export."""
 
 from __future__ import annotations
 
@@ -17,20 +17,15 @@ from fedstream.broker import kafka
 from fedstream.broker.position import now_ms
 from fedstream.commands import export as exporting
 from fedstream.commands import registry
-from fedstream.commands.alerts import alerts
-from fedstream.commands.analysis import history
-from fedstream.commands.curves import plot
-from fedstream.commands.latency import latency
 from fedstream.commands.registry import GLOBAL, Run
-from fedstream.commands.replay import replay
 from fedstream.commands.terminal import json_option, metric_option, run_option
-from fedstream.commands.watch import watch
 from fedstream.errors import StackError
 from fedstream.learning.scores import Score
 from fedstream.messages.rounds import GlobalModel, Rollback, check_size
 from fedstream.messages.topics import GLOBAL_MODEL, ROUND_CONTROL
-from fedstream.settings import Settings, command_help
+from fedstream.settings import Settings
 from fedstream.tables import HEADINGS, cells, make_console, make_table, measures
+from fedstream.terminal import Group
 
 
 def version_rows(run: Run, metric: str) -> list[dict[str, Any]]:
@@ -59,24 +54,24 @@ def describe(message: GlobalModel, measured: Mapping[str, Score]) -> dict[str, A
     }
 
 
-@click.group(help=command_help("The versions of the global model: list, show, roll back, export."))
+@click.group(cls=Group)
 def models() -> None:
-    """Group the commands on versions."""
+    """The versions of the global model: list, show, roll back, export."""
 
 
-@models.command(
-    "list",
-    help=command_help(
-        "List the versions of a run with their scores.\n\n"
-        "A score is prequential: measured on readings the version had not seen. The best one has a star.\n\n"
-        "Examples:\n    fedstream models list\n    fedstream models list --metric loss --json"
-    ),
-)
+@models.command("list")
 @run_option
 @metric_option
 @json_option
 def list_versions(run_id: str | None, metric: str, is_json: bool) -> None:
-    """Print a row for each version."""
+    """List the versions of a run with their scores.
+
+    A score is prequential: measured on readings the version had not seen. The best one has a star.
+
+    Examples:
+        fedstream models list
+        fedstream models list --metric loss --json
+    """
     run = registry.load_run(Settings.from_env(os.environ), run_id)
     rows = version_rows(run, metric)
     if is_json:
@@ -90,19 +85,20 @@ def list_versions(run_id: str | None, metric: str, is_json: bool) -> None:
     make_console().print(table)
 
 
-@models.command(
-    "show",
-    help=command_help(
-        "Show all that is known of one version.\n\nVERSION is a number, best or current.\n\n"
-        "Examples:\n    fedstream models show 12\n    fedstream models show best --json"
-    ),
-)
+@models.command("show")
 @click.argument("version")
 @run_option
 @metric_option
 @json_option
 def show_version(version: str, run_id: str | None, metric: str, is_json: bool) -> None:
-    """Print scores, counts, arrays and nodes of a version."""
+    """Show all that is known of one version.
+
+    VERSION is a number, best or current.
+
+    Examples:
+        fedstream models show 12
+        fedstream models show best --json
+    """
     run = registry.load_run(Settings.from_env(os.environ), run_id)
     message = registry.pick_version(run, version, metric)
     about = describe(message, registry.scores(run).get(message.version, {}))
@@ -135,19 +131,19 @@ def show_version(version: str, run_id: str | None, metric: str, is_json: bool) -
     click.echo(f"Asked to train: {', '.join(about['participants']) or 'all nodes'}")
 
 
-@models.command(
-    "rollback",
-    help=command_help(
-        "Make an older version of the newest run the current one.\n\n"
-        "VERSION is a number or best. The cloud opens a new round with its arrays, under a new version. The command\n"
-        "waits for it, at most WAIT_TIMEOUT_SECONDS.\n\n"
-        "Examples:\n    fedstream models rollback 12\n    fedstream models rollback best --metric loss"
-    ),
-)
+@models.command("rollback")
 @click.argument("version")
 @metric_option
 def rollback(version: str, metric: str) -> None:
-    """Publish the command and wait for its effect."""
+    """Make an older version of the newest run the current one.
+
+    VERSION is a number or best. The cloud opens a new round with its arrays, under a new version. The command
+    waits for it, at most WAIT_TIMEOUT_SECONDS.
+
+    Examples:
+        fedstream models rollback 12
+        fedstream models rollback best --metric loss
+    """
     settings = Settings.from_env(os.environ)
     run = registry.load_run(settings)
     message = registry.pick_version(run, version, metric)
@@ -170,29 +166,25 @@ def rollback(version: str, metric: str) -> None:
     raise StackError(msg)
 
 
-@models.command(
-    "export",
-    help=command_help(
-        "Write one version to a file.\n\n"
-        "VERSION is a number, best or current. json holds the arrays by name, the scaler and the\n"
-        "metrics, for any language; skops a fitted Pipeline of scikit-learn, without pickle:\n"
-        "skops.io.load(FILE).predict_proba(readings).\n\n"
-        "Examples:\n    fedstream models export best --format skops --output model.skops\n"
-        "    fedstream models export 12 --format json --output model.json"
-    ),
-)
+@models.command("export")
 @click.argument("version")
 @click.option("--format", "kind", required=True, type=click.Choice(["json", "skops"]))
 @click.option("--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The file to write.")
 @run_option
 @metric_option
 def export(version: str, kind: str, output: Path, run_id: str | None, metric: str) -> None:
-    """Write a version."""
+    """Write one version to a file.
+
+    VERSION is a number, best or current. json holds the arrays by name, the scaler and the
+    metrics, for any language; skops a fitted Pipeline of scikit-learn, without pickle:
+    skops.io.load(FILE).predict_proba(readings).
+
+    Examples:
+        fedstream models export best --format skops --output model.skops
+        fedstream models export 12 --format json --output model.json
+    """
     settings = Settings.from_env(os.environ)
     run = registry.load_run(settings, run_id)
     message = registry.pick_version(run, version, metric)
     exporting.export(message, registry.scores(run).get(message.version, {}), kind, output, settings)
     click.echo(f"Version {message.version} of run {run.run_id} is in {output}.")
-
-
-COMMANDS = [models, watch, history, replay, plot, alerts, latency]

@@ -1,4 +1,4 @@
-"""Looking back on a run: its history as a file, and a replay that shows whether its models follow from its updates."""
+"""The command that shows whether the models of a run follow from its updates: they are computed again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
@@ -14,102 +13,34 @@ import numpy as np
 
 from fedstream.broker import kafka
 from fedstream.commands import registry
-from fedstream.commands.registry import GLOBAL, Run, read_messages
-from fedstream.commands.terminal import run_option
+from fedstream.commands.registry import Run, read_messages
+from fedstream.commands.terminal import json_option, run_option
 from fedstream.errors import BadMessage, StackError
 from fedstream.learning import arrays as wire
 from fedstream.learning.arrays import Arrays
-from fedstream.learning.scores import MEASURES
 from fedstream.messages.door import decode
 from fedstream.messages.rounds import Event, GlobalModel, ModelUpdate, UsedUpdate, read_update
 from fedstream.messages.topics import EVENTS, MODEL_WEIGHTS
 from fedstream.rounds import strategies
 from fedstream.rounds.open_round import OpenRound
 from fedstream.rounds.strategies import StrategyError
-from fedstream.settings import Settings, command_help
-from fedstream.tables import make_console, make_table, measures
+from fedstream.settings import Settings
+from fedstream.tables import make_console, make_table
+from fedstream.terminal import Command
 
 Row = dict[str, Any]  # of a file or a table
 
 Place = tuple[int, int]  # partition and offset in topic model-weights
 
-IDENTICAL, DIFFERENT, NOT_REPLAYED = "identical", "different", "not replayed"
+IDENTICAL, DIFFERENT, NOT_VERIFIED = "identical", "different", "not verified"
 
 
 class _GoneError(Exception):
     """What a replay needs is no longer on its topic; the text names it."""
 
 
-def history_rows(run: Run) -> list[Row]:
-    """Return a row for each closed round and node, and one for all nodes together, which has the round's counts too.
-
-    A round that closed without a score (it failed, or was ended by a rollback) has the last kind of row only.
-    """
-    rows = []
-    for _, message in sorted(run.rounds.items()):
-        if not message.closes_round:
-            continue
-        note = message.failed
-        if message.restored_from is not None:
-            note = f"rollback to version {message.restored_from}"
-        about = {
-            "run_id": run.run_id,
-            "round": message.round - 1,
-            "base_version": message.base_version,
-            "version": message.version,
-        }
-        for node, score in (*message.node_metrics.items(), (GLOBAL, message.metrics)):
-            counts = {kind: count if node == GLOBAL else None for kind, count in message.counts.items()}
-            rows.append(about | {"node": node} | measures(score) | counts | {"note": note})
-    return rows
-
-
-def write_history(rows: Sequence[Row], path: Path) -> None:
-    """Write rows as JSON lines or Parquet, as the file's name says.
-
-    Raises:
-        StackError: its name ends otherwise, or it cannot be written.
-    """
-    if path.suffix not in (".jsonl", ".parquet"):
-        raise StackError(f"--output is {path}; expected a name that ends in .jsonl or .parquet")
-    try:
-        if path.suffix == ".jsonl":
-            path.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), encoding="utf-8")
-            return
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        kinds = {measure.name: pa.float64() for measure in MEASURES} | dict.fromkeys(
-            ("run_id", "node", "note"), pa.string()
-        )
-        schema = pa.schema([(name, kinds.get(name, pa.int64())) for name in rows[0]])
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), path)
-    except OSError as error:
-        raise StackError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-@click.command(
-    help=command_help(
-        "Write a run's rounds to a file: a row per round and node.\n\n"
-        'Node "global" stands for all nodes together; its row has the round\'s counts (late, missing, ...), too. The\n'
-        "scores are those of base_version, the version the round started from.\n\n"
-        "Examples:\n    fedstream history --output rounds.parquet\n    fedstream history --output rounds.jsonl"
-    )
-)
-@click.option("--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="*.jsonl or *.parquet")
-@run_option
-def history(output: Path, run_id: str | None) -> None:
-    """Write a run's history."""
-    run = registry.load_run(Settings.from_env(os.environ), run_id)
-    rows = history_rows(run)
-    if not rows:
-        raise StackError(f"no round of run {run.run_id} has closed yet; see: fedstream watch")
-    write_history(rows, output)
-    click.echo(f"{len(rows)} rows of run {run.run_id} are in {output}.")
-
-
-def replay_run(run: Run, settings: Settings) -> list[Row]:
-    """Return `replay_rows` of a run, with its updates and events from the topics."""
+def verify_run(run: Run, settings: Settings) -> list[Row]:
+    """Return `verify_rows` of a run, with its updates and events from the topics."""
     named = {each.place for message in run.versions.values() for each in message.updates}
     records = [r for r in kafka.follow_topic(settings, MODEL_WEIGHTS)(0) if (r.partition, r.offset) in named]
     updates = {
@@ -119,21 +50,21 @@ def replay_run(run: Run, settings: Settings) -> list[Row]:
         if isinstance(update, ModelUpdate)
     }
     events = read_messages(kafka.follow_topic(settings, EVENTS)(0), lambda value: decode(Event, value))
-    return replay_rows(run, updates, events, settings)
+    return verify_rows(run, updates, events, settings)
 
 
-def replay_rows(
+def verify_rows(
     run: Run, updates: Mapping[Place, ModelUpdate], events: Sequence[Event], settings: Settings
 ) -> list[Row]:
     """Aggregate each version's updates anew and compare: a row for each version, in order.
 
-    `result` is identical (bit by bit), different or not replayed, with the `reason`.
+    `result` is identical (bit by bit), different or not verified, with the `reason`.
     """
     resets = {each.round: each.node_id for each in events if each.run_id == run.run_id and each.action == "reset"}
     rows = []
     for version in range(max(run.versions) + 1):
         message = run.versions.get(version)
-        result, reason, difference = NOT_REPLAYED, "", None
+        result, reason, difference = NOT_VERIFIED, "", None
         if message is None:
             reason = "it is not on topic model-versions"
         elif message.restored_from is not None:
@@ -205,19 +136,27 @@ def compare(message: GlobalModel, arrays: Arrays) -> tuple[str, float | None]:
     return IDENTICAL if is_same else DIFFERENT, difference
 
 
-def print_replay(settings: Settings, run_id: str | None, is_json: bool) -> None:
-    """Aggregate a run's updates anew and print how the outcome compares with its versions.
+@click.command(cls=Command)
+@run_option
+@json_option
+def verify(run_id: str | None, is_json: bool) -> None:
+    """Compute a run's models again from its updates, and compare them with its versions, bit by bit.
 
-    Raises:
-        StackError: a version differs.
+    The updates come from topic model-weights; strategy, state and seed from the models. What cannot be computed
+    again is named. Exit code 1 if a version differs.
+
+    Examples:
+        fedstream verify
+        fedstream verify --run mlp-20270101T120000-ab12 --json
     """
+    settings = Settings.from_env(os.environ)
     run = registry.load_run(settings, run_id)
-    rows = replay_run(run, settings)
+    rows = verify_run(run, settings)
     wrong = [row for row in rows if row["result"] == DIFFERENT]
     if is_json:
         click.echo(json.dumps(rows))
     else:
-        table = make_table(f"Replay of run {run.run_id}", "version", "round", "updates", "")
+        table = make_table(f"Verification of run {run.run_id}", "version", "round", "updates", "")
         for row in rows:
             gap = row["max_difference"]
             size = f"by at most {gap:.3g}" if row["result"] == DIFFERENT and gap is not None else ""
