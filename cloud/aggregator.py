@@ -161,8 +161,9 @@ def take_in(records: Iterable[Row], value: dict[str, Any], rounds: Rounds, now: 
                 break
         else:
             aggregator.rejected += failed
-            for record, reason in failed if aggregator.federation else ():
-                aggregator.federation.event("internal-error", f"{topics.place_of(record)} is rejected; {reason}")
+            if aggregator.federation:
+                for record, reason in failed:
+                    aggregator.federation.event("internal-error", f"{topics.place_of(record)} is rejected; {reason}")
             return aggregator
 
 

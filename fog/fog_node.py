@@ -152,7 +152,7 @@ def main(nodes: list[int], topic: str | None, sensors: str | None, start: Positi
     records = read(settings.max_offsets_per_trigger).coalesce(weight_tasks)
     queries = [build_query(records, scope.name, readings, node)]
     if is_trained:
-        gathering = kafka.gathering_options(settings, max(1, len(nodes)))
+        gathering: Any = kafka.gathering_options(settings, max(1, len(nodes)))
         gathered = read(settings.max_readings_per_update, **gathering).coalesce(training_tasks)
         state = BatchState(folder / "training", Trainer.initial())
         trainer = Trainer(settings, state, OpenRounds(settings), node.weights, publish)

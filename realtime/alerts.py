@@ -114,7 +114,7 @@ def follow_models(
         pyspark.errors.StreamingQueryException: the query failed.
     """
     first = layout(model.arrays)
-    while not query.awaitTermination(POLL_SECONDS):
+    while not query.awaitTermination(POLL_SECONDS):  # type: ignore[arg-type]  # it takes parts of a second, too
         found = newest(0)
         if found and (found.run_id, found.version) != (model.run_id, model.version):
             model = found

@@ -89,7 +89,7 @@ def relay_lines(host: str, port: int) -> int:
             client.sendall(line)
 
     threading.Thread(target=pump, daemon=True).start()
-    return server.getsockname()[1]
+    return int(server.getsockname()[1])
 
 
 @click.command(cls=Command, help=__doc__)
