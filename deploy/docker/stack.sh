@@ -54,7 +54,7 @@ case $1 in
     echo "stopped; data kept in the volumes of project $COMPOSE_PROJECT_NAME"
     ;;
   clean)
-    compose --progress quiet down --remove-orphans --volumes
+    compose --progress quiet down --remove-orphans --volumes --timeout 0 # nothing is kept that could be saved
     echo "deleted the volumes of project $COMPOSE_PROJECT_NAME: topics, checkpoints and outputs"
     ;;
   stop-jobs) of_stack -q --filter status=running --filter label=fedstream.job | xargs -r docker stop -t 30 >/dev/null ;;

@@ -33,7 +33,7 @@ up() {
 }
 
 clean() {
-  processes --stop
+  processes --kill
   if [[ ! -f $RUN_PATH/.fedstream ]]; then
     echo "nothing runs, and there is nothing to delete in $RUN_DIR"
     return

@@ -8,7 +8,8 @@ touches it.
 Examples, for the stack whose folder is RUN_PATH:
     python -m fedstream.stack.processes                    list what runs on without supervisord
     python -m fedstream.stack.processes --stop-left-over   end that: make up
-    python -m fedstream.stack.processes --stop             end the whole stack: make down, make clean
+    python -m fedstream.stack.processes --stop             end the whole stack: make down
+    python -m fedstream.stack.processes --kill             end it at once, since its data are deleted: make clean
 
 Runs before anything is installed, so it needs Python's standard library only. Linux: it reads /proc.
 """
@@ -104,14 +105,33 @@ def stop(run_path: Path) -> Parts:
     return found
 
 
+def kill(run_path: Path) -> Parts:
+    """End the whole stack at once, first its supervisord, which would start its parts again.
+
+    Returns:
+        What was left over before.
+
+    Raises:
+        StillRunningError: a process outlived SIGKILL, or has started this very program.
+    """
+    found = left_over(run_path)
+    for find in (supervisords, running):
+        _end(functools.partial(find, run_path), 0)
+    _expect_none(supervisords(run_path) | running(run_path))
+    return found
+
+
 def _end(find: Callable[[], Parts], seconds: float) -> Parts:
     """Send SIGTERM to what is found, SIGKILL to what is found after so many seconds; return all that was found.
+
+    With 0 seconds there is SIGKILL only.
 
     What is found is looked for anew before each signal, so that no signal reaches a new process with an old id.
     """
     spared = {os.getpid(), *_ancestors(os.getpid())}  # who asks is told by the caller, and not ended
     found: Parts = {}
-    for number, patience in ((signal.SIGTERM, seconds), (signal.SIGKILL, KILL_SECONDS)):
+    gently = [(signal.SIGTERM, seconds)] if seconds else []
+    for number, patience in (*gently, (signal.SIGKILL, KILL_SECONDS)):
         told: set[int] = set()
         deadline = time.monotonic() + patience
         while alive := {pid: part for pid, part in find().items() if pid not in spared}:
@@ -191,6 +211,7 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--stop-left-over", action="store_const", dest="end", const=stop_left_over)
     what.add_argument("--stop", action="store_const", dest="end", const=stop)
+    what.add_argument("--kill", action="store_const", dest="end", const=kill)
     end = parser.parse_args().end
     run_path = Path(os.environ["RUN_PATH"])
     if end is None:

@@ -49,7 +49,7 @@ def fog_and_cloud(stack: Stack) -> Stack:
 
 
 @pytest.fixture
-def run_sensors(stack: Stack) -> Iterator[Callable[[int], object]]:
-    """Return a function that starts the sensors at a rate for each node; they end with the test."""
-    yield lambda per_second: stack.make("run-producer", f"ARGS=--rate {per_second}")
+def run_sensors(stack: Stack) -> Iterator[Callable[..., object]]:
+    """Return a function that starts the sensors of some nodes at a rate for each; they end with the test."""
+    yield lambda per_second, nodes=2: stack.make("run-producer", f"ARGS=--rate {per_second} --nodes {nodes}")
     stack.stop("sensors")

@@ -290,16 +290,16 @@ class Stack:
         """Return the newest global weight, one of no nodes before the first."""
         return (self.weights() or [{"samples": 0, "nodes": 0}])[-1]
 
-    def settled_model(self) -> dict[str, Any]:
+    def settled_model(self, nodes: int = 2) -> dict[str, Any]:
         """Return a global weight of all updates up to now: that of a node of the test's own, sent behind them."""
-        before = {node: self.samples(node) for node in (1, 2)}
-        self.send_readings(2)
+        before = {node: self.samples(node) for node in range(1, nodes + 1)}
+        self.send_readings(nodes, "--nodes", str(nodes))
         for node, samples in before.items():
             self.eventually_counts(node, samples + 1)
-        nodes = eventually("a model of both nodes", self.model, lambda seen: seen["nodes"] >= 2)["nodes"]
+        known = eventually("a model of these nodes", self.model, lambda seen: seen["nodes"] >= nodes)["nodes"]
         silent = {"node_id": f"silent-{uuid.uuid4().hex[:8]}", "weight": 50.0, "samples": 1}
         self.send("model-weights", json.dumps(silent).encode())
-        return eventually("a model of the silent node", self.model, lambda seen: seen["nodes"] > nodes)
+        return eventually("a model of the silent node", self.model, lambda seen: seen["nodes"] > known)
 
     def eventually_counts(self, node: int, samples: int) -> None:
         """Wait until a node has counted so many readings of its own topic, and no more."""

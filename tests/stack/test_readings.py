@@ -45,9 +45,11 @@ FOREIGN = {
 }
 
 
-def test_the_messages_of_an_existing_producer_are_taken_as_they_come(empty_stack: Stack) -> None:
-    stack = empty_stack
-    stack.make("run-fog", NODES="1", **FOREIGN)
+def test_the_messages_of_an_existing_producer_are_taken_as_they_come(stack: Stack) -> None:
+    topic = "of-an-existing-producer"
+    stack.make("stop-jobs")
+    letters = stack.end_offset("dead-letter")
+    stack.make("run-fog", f"ARGS=--topic {topic}", NODES="1", **FOREIGN)
     common = {"timestamp": "2026-01-17T07:54:53.993385", "node_id": 1}
     messages = [
         common | {"features": {"temperature": 70, "vibration_x": 0.05, "pressure": 101.2}, "anomaly": 1},
@@ -55,11 +57,11 @@ def test_the_messages_of_an_existing_producer_are_taken_as_they_come(empty_stack
         common | {"features": {"temperature": 80, "vibration_x": "0.07"}},
         common | {"temperature": 80, "vibration_x": 0.07},
     ]
-    stack.send("sensor-data-node-1", *(json.dumps(message).encode() for message in messages))
-    stack.eventually_counts(1, 2)
-    last = eventually("rejected records", lambda: stack.updates(1)[-1], lambda seen: seen["rejected"] == 2)
+    stack.send(topic, *(json.dumps(message).encode() for message in messages))
+    eventually("two readings", lambda: stack.samples(1, topic), lambda seen: seen == 2)
+    last = eventually("rejected records", lambda: stack.updates(1, topic)[-1], lambda seen: seen["rejected"] == 2)
     assert last["weight"] == 40.5  # (150 / 2 + 100 * 0.12 / 2) / 2 = (75 + 6) / 2
-    assert [letter["reason"] for letter in stack.messages("dead-letter")] == [
+    assert [letter["reason"] for letter in stack.messages("dead-letter", letters)] == [
         'features.vibration_x is "0.07"; expected a number from 0 to 1000',
         "features is missing",
     ]

@@ -273,6 +273,15 @@ def test_a_living_supervisord_is_ended_with_its_parts(supervisord):
     assert processes.running(run) == {}
 
 
+def test_what_is_deleted_anyway_is_killed_at_once_with_its_supervisord(supervisord):
+    process, run = supervisord
+    (kafka,) = (pid for pid, part in processes.running(run).items() if part == "kafka")
+    os.kill(kafka, signal.SIGSTOP)  # it hears no SIGTERM
+    assert processes.kill(run) == {}  # nothing was left over
+    assert process.wait() == -signal.SIGKILL
+    assert processes.running(run) == {}
+
+
 def test_a_supervisord_whose_folder_is_gone_is_found(supervisord):
     process, run = supervisord
     shutil.rmtree(run)
