@@ -28,7 +28,10 @@ def reset_at(folder: Path) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a file at once by one with this JSON value: whoever reads it finds the old one or the new one."""
+    """Replace a file at once by one with this JSON value: whoever reads it finds the old one or the new one.
+
+    It is on the disk when this returns, its name in the folder, too.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
     with unfinished.open("w") as file:
@@ -36,6 +39,17 @@ def write_json(path: Path, value: Any) -> None:
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def to_begin_anew(folder: Path) -> str:
+    """Return what to type so that the job with this folder begins anew."""
+    job = os.environ.get("JOB")
+    return f"make reset S={job}" if job else f"remove {folder}, or start the program with --from"
 
 
 class BatchState:
@@ -43,7 +57,9 @@ class BatchState:
 
     Spark repeats a micro-batch, with the same id and the same offsets, when the driver died before the batch was
     committed. The value is therefore kept with the id of the batch that made it, in one file that is replaced
-    atomically: a repeated batch finds its own id and gets back the value that was computed the first time.
+    atomically: a repeated batch finds its own id and gets back the value that was computed the first time. The offsets
+    that Spark planned for it are kept, too: where the checkpoint alone was lost or restored, the same id is another
+    batch.
     """
 
     def __init__(self, folder: Path, initial: dict[str, Any], check: Callable[[], None] = lambda: None) -> None:
@@ -67,33 +83,50 @@ class BatchState:
         self._check = check
         self.batch_id = -1
         self.value = initial
+        self._offsets: list[str] | None = None
         if self._path.exists():
             try:
                 stored = json.loads(self._path.read_text())
                 self.batch_id, self.value = stored["batch_id"], stored["value"]
+                self._offsets = stored["offsets"]
                 if missing := set(initial) - set(self.value):
                     raise KeyError(", ".join(sorted(missing)))
             except (ValueError, KeyError, TypeError) as error:
                 self._lock.close()
-                msg = f"{self._path} is not a saved state ({error}): restore it, or remove {folder} to start anew"
+                anew = to_begin_anew(folder)
+                msg = f"{self._path} is not a saved state ({error}): restore it, or begin anew: {anew}"
                 raise StateError(msg) from error
 
     def advance(self, batch_id: int, compute: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
         """Return the value after a micro-batch: `compute(value before it)`, or what that gave if it has run already.
 
         Raises:
-            StateError: the batch is neither the next one nor the last one, so the checkpoint is not this state's.
+            StateError: the batch is neither the next one nor the last one, or it is the last one with other offsets, so
+                the checkpoint is not this state's.
         """
+        offsets = self._planned_offsets(batch_id)
+        if batch_id not in (self.batch_id, self.batch_id + 1):
+            msg = f"{self._path} is at micro-batch {self.batch_id} but Spark's checkpoint runs micro-batch {batch_id}"
+            raise StateError(f"{msg}: one of the two was removed or restored alone. Begin anew: {self._anew}")
         if batch_id == self.batch_id:
+            if offsets != self._offsets:
+                msg = f"micro-batch {batch_id} was counted up to {self._offsets}, and the checkpoint plans {offsets}"
+                raise StateError(
+                    f"{msg}: a part of {self.folder} was lost or restored alone, and the records between the two would "
+                    f"not be counted, or twice. Restore the whole folder, or begin anew: {self._anew}"
+                )
             return self.value
-        if batch_id != self.batch_id + 1:
-            msg = (
-                f"{self._path} is at micro-batch {self.batch_id} but Spark's checkpoint runs micro-batch {batch_id}: "
-                f"one of the two was removed or restored alone; remove {self._path.parent} to start anew"
-            )
-            raise StateError(msg)
         value = compute(self.value)
         self._check()
-        write_json(self._path, {"batch_id": batch_id, "value": value})
-        self.batch_id, self.value = batch_id, value
+        write_json(self._path, {"batch_id": batch_id, "offsets": offsets, "value": value})
+        self.batch_id, self.value, self._offsets = batch_id, value, offsets
         return value
+
+    @property
+    def _anew(self) -> str:
+        return to_begin_anew(self.folder)
+
+    def _planned_offsets(self, batch_id: int) -> list[str] | None:
+        """Return where Spark ends this micro-batch, a text for each source; None if it has not written that down."""
+        plan = self.folder / "spark" / "offsets" / str(batch_id)
+        return plan.read_text().splitlines()[2:] if plan.exists() else None  # behind its version and settings

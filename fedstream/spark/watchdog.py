@@ -21,7 +21,7 @@ from pyspark.sql import SparkSession
 from fedstream.broker import kafka
 from fedstream.errors import StackError
 from fedstream.settings import Settings
-from fedstream.spark.state import StateError, write_json
+from fedstream.spark.state import StateError, to_begin_anew, write_json
 
 CHECK_SECONDS = 2.0
 FIRST_EXECUTOR_SECONDS = 180.0  # on a small machine several jobs start at once
@@ -121,13 +121,11 @@ class TopicCheck:
 
 
 def _made_anew(topic: str, known: str, present: str, folder: Path) -> str:
-    job = os.environ.get("JOB")
-    begin = f"make reset S={job}" if job else f"remove {folder}, or start the program with --from"
     return (
         f"topic {topic} was made anew: this job has read the one with id {known}, and now it has id {present}. "
         "What the old one held and this job had not read yet is lost. The job stops, since its offsets and counts are "
         "those of the old topic. To begin with the new one's first record, with counts from 0, while all other jobs go "
-        f"on: {begin}"
+        f"on: {to_begin_anew(folder)}"
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import stat
 from pathlib import Path
 
 import pytest
@@ -64,7 +66,7 @@ def test_a_batch_that_is_not_to_count_changes_nothing(tmp_path):
     with pytest.raises(StateError, match="made anew"):
         state.advance(1, add(4))
     assert (state.batch_id, state.value) == (0, {"n": 3})
-    assert json.loads((tmp_path / "state.json").read_text()) == {"batch_id": 0, "value": {"n": 3}}
+    assert json.loads((tmp_path / "state.json").read_text()) == {"batch_id": 0, "offsets": None, "value": {"n": 3}}
 
 
 @pytest.mark.parametrize("batch_id", [0, 1, 4, 100], ids=lambda batch_id: f"batch {batch_id} after batch 2")
@@ -76,8 +78,39 @@ def test_a_batch_that_is_neither_the_next_nor_the_last_is_refused(tmp_path, batc
         state.advance(batch_id, never)
     text = str(caught.value)
     assert f"is at micro-batch 2 but Spark's checkpoint runs micro-batch {batch_id}" in text
-    assert f"remove {tmp_path} to start anew" in text
+    assert f"Begin anew: remove {tmp_path}" in text
     assert (state.batch_id, state.value) == (2, {"n": 3})
+
+
+def plan(folder: Path, batch_id: int, offset: int) -> None:
+    """Write down where Spark ends a micro-batch, as it does before it runs."""
+    offsets = folder / "spark" / "offsets"
+    offsets.mkdir(parents=True, exist_ok=True)
+    (offsets / str(batch_id)).write_text(f'v1\n{{"batchTimestampMs":{offset}}}\n{{"t":{{"0":{offset}}}}}')
+
+
+def test_a_checkpoint_that_plans_the_last_batch_with_other_offsets_is_refused(tmp_path):
+    plan(tmp_path, 0, 100)
+    BatchState(tmp_path, {"n": 0}).advance(0, add(100))
+    state = BatchState(tmp_path, {"n": 0})
+    assert state.advance(0, never) == {"n": 100}  # repeated as it was
+    plan(tmp_path, 0, 150)  # the checkpoint was lost, and Spark planned the batch anew, with more records
+    with pytest.raises(StateError) as caught:
+        state.advance(0, never)
+    text = str(caught.value)
+    assert """was counted up to ['{"t":{"0":100}}'], and the checkpoint plans ['{"t":{"0":150}}']""" in text
+    assert f"begin anew: remove {tmp_path}" in text
+    assert (state.batch_id, state.value) == (0, {"n": 100})
+
+
+def test_a_value_is_on_the_disk_with_its_name_before_it_counts(tmp_path, monkeypatch):
+    done = []
+    sync, replace = os.fsync, Path.replace
+    kind = {True: "folder", False: "file"}
+    monkeypatch.setattr(os, "fsync", lambda fd: (done.append(kind[stat.S_ISDIR(os.fstat(fd).st_mode)]), sync(fd)))
+    monkeypatch.setattr(Path, "replace", lambda old, new: (done.append("new name"), replace(old, new)))
+    BatchState(tmp_path, {"n": 0}).advance(0, add(3))
+    assert done == ["file", "new name", "folder"]  # in another order a power cut could leave an empty or an old file
 
 
 def test_a_state_that_was_removed_alone_is_noticed(tmp_path):
@@ -178,7 +211,7 @@ def test_a_file_that_is_no_saved_state_is_refused_and_left_alone(tmp_path, conte
     with pytest.raises(StateError) as caught:
         BatchState(tmp_path, {"n": 0})
     assert f"{file} is not a saved state" in str(caught.value)
-    assert f"restore it, or remove {tmp_path} to start anew" in str(caught.value)
+    assert f"restore it, or begin anew: remove {tmp_path}" in str(caught.value)
     assert file.read_bytes() == content
 
 
