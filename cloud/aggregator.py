@@ -242,7 +242,7 @@ def main(start: Position | None) -> None:
         timer.arm(saved.opened)
     records = session.read_topic(spark, settings, TOPICS, settings.max_updates_per_trigger, start)
     query = build_query(records, state, rounds, Outlets(publish, timer.arm))
-    session.run_query(query, ready=f"Cloud prêt : {topics.MODEL_WEIGHTS} -> {topics.GLOBAL_MODEL}")
+    session.run_query(settings, query, ready=f"Cloud prêt : {topics.MODEL_WEIGHTS} -> {topics.GLOBAL_MODEL}")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,9 @@ class Settings:
     kafka_bootstrap_servers: str = _setting("localhost:9092", "brokers, `host:port`, separated by commas")
     checkpoint_dir: Path = _setting(Path(".run/checkpoints"), "folder of all checkpoints, one subfolder a job")
     wait_timeout_seconds: float = _setting(60.0, "longest wait for Kafka, Spark or a result", low=0.1)
+    stall_timeout_seconds: float = _setting(
+        120.0, "a driver that does nothing so long, though records wait, ends", low=1
+    )
     features: str = _setting(REPORT_FEATURES, "values of a reading, `name:lowest:highest:factor,...`")
     fields: str = _setting("", "where a producer has them, `label=anomaly,x=features.x`; empty = under their own names")
     labels: str = _setting(

@@ -157,7 +157,7 @@ def main(nodes: list[int], topic: str | None, sensors: str | None, start: Positi
         state = BatchState(folder / "training", Trainer.initial())
         trainer = Trainer(settings, state, OpenRounds(settings), node.weights, publish)
         queries.append(build_training_query(gathered, readings, trainer))
-    session.run_query(*queries, ready=f"{scope.name.capitalize()} prêt : {scope.topics} -> {MODEL_WEIGHTS}")
+    session.run_query(settings, *queries, ready=f"{scope.name.capitalize()} prêt : {scope.topics} -> {MODEL_WEIGHTS}")
 
 
 if __name__ == "__main__":

@@ -80,7 +80,8 @@ def main(source: str, output: str, mode: str, start: Position | None) -> None:
     records = realtime.read_topics(spark, settings, source, mode, start)
     squares = square_numbers(records, output, kafka.count_partitions(settings, output), settings.max_value_bytes)
     query = realtime.build_query(squares, "squares-kafka", folder, settings, mode)
-    session.run_query(query, ready=f"Carrés prêts ({mode}) : {source} -> {output}")
+    ready = f"Carrés prêts ({mode}) : {source} -> {output}"
+    session.run_query(settings, query, ready=ready, pause_seconds=realtime.pause_seconds(settings, mode))
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def main(host: str | None, port: int | None, output: str | None, output_format: 
         .load()
     )
     query = build_query(lines, partial(print, flush=True), output and os.path.abspath(output), output_format)
-    session.run_query(query, ready="Consommateur prêt à traiter les données...")
+    session.run_query(settings, query, ready="Consommateur prêt à traiter les données...")
 
 
 if __name__ == "__main__":

@@ -45,6 +45,11 @@ def usable_mode(wanted: str, slots: int, partitions: int) -> str:
     return "micro-batch"
 
 
+def pause_seconds(settings: Settings, mode: str) -> float:
+    """Return how long a query in this mode goes on without a micro-batch that ends."""
+    return settings.realtime_interval_seconds if mode == "real-time" else 0.0
+
+
 def read_topics(
     spark: SparkSession, settings: Settings, topics: str, mode: str, start: Position | None = None
 ) -> DataFrame:

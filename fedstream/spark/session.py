@@ -10,13 +10,14 @@ from pathlib import Path
 
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from fedstream.broker import kafka
 from fedstream.broker.position import Position, start_options
 from fedstream.errors import StackError
 from fedstream.settings import Settings
-from fedstream.spark import watchdog
+from fedstream.spark import progress, watchdog
 
 
 class SparkUnavailableError(StackError):
@@ -31,6 +32,7 @@ def start_session(app_name: str, settings: Settings) -> SparkSession:
     Raises:
         SparkUnavailableError: the master did not answer within `wait_timeout_seconds`.
     """
+    progress.forget(settings)
     SparkContext._ensure_initialized()  # connects to spark-submit's JVM, which knows the master it was given
     _wait_for_master(SparkConf().get("spark.master") or "local", settings.wait_timeout_seconds)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s [%(levelname)s] %(message)s")
@@ -90,13 +92,22 @@ def foreach_batch(
     )
 
 
-def run_query(*writers: DataStreamWriter, ready: str) -> None:
-    """Start queries, say that they run, and block until one of them ends.
+def start_queries(settings: Settings, *writers: DataStreamWriter, pause_seconds: float = 0.0) -> list[StreamingQuery]:
+    """Start the queries of a driver, which ends if the first one stands still while records wait for it.
+
+    The others may wait for something else, such as a round. `pause_seconds` is how long a query is silent by its mode.
+    """
+    queries = [writer.start() for writer in writers]
+    watchdog.watch_in_background(progress.check_of(queries, settings, pause_seconds))
+    return queries
+
+
+def run_query(settings: Settings, *writers: DataStreamWriter, ready: str, pause_seconds: float = 0.0) -> None:
+    """Start queries (`start_queries`), say that they run, and block until one of them ends.
 
     Raises:
         pyspark.errors.StreamingQueryException: a query failed; its text holds the cause.
     """
-    for writer in writers:
-        writer.start()
+    start_queries(settings, *writers, pause_seconds=pause_seconds)
     print(ready, flush=True)
     SparkSession.active().streams.awaitAnyTermination()

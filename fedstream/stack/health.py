@@ -11,10 +11,13 @@ import os
 import re
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from fedstream.stack import jobs
 
 BROKER_TIMEOUT_MS = 5000
 WORKERS = 2
@@ -48,6 +51,9 @@ def check(name: str, env: Mapping[str, str]) -> None:
             raise NotReadyError(msg)
     else:
         _driver_has_executor(f"http://localhost:{driver_ui_port(name, env)}/api/v1/applications")
+        said = jobs.read_progress(Path(env.get("CHECKPOINT_DIR", ".")), name)
+        if said and (trouble := jobs.trouble_of(said, time.time())):
+            raise NotReadyError(trouble)
 
 
 def has_page(job: str, env: Mapping[str, str]) -> bool:

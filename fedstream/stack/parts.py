@@ -15,7 +15,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from fedstream.stack import health, processes
+from fedstream.stack import health, jobs, processes
 
 START_SECONDS = 180  # a driver may take so long for its first executor
 JUST_STARTED_SECONDS = 60
@@ -89,11 +89,11 @@ def supervised(env: Mapping[str, str]) -> list[dict[str, Any]]:
     return list(found)
 
 
-def count_ends(supervisord_log: str, now: datetime) -> dict[str, int]:
+def count_ends(supervisord_log: str, now: datetime, within: timedelta = LATELY) -> dict[str, int]:
     """Return how often each process has ended by itself lately, since it was last stopped on purpose."""
     ends: dict[str, int] = {}
     for time, how, name in _END.findall(supervisord_log):
-        if now - datetime.fromisoformat(time) <= LATELY:
+        if now - datetime.fromisoformat(time) <= within:
             ends[name] = ends.get(name, 0) + 1 if how == "exited" else 0
     return ends
 
@@ -138,13 +138,52 @@ def _docker_log(name: str) -> str:
     return _output("docker", "logs", "--tail", str(LOG_LINES), name)
 
 
+# --- how far the jobs are
+
+
+def progress_table(env: Mapping[str, str]) -> str:
+    """Return how far each job is that is to run, and how often it was started again, as a table."""
+    restarts = _docker_restarts(env) if env["STACK"] == "docker" else _local_restarts(env)
+    if env["STACK"] == "docker":
+        script = "for file in $CHECKPOINT_DIR/running/*.json; do cat $file; echo; done"
+        done = subprocess.run(
+            ["docker", "exec", f"{env['CONTAINER_PREFIX']}spark-master", "sh", "-c", script],
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+        found = [json.loads(line) for line in done.stdout.splitlines()]
+    else:
+        found = list(filter(None, (jobs.read_progress(Path(env["CHECKPOINT_DIR"]), job) for job in sorted(restarts))))
+    return jobs.table([each for each in found if each["job"] in restarts], restarts)
+
+
+def _local_restarts(env: Mapping[str, str]) -> dict[str, int]:
+    """Return how often each job that is to run was started again since it was last started on purpose."""
+    run_path = Path(env["RUN_PATH"])
+    if not processes.supervisords(run_path):
+        return {}
+    log = (run_path / "logs" / "supervisord.log").read_text(errors="replace")
+    ends = count_ends(log, datetime.now(), timedelta.max)
+    return {each["name"]: ends.get(each["name"], 0) for each in supervised(env) if each["statename"] != "STOPPED"}
+
+
+def _docker_restarts(env: Mapping[str, str]) -> dict[str, int]:
+    """Return the same of the containers; the engine counts anew when one is started on purpose."""
+    chosen = f"label=com.docker.compose.project={env['COMPOSE_PROJECT_NAME']}"
+    names = _output("docker", "ps", "-q", "--filter", chosen, "--filter", "label=fedstream.job").split()
+    found = _output("docker", "inspect", "--format", "{{.Name}} {{.RestartCount}}", *names) if names else ""
+    counts = (line.split() for line in found.splitlines())
+    return {name.removeprefix("/").removeprefix(env["CONTAINER_PREFIX"]): int(count) for name, count in counts}
+
+
 def _output(*command: str) -> str:
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30, check=True)
     return done.stdout
 
 
 def main() -> None:
-    """Print a line for each part that is not well."""
+    """Print how far the jobs are, and a line for each part that is not well."""
+    if table := progress_table(os.environ):
+        print(f"\n{table}\n")
     for name, trouble in troubles(os.environ).items():
         print(f"  FAIL  {name}: {trouble}")
 

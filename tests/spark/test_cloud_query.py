@@ -799,7 +799,7 @@ def test_the_cloud_says_the_open_round_again_when_it_starts(make_cloud, cloud, t
     monkeypatch.setattr(cloud, "DeadlineTimer", lambda *_: SimpleNamespace(arm=lambda opened: None))
     monkeypatch.setattr(cloud.session, "start_session", lambda *_: aggregator.records.sparkSession)
     monkeypatch.setattr(cloud.session, "read_topic", lambda *_: aggregator.records)
-    monkeypatch.setattr(cloud.session, "run_query", lambda *_, ready: None)
+    monkeypatch.setattr(cloud.session, "run_query", lambda *_, **__: None)
     try:
         cloud.main.main([], standalone_mode=False)
     finally:

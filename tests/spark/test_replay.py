@@ -167,7 +167,7 @@ class Job:
         monkeypatch.setattr(module.watchdog, "guard_topics", lambda *_: lambda: None)
         monkeypatch.setattr(module.session, "start_session", lambda *_: spark)
         monkeypatch.setattr(module.session, "read_topic", self.read_topic)
-        monkeypatch.setattr(module.session, "run_query", lambda *writers, ready: self.writers.extend(writers))
+        monkeypatch.setattr(module.session, "run_query", lambda _, *writers, **__: self.writers.extend(writers))
 
     def read_topic(self, spark, settings, topics, max_records, start=None, **options) -> DataFrame:
         """Return the records since the start, as Kafka's source does where there is no checkpoint."""

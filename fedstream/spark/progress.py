@@ -1,0 +1,171 @@
+"""How far each query of a driver has come, and how far it is behind its topics; a driver that stands still ends.
+
+A thread of the driver looks every two seconds, and writes what it sees to a file, CHECKPOINT_DIR/running/JOB.json.
+`make ps`, `make doctor` and the health checks read that file, also when the driver is dead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from kafka import TopicPartition
+from kafka.errors import KafkaError
+from pyspark.sql.streaming.query import StreamingQuery
+
+from fedstream.broker import kafka
+from fedstream.errors import StackError
+from fedstream.settings import Settings
+from fedstream.spark.state import write_json
+
+Offsets = dict[str, dict[str, int]]  # topic: partition: offset of the next record
+
+
+class StalledError(StackError):
+    """A query has finished no micro-batch for too long, though records wait on its topics."""
+
+
+class Done(NamedTuple):
+    """The last micro-batch that a query has finished: its number, when (s since 1970), and where it ended."""
+
+    micro_batch: int
+    at: float
+    offsets: Offsets
+
+
+class QueryProgress(msgspec.Struct):
+    """What the file says of a query."""
+
+    name: str
+    may_wait: bool  # it waits for something beside records, such as a round
+    micro_batch: int = -1  # the last finished one
+    finished_at: float = 0.0  # s since 1970
+    behind: int | None = None  # records that wait on its topics; None: not known, such as of a socket
+    moved_at: float = 0.0  # when it was last seen to go on, or to have nothing to do
+    offsets: Offsets = {}
+
+
+class DriverProgress(msgspec.Struct):
+    """The file."""
+
+    job: str
+    at: float  # when it was written, s since 1970
+    pause_seconds: float  # a query may be so long between two micro-batches, as real-time mode is
+    queries: list[QueryProgress]
+
+
+def last_done(checkpoint: Path) -> Done | None:
+    """Return the last micro-batch that Spark has finished by a query's checkpoint; None before the first."""
+    try:
+        number = max(int(path.name) for path in (checkpoint / "commits").iterdir() if path.name.isdecimal())
+        lines = (checkpoint / "offsets" / str(number)).read_text().splitlines()[2:]  # behind its version and settings
+        at = (checkpoint / "commits" / str(number)).stat().st_mtime
+    except (OSError, ValueError):  # none yet, or just deleted: there is a newer one
+        return None
+    sources = [json.loads(line) for line in lines]
+    return Done(number, at, {topic: ends for each in sources if isinstance(each, dict) for topic, ends in each.items()})
+
+
+class ProgressCheck:
+    """Looks at a driver's queries, writes down how far they are, and notices one that stands still."""
+
+    def __init__(
+        self,
+        progress: DriverProgress,
+        checkpoints: Mapping[str, Path],
+        ends_of: Callable[[Offsets], Offsets | None],
+        stall_seconds: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Take the folders of the queries, the one that may not wait first, and how topics' ends are found.
+
+        The latter gives None where they are not known now.
+        """
+        self.progress, self._checkpoints, self._ends_of = progress, checkpoints, ends_of
+        self._stall_seconds, self._clock = stall_seconds, clock
+        progress.queries = [QueryProgress(name, i > 0, moved_at=clock()) for i, name in enumerate(checkpoints)]
+
+    def look(self) -> DriverProgress:
+        """Return the progress of now.
+
+        Raises:
+            StalledError: a query stands still.
+        """
+        now = self.progress.at = self._clock()
+        for query in self.progress.queries:
+            done = last_done(self._checkpoints[query.name])
+            has_moved = done is not None and done.micro_batch != query.micro_batch
+            if done:
+                query.micro_batch, query.finished_at, query.offsets = done
+                query.behind = _behind(done.offsets, self._ends_of(done.offsets))
+            if has_moved or not query.behind or query.may_wait:
+                query.moved_at = now
+            longest = self._stall_seconds + self.progress.pause_seconds
+            if now - query.moved_at > longest:
+                raise StalledError(
+                    f"query {query.name} has finished no micro-batch for {longest:g} s, though {query.behind} records "
+                    f"wait on {', '.join(query.offsets)}; the last one was number {query.micro_batch}. This driver "
+                    "ends, and is started anew where make started it. If that happens again: make doctor, and a larger "
+                    "STALL_TIMEOUT_SECONDS where a micro-batch takes that long"
+                )
+        return self.progress
+
+
+def _behind(offsets: Offsets, ends: Offsets | None) -> int | None:
+    if not offsets or ends is None:
+        return None
+    known = [(ends.get(topic, {}).get(number), at) for topic, each in offsets.items() for number, at in each.items()]
+    return sum(max(end - at, 0) for end, at in known if end is not None)
+
+
+def ends_of_topics(settings: Settings) -> Callable[[Offsets], Offsets | None]:
+    """Return a function that gives the ends of the partitions of some offsets, None while the broker is away."""
+    consumer: Any = None
+
+    def ends_of(offsets: Offsets) -> Offsets | None:
+        nonlocal consumer
+        try:
+            consumer = consumer or kafka.connect_consumer(settings)
+            partitions = [TopicPartition(topic, int(number)) for topic, each in offsets.items() for number in each]
+            ends: Offsets = {}
+            for partition, end in (consumer.end_offsets(partitions) if partitions else {}).items():
+                ends.setdefault(partition.topic, {})[str(partition.partition)] = end
+        except (KafkaError, StackError):
+            return None
+        return ends
+
+    return ends_of
+
+
+def check_of(queries: list[StreamingQuery], settings: Settings, pause_seconds: float) -> Callable[[], None]:
+    """Return the check of a driver's queries: it writes down how far they are, and raises where one stands still."""
+    job = os.environ.get("JOB") or queries[0].name
+    checkpoints = {query.name: _checkpoint_of(query) for query in queries}
+    progress = DriverProgress(job, 0.0, pause_seconds, [])
+    check = ProgressCheck(progress, checkpoints, ends_of_topics(settings), settings.stall_timeout_seconds)
+
+    def look() -> None:
+        if queries[0].isActive:
+            write_json(_file(settings, job), msgspec.to_builtins(check.look()))
+
+    return look
+
+
+def forget(settings: Settings) -> None:
+    """Remove what an earlier driver of this job has said."""
+    if job := os.environ.get("JOB"):
+        _file(settings, job).unlink(missing_ok=True)
+
+
+def _file(settings: Settings, job: str) -> Path:
+    return settings.checkpoint_dir / "running" / f"{job}.json"
+
+
+def _checkpoint_of(query: StreamingQuery) -> Path:
+    root = str(query._jsq.streamingQuery().resolvedCheckpointRoot())
+    return Path(root.removeprefix("file:"))

@@ -1,0 +1,67 @@
+"""How far the jobs of a running stack have come: their last micro-batches, and how far they are behind their topics.
+
+Each driver writes that to CHECKPOINT_DIR/running/JOB.json (`fedstream.spark.progress`). It needs the standard library
+only: it is read by health checks, and on the host before anything is installed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+SILENT_SECONDS = 20.0  # a driver looks every 2 s
+STALLED_SECONDS = 20.0  # a micro-batch takes a second or two
+
+Progress = dict[str, Any]  # of a driver, as its file has it
+
+
+def read_progress(checkpoints: Path, job: str) -> Progress | None:
+    """Return what a driver has said last; None if it has said nothing yet."""
+    try:
+        found: Progress = json.loads((checkpoints / "running" / f"{job}.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def trouble_of(progress: Progress, now: float) -> str:
+    """Return why a running driver is not well by what it has said last, an empty text if it is well."""
+    silent = now - progress["at"]
+    if silent > SILENT_SECONDS:
+        return f"its driver has said nothing for {silent:.0f} s: it is paused, or its machine is busy"
+    for query in progress["queries"]:
+        still = now - query["moved_at"]
+        if still > STALLED_SECONDS + progress["pause_seconds"]:
+            return (
+                f"query {query['name']} has finished no micro-batch for {still:.0f} s, and {query['behind']:,} records "
+                f"wait on {', '.join(query['offsets'])}: its tasks hang, or this machine is too small for all jobs"
+            )
+    return ""
+
+
+def rows(progress: Iterable[Progress], restarts: Mapping[str, int], now: float) -> list[list[str]]:
+    """Return a row for each query: job, query, last micro-batch, how long ago, records behind, restarts of the job."""
+    return [
+        [
+            each["job"],
+            query["name"],
+            str(query["micro_batch"]) if query["micro_batch"] >= 0 else "none yet",
+            f"{now - query['finished_at']:.0f} s" if query["micro_batch"] >= 0 else "-",
+            "-" if query["behind"] is None else f"{query['behind']:,}",
+            str(restarts.get(each["job"], 0)),
+        ]
+        for each in progress
+        for query in each["queries"]
+    ]
+
+
+def table(progress: Iterable[Progress], restarts: Mapping[str, int]) -> str:
+    """Return the rows as a table, an empty text without jobs."""
+    heading = ["JOB", "QUERY", "LAST MICRO-BATCH", "AGO", "RECORDS BEHIND", "RESTARTS"]
+    found = rows(progress, restarts, time.time())
+    widths = [max(map(len, column)) for column in zip(heading, *found, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [heading, *found])
+    return "\n".join(line.rstrip() for line in lines) if found else ""

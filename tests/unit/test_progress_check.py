@@ -1,0 +1,125 @@
+"""How far a driver's queries have come, by their checkpoints and the ends of their topics."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fedstream.spark.progress import DriverProgress, ProgressCheck, StalledError, last_done
+from fedstream.stack import jobs
+
+
+def finish(checkpoint: Path, number: int, at: float, *sources: object) -> None:
+    """Write down a finished micro-batch as Spark does: where it ends, and that it is done."""
+    for name, lines in (("offsets", ["v1", "{}", *map(json.dumps, sources)]), ("commits", ["v1", "{}"])):
+        (checkpoint / name).mkdir(parents=True, exist_ok=True)
+        (checkpoint / name / str(number)).write_text("\n".join(lines))
+    os.utime(checkpoint / "commits" / str(number), (at, at))
+
+
+class Driver:
+    """A driver with one query, or two, its topic's end, and a clock."""
+
+    def __init__(self, folder: Path, *names: str) -> None:
+        self.now, self.end, self.folders = 1000.0, 0, {name: folder / name for name in names}
+        progress = DriverProgress("fog-1", 0.0, 0.0, [])
+        self.check = ProgressCheck(progress, self.folders, self.ends_of, 120.0, lambda: self.now)
+
+    def ends_of(self, offsets):
+        return None if self.end is None else {"t": {"0": self.end}}
+
+    def look(self, at: float) -> dict:
+        self.now = at
+        return msgspec.to_builtins(self.check.look())
+
+
+def test_the_last_finished_micro_batch_tells_where_its_sources_end(tmp_path):
+    assert last_done(tmp_path) is None
+    finish(tmp_path, 9, 500.0, {"t": {"0": 3}})
+    finish(tmp_path, 10, 501.0, {"t": {"0": 5, "1": 7}}, {"u": {"0": 1}}, 44)  # a socket's offset is a number
+    (tmp_path / "commits" / ".10.crc").write_text("")
+    (tmp_path / "offsets" / "11").write_text("v1\n{}\n{}")  # planned, not finished
+    assert last_done(tmp_path) == (10, 501.0, {"t": {"0": 5, "1": 7}, "u": {"0": 1}})
+    (tmp_path / "offsets" / "10").unlink()  # Spark has just deleted it
+    assert last_done(tmp_path) is None
+
+
+def test_what_waits_is_the_topics_end_less_what_is_finished(tmp_path):
+    driver = Driver(tmp_path, "fog-1")
+    finish(driver.folders["fog-1"], 4, 990.0, {"t": {"0": 100}})
+    driver.end = 130
+    (query,) = driver.look(1001)["queries"]
+    assert query == {
+        "name": "fog-1", "may_wait": False, "micro_batch": 4, "finished_at": 990.0, "behind": 30, "moved_at": 1001.0,
+        "offsets": {"t": {"0": 100}},
+    }  # fmt: skip
+
+
+def test_a_query_that_stands_still_while_records_wait_ends_its_driver(tmp_path):
+    driver = Driver(tmp_path, "fog-1")
+    finish(driver.folders["fog-1"], 4, 990.0, {"t": {"0": 100}})
+    driver.end = 100
+    driver.look(2000)  # it has had nothing to do for 1000 s
+    driver.end = 101
+    driver.look(2010)
+    driver.look(2120)  # the time counts from when it was last seen without work
+    with pytest.raises(StalledError, match=r"query fog-1 has finished no micro-batch for 120 s, though 1 records wait"):
+        driver.look(2121)
+
+
+@pytest.mark.parametrize("what", ["it goes on", "nothing waits", "the broker is away", "it may wait"])
+def test_a_driver_does_not_end_while(tmp_path, what):
+    names = ("fog-1", "training") if what == "it may wait" else ("fog-1",)
+    driver = Driver(tmp_path, *names)
+    finish(driver.folders[names[-1]], 4, 990.0, {"t": {"0": 100}})
+    driver.end = {"nothing waits": 100, "the broker is away": None}.get(what, 500)
+    for number in range(5, 15):
+        if what == "it goes on":
+            finish(driver.folders["fog-1"], number, 990.0, {"t": {"0": 100 + number}})
+        driver.look(1000 + 100 * number)
+
+
+def progress(**query: object) -> dict:
+    common = {"name": "fog-1", "micro_batch": 7, "finished_at": 990.0, "behind": 1234, "moved_at": 999.0}
+    return {"job": "fog-1", "at": 1000.0, "pause_seconds": 0.0, "queries": [common | {"offsets": {"t": {}}} | query]}
+
+
+@pytest.mark.parametrize(
+    ("said", "now", "trouble"),
+    [
+        (progress(), 1001.0, ""),
+        (progress(), 1021.0, "its driver has said nothing for 21 s"),
+        (
+            progress(moved_at=970.0),
+            1001.0,
+            "query fog-1 has finished no micro-batch for 31 s, and 1,234 records wait on t",
+        ),
+        (progress(moved_at=970.0) | {"pause_seconds": 30.0}, 1001.0, ""),  # of real-time mode
+    ],
+)
+def test_a_driver_that_is_silent_or_stands_still_is_red_before_it_ends(said, now, trouble):
+    assert jobs.trouble_of(said, now).startswith(trouble)
+    assert bool(jobs.trouble_of(said, now)) == bool(trouble)
+
+
+def test_the_table_shows_each_query_beside_its_jobs_restarts(tmp_path):
+    rows = jobs.rows([progress(), progress(micro_batch=-1, behind=None)], {"fog-1": 3}, 1002.4)
+    assert rows == [
+        ["fog-1", "fog-1", "7", "12 s", "1,234", "3"],
+        ["fog-1", "fog-1", "none yet", "-", "-", "3"],
+    ]
+    lines = jobs.table([progress()], {}).splitlines()
+    assert lines[0].split() == ["JOB", "QUERY", "LAST", "MICRO-BATCH", "AGO", "RECORDS", "BEHIND", "RESTARTS"]
+    assert lines[0].index("RECORDS") == lines[1].index("1,234")
+    assert jobs.table([], {}) == ""
+
+
+def test_what_a_driver_has_said_is_read_from_its_file(tmp_path):
+    assert jobs.read_progress(tmp_path, "fog-1") is None
+    (tmp_path / "running").mkdir()
+    (tmp_path / "running" / "fog-1.json").write_text(json.dumps(progress()))
+    assert jobs.read_progress(tmp_path, "fog-1") == progress()
