@@ -71,6 +71,11 @@ def last_done(checkpoint: Path) -> Done | None:
     return Done(number, at, {topic: ends for each in sources if isinstance(each, dict) for topic, ends in each.items()})
 
 
+def has_begun(checkpoint: Path) -> bool:
+    """Return whether Spark has planned a first micro-batch."""
+    return any((checkpoint / "offsets").glob("[0-9]*"))
+
+
 class ProgressCheck:
     """Looks at a driver's queries, writes down how far they are, and notices one that stands still."""
 
@@ -99,18 +104,21 @@ class ProgressCheck:
         now = self.progress.at = self._clock()
         for query in self.progress.queries:
             done = last_done(self._checkpoints[query.name])
-            has_moved = done is not None and done.micro_batch != query.micro_batch
-            if done:
+            if done is None:
+                is_working = has_begun(self._checkpoints[query.name])
+            else:
+                is_working = done.micro_batch == query.micro_batch
                 query.micro_batch, query.finished_at, query.offsets = done
                 query.behind = _behind(done.offsets, self._ends_of(done.offsets))
-            if has_moved or not query.behind or query.may_wait:
+                is_working &= bool(query.behind)
+            if query.may_wait or not is_working:
                 query.moved_at = now
             longest = self._stall_seconds + self.progress.pause_seconds
             if now - query.moved_at > longest:
                 raise StalledError(
-                    f"query {query.name} has finished no micro-batch for {longest:g} s, though {query.behind} records "
-                    f"wait on {', '.join(query.offsets)}; the last one was number {query.micro_batch}. This driver "
-                    "ends, and is started anew where make started it. If that happens again: make doctor, and a larger "
+                    f"query {query.name} has finished no micro-batch for {longest:g} s, though it has work "
+                    f"({query.behind or 'its first'} records); the last one was number {query.micro_batch}. This "
+                    "driver ends, and is started anew where make started it. If that happens again: make doctor, and a larger "
                     "STALL_TIMEOUT_SECONDS where a micro-batch takes that long"
                 )
         return self.progress

@@ -35,9 +35,10 @@ def trouble_of(progress: Progress, now: float) -> str:
     for query in progress["queries"]:
         still = now - query["moved_at"]
         if still > STALLED_SECONDS + progress["pause_seconds"]:
+            waiting = f"{query['behind']:,}" if query["behind"] else "its first"
             return (
-                f"query {query['name']} has finished no micro-batch for {still:.0f} s, and {query['behind']:,} records "
-                f"wait on {', '.join(query['offsets'])}: its tasks hang, or this machine is too small for all jobs"
+                f"query {query['name']} has finished no micro-batch for {still:.0f} s, and {waiting} records wait: "
+                "its tasks hang, or this machine is too small for all jobs"
             )
     return ""
 

@@ -67,8 +67,21 @@ def test_a_query_that_stands_still_while_records_wait_ends_its_driver(tmp_path):
     driver.end = 101
     driver.look(2010)
     driver.look(2120)  # the time counts from when it was last seen without work
-    with pytest.raises(StalledError, match=r"query fog-1 has finished no micro-batch for 120 s, though 1 records wait"):
+    with pytest.raises(
+        StalledError, match=r"query fog-1 has finished no micro-batch for 120 s, though it has work \(1 records\)"
+    ):
         driver.look(2121)
+
+
+def test_a_first_micro_batch_that_never_ends_ends_its_driver(tmp_path):
+    driver = Driver(tmp_path, "fog-1")
+    driver.look(5000)  # nothing is planned: no record has come
+    offsets = driver.folders["fog-1"] / "offsets"
+    offsets.mkdir(parents=True)
+    (offsets / "0").write_text("v1\n{}\n{}")
+    driver.look(5100)
+    with pytest.raises(StalledError, match="the last one was number -1"):
+        driver.look(5121)
 
 
 @pytest.mark.parametrize("what", ["it goes on", "nothing waits", "the broker is away", "it may wait"])
@@ -96,7 +109,7 @@ def progress(**query: object) -> dict:
         (
             progress(moved_at=970.0),
             1001.0,
-            "query fog-1 has finished no micro-batch for 31 s, and 1,234 records wait on t",
+            "query fog-1 has finished no micro-batch for 31 s, and 1,234 records wait: ",
         ),
         (progress(moved_at=970.0) | {"pause_seconds": 30.0}, 1001.0, ""),  # of real-time mode
     ],
