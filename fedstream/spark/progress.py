@@ -118,8 +118,8 @@ class ProgressCheck:
                 raise StalledError(
                     f"query {query.name} has finished no micro-batch for {longest:g} s, though it has work "
                     f"({query.behind or 'its first'} records); the last one was number {query.micro_batch}. This "
-                    "driver ends, and is started anew where make started it. If that happens again: make doctor, and a larger "
-                    "STALL_TIMEOUT_SECONDS where a micro-batch takes that long"
+                    "driver ends, and is started anew where make started it. If that happens again: make doctor, and "
+                    "a larger STALL_TIMEOUT_SECONDS where a micro-batch takes that long"
                 )
         return self.progress
 
