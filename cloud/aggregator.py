@@ -227,14 +227,14 @@ def main(start: Position | None) -> None:
     kafka.ensure_topics(settings, [*kafka.ROUND_TOPICS, topics.DEAD_LETTER])
     folder = settings.checkpoint_dir / "cloud" / (f"from-{start}" if start else "")
     check_topics = watchdog.guard_topics(settings, TOPICS, folder)
-    publish = kafka.connect_publisher(settings)
+    publish = kafka.connect_publisher(settings, sole="cloud")
     spark = session.start_session("CloudAggregator", settings)
     state = BatchState(folder, INITIAL, check_topics)
     saved = read_state(state.value)
     if model and not saved.run:
         fit = functools.partial(resumable, settings=settings, model=model)
         rounds = replace(rounds, last=models.follow_models(settings, fit, "Cloud")(0))
-    timer = DeadlineTimer(settings, publish)
+    timer = DeadlineTimer(settings, kafka.connect_publisher(settings))  # in a thread of its own
     if model and saved.opened and is_of_model(saved.run, settings):
         message, line = said_again(saved.opened, saved.latest)
         publish(message)

@@ -148,7 +148,8 @@ def main(topics: str, mode: str, start: Position | None) -> None:
         writer = build_query(records, settings, mode, folder, layout(model.arrays))
         (query,) = session.start_queries(settings, writer, pause_seconds=realtime.pause_seconds(settings, mode))
         print(f"Alertes prêtes ({mode}) : {topics} -> {ALERTS}, version {model.version}", flush=True)
-        model = follow_models(spark, query, model, newest)
+        with session.failures_told():
+            model = follow_models(spark, query, model, newest)
         query.stop()
 
 

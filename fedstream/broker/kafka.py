@@ -131,7 +131,7 @@ def _connection_options(settings: Settings) -> dict[str, Any]:
     }
 
 
-def connect_producer(settings: Settings, linger_ms: int = 0) -> KafkaProducer:
+def connect_producer(settings: Settings, linger_ms: int = 0, **options: Any) -> KafkaProducer:
     """Return a producer; it is idempotent and waits for all replicas (the defaults of kafka-python 3).
 
     Raises:
@@ -141,6 +141,7 @@ def connect_producer(settings: Settings, linger_ms: int = 0) -> KafkaProducer:
     try:
         return KafkaProducer(
             **_connection_options(settings),
+            **options,
             delivery_timeout_ms=max(timeout_ms, 31_000),  # at least one request_timeout_ms (30 s) and the linger
             linger_ms=linger_ms,
             batch_size=2**18 if linger_ms else 2**14,  # who lingers has many records, and each request has its cost
@@ -150,32 +151,55 @@ def connect_producer(settings: Settings, linger_ms: int = 0) -> KafkaProducer:
         raise _unavailable(settings) from error
 
 
-def connect_publisher(settings: Settings) -> Callable[..., None]:
+class FencedError(StackError):
+    """Another program has taken over what only one may do."""
+
+
+def connect_publisher(settings: Settings, sole: str = "") -> Callable[..., None]:
     """Return `publish(*outgoing)`, which returns when the broker has all messages on their topics, in their order.
 
-    Each is (topic, key, message). All are on their way before the first answer is awaited.
+    Each is (topic, key, message). All are on their way before the first answer is awaited. With `sole`, the newest
+    publisher of this name is the only one: the broker refuses those before it, and what one call publishes is seen as
+    a whole or not at all (a transaction).
 
     Raises:
         KafkaUnavailableError: no broker answered in time, or (raised by `publish`) it did not take a message.
+        FencedError: raised by `publish`: there is a newer publisher of this name.
     """
-    producer = connect_producer(settings)
+    brokers = settings.kafka_bootstrap_servers
+    options: dict[str, Any] = {"transactional_id": sole} if sole else {}
+    producer = connect_producer(settings, **options)
 
-    def take(place: tuple[str, str | None], step: Callable[..., Any], **options: Any) -> Any:
+    def take(what: str, step: Callable[..., Any], **options: Any) -> Any:
         try:
             return step(**options)
         except KafkaError as error:
-            (topic, key), brokers = place, settings.kafka_bootstrap_servers
-            msg = f"topic {topic} at {brokers} did not take a message of key {key}: {type(error).__name__}: {error}"
+            if "ProducerFenced" in f"{error!r}" or "InvalidProducerEpoch" in f"{error!r}":
+                msg = (
+                    f"another {sole} has been started on the topics at {brokers}: this one ends, since two would "
+                    "publish different results under the same names. Let only one run: make ps shows that of make"
+                )
+                raise FencedError(msg) from error
+            msg = f"{what}: {type(error).__name__}: {error}"
             raise KafkaUnavailableError(msg) from error
 
     def publish(*outgoing: Outgoing) -> None:
+        if not outgoing:
+            return
+        if sole:
+            take(f"no transaction began at {brokers}", producer.begin_transaction)
+        places = [f"topic {topic} at {brokers} did not take a message of key {key}" for topic, key, _ in outgoing]
         answers = [
-            take((topic, key), producer.send, topic=topic, key=key and key.encode(), value=encode(message))
-            for topic, key, message in outgoing
+            take(place, producer.send, topic=topic, key=key and key.encode(), value=encode(message))
+            for place, (topic, key, message) in zip(places, outgoing, strict=True)
         ]
-        for (topic, key, _), answer in zip(outgoing, answers, strict=True):
-            take((topic, key), answer.get, timeout=settings.wait_timeout_seconds)
+        for place, answer in zip(places, answers, strict=True):
+            take(place, answer.get, timeout=settings.wait_timeout_seconds)
+        if sole:
+            take(f"a transaction was not committed at {brokers}", producer.commit_transaction)
 
+    if sole:
+        take(f"no transactions are to be had at {brokers}", producer.init_transactions)
     return publish
 
 

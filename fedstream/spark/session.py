@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pyspark import SparkConf, SparkContext
+from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
@@ -18,6 +21,8 @@ from fedstream.broker.position import Position, start_options
 from fedstream.errors import StackError
 from fedstream.settings import Settings
 from fedstream.spark import progress, watchdog
+
+_causes: dict[str, StackError] = {}  # of the queries of this driver that failed, by name
 
 
 class SparkUnavailableError(StackError):
@@ -84,9 +89,17 @@ def foreach_batch(
     batches: DataFrame, name: str, handle: Callable[[DataFrame, int], None], folder: Path, interval_ms: int
 ) -> DataStreamWriter:
     """Return the unstarted query that hands each micro-batch to a function, with its checkpoint below a folder."""
+
+    def handle_or_tell(batch: DataFrame, batch_id: int) -> None:
+        try:
+            handle(batch, batch_id)
+        except StackError as error:
+            _causes[name] = error  # Spark only keeps its text, within a trace
+            raise
+
     return (
         batches.writeStream.queryName(name)
-        .foreachBatch(handle)
+        .foreachBatch(handle_or_tell)
         .option("checkpointLocation", str(folder / "spark"))
         .trigger(processingTime=f"{interval_ms} milliseconds")
     )
@@ -106,8 +119,34 @@ def run_query(settings: Settings, *writers: DataStreamWriter, ready: str, pause_
     """Start queries (`start_queries`), say that they run, and block until one of them ends.
 
     Raises:
-        pyspark.errors.StreamingQueryException: a query failed; its text holds the cause.
+        StackError: a query failed.
     """
     start_queries(settings, *writers, pause_seconds=pause_seconds)
     print(ready, flush=True)
-    SparkSession.active().streams.awaitAnyTermination()
+    with failures_told():
+        SparkSession.active().streams.awaitAnyTermination()
+
+
+@contextmanager
+def failures_told() -> Iterator[None]:
+    """Tell why a query failed within this block in one paragraph; Spark has put the whole trace into the log.
+
+    Raises:
+        StackError: a query failed.
+    """
+    try:
+        yield
+    except StreamingQueryException as error:
+        told = next(iter(_causes.values()), None)
+        raise StackError(told.message if told else cause_of(str(error))) from error
+
+
+def cause_of(text: str) -> str:
+    r"""Return why a query failed, by the text of Spark's error: its first line, or the last one of a Python trace.
+
+    >>> cause_of("[STREAM_FAILED] Query [id = 1, runId = 2] terminated with exception: Topic t was lost\n=== Plan ===")
+    'Topic t was lost'
+    """
+    python = re.findall(r"^(?:\w+\.)*([A-Z]\w+: .+)$", text.partition("\n=== ")[0], re.MULTILINE)
+    first = text.strip().split("\n", 1)[0].rpartition("terminated with exception: ")[2]
+    return python[-1] if "Python" in first and python else first

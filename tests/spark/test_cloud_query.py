@@ -794,7 +794,7 @@ def test_the_cloud_says_the_open_round_again_when_it_starts(make_cloud, cloud, t
     monkeypatch.setenv("CHECKPOINT_DIR", str(tmp_path))  # the cloud's folder in it is the aggregator's
     monkeypatch.setenv("MODEL", "logistic")
     monkeypatch.setattr(cloud.kafka, "ensure_topics", lambda *_: [])
-    monkeypatch.setattr(cloud.kafka, "connect_publisher", lambda _: lambda *outgoing: published.extend(outgoing))
+    monkeypatch.setattr(cloud.kafka, "connect_publisher", lambda *_, **__: lambda *outgoing: published.extend(outgoing))
     monkeypatch.setattr(cloud.watchdog, "guard_topics", lambda *_: lambda: None)
     monkeypatch.setattr(cloud, "DeadlineTimer", lambda *_: SimpleNamespace(arm=lambda opened: None))
     monkeypatch.setattr(cloud.session, "start_session", lambda *_: aggregator.records.sparkSession)

@@ -143,7 +143,7 @@ def test_bad_updates_go_to_dead_letter_and_the_node_is_kept_out_while_rounds_go_
         infinite: "arrays[0].values[0] is Infinity",
     }
     stack.send("model-weights", *bad)
-    eventually("dead letters", lambda: stack.end_offset("dead-letter"), lambda seen: seen == letters + len(bad))
+    eventually("dead letters", lambda: len(stack.messages("dead-letter", letters)), lambda seen: seen == len(bad))
     found = {base64.b64decode(letter["value"]): letter["reason"] for letter in stack.messages("dead-letter", letters)}
     assert all(reason in found[value] for value, reason in bad.items()), found
     kinds = [(event["kind"], event["node_id"]) for event in stack.messages("events", events)]
