@@ -19,7 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from fedstream.broker.position import Position
-from fedstream.commands.replay import replay_topic
+from fedstream.commands.replay import Replay, replay_topic
 from fedstream.learning.models import make_model
 from fedstream.learning.training import Scaler
 from fedstream.messages.rounds import ModelUpdate, global_model
@@ -114,9 +114,8 @@ def bits(update: ModelUpdate) -> dict[str, bytes]:
 def test_a_replayed_day_gives_the_same_weight_samples_and_trained_model(fog, spark, tmp_path, run_driver, monkeypatch):
     broker, results = Broker().install(monkeypatch), Results(fog, spark, tmp_path, run_driver)
     good = fill(broker)
-    summary = replay_topic(
-        Settings(), DAY, Position(time_ms=ms(0)), Position(time_ms=ms(MINUTES)), speed=math.inf, into=None
-    )
+    wanted = Replay(DAY, Position(time_ms=ms(0)), Position(time_ms=ms(MINUTES)), speed=math.inf)
+    summary = replay_topic(Settings(), wanted)
     assert (summary["records"], summary["into"]) == (MINUTES, f"{DAY}-replay")
     day, copy = (
         [record for partition in broker.topics[name] for record in partition if ms(0) <= record.timestamp < ms(MINUTES)]
