@@ -12,6 +12,8 @@ Examples:
 from __future__ import annotations
 
 import os
+import signal
+import sys
 
 import click
 
@@ -20,6 +22,8 @@ from fedstream.messages.topics import NUMBERS
 from fedstream.settings import Settings
 from fedstream.spark.lines import follow_lines
 from fedstream.terminal import Command
+
+UNACKNOWLEDGED = 10_000  # most numbers on their way to the broker
 
 
 def to_value(line: bytes) -> bytes:
@@ -41,8 +45,11 @@ def main(host: str | None, port: int | None, output: str) -> None:
         host, port = host or settings.numbers_host, port or settings.numbers_port
         print(f"Pont prêt : {host}:{port} -> {output}", flush=True)
         failed: list[Exception] = []
-        for line in follow_lines(host, port):
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the producer is closed then, which sends what waits
+        for count, line in enumerate(follow_lines(host, port), start=1):
             producer.send(output, value=to_value(line)).add_errback(failed.append)
+            if count % UNACKNOWLEDGED == 0:
+                producer.flush()  # the client buffers without limit: a broker that is away would fill the memory
             if failed:
                 raise kafka.KafkaUnavailableError(f"topic {output} did not take a number: {failed[0]}")
 

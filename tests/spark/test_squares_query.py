@@ -288,11 +288,19 @@ def test_a_line_without_an_end_is_passed_on_in_bounded_pieces_that_are_no_number
 
 
 def test_the_end_of_an_over_long_line_is_no_number_of_its_own():
-    lines = io.BytesIO(b"x" * 4096 + b"42\n" + b"y" * 8192 + b"43\n7\n")
-    numbers = [int(line) for line in complete_lines(lines) if line.strip().isdigit()]
-    assert numbers == [7]
+    chunks = [b"x" * 4096, b"42\n" + b"y" * 8192 + b"43\n7", b"\n" + b"1" * 5000 + b"\n8\n"]
+    numbers = [int(line) for line in complete_lines(chunks) if line.strip().isdigit() and len(line) < 100]
+    assert numbers == [7, 8]
 
 
 def test_a_line_of_exactly_the_longest_length_stays_whole():
     line = b"x" * 4095 + b"\n"
-    assert list(complete_lines(io.BytesIO(line + b"7\n"))) == [line, b"7\n"]
+    assert list(complete_lines([line + b"7\n"])) == [line, b"7\n"]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CR LF", "CR"])
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_lines_end_as_their_producer_ends_them_however_they_arrive(end, size):
+    sent = end.join([b"1", b"22", b"333", b""]) + b"4"  # the last one is cut off
+    chunks = [sent[at : at + size] for at in range(0, len(sent), size)]
+    assert list(complete_lines(chunks)) == [b"1\n", b"22\n", b"333\n"]
