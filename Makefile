@@ -138,7 +138,7 @@ soak: setup $(PACKAGES) ## steady load for MINUTES=60: is anything lost, wrong, 
 test: test-unit test-spark test-stack ## every test, the stack's on the chosen runner
 	@echo "The stack was tested on the $(STACK) runner; on the other one: make test-stack STACK=$(filter-out $(STACK),docker local)"
 
-test-unit: $(PACKAGES) ## tests without Spark and Kafka (seconds)
+test-unit: $(PACKAGES) ## tests without Spark and Kafka (some minutes)
 	$(PYTHON) -m pytest tests/unit
 
 test-spark: $(PACKAGES) ## tests of the jobs' queries in a local Spark session, and of the Java job

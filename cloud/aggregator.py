@@ -1,4 +1,4 @@
-"""Cloud aggregator: merges what the nodes have learned into the global model, round by round, and sends it back.
+"""Cloud aggregator: merges the nodes' running weights at once and their updates round by round, and sends both back.
 
     model-weights --> [latest weight of each node] --> mean weighted by samples --> global-model (key weight)
                   --> [updates of the round]       --> Flower strategy          --> global-model (key MODEL)
@@ -72,7 +72,7 @@ def read_state(value: dict[str, Any]) -> CloudState:
 class CloudAggregator:
     """What the cloud makes of a micro-batch's records: the latest weights, the rounds, and what is to be sent.
 
-    Plain Python, and the same records give the same result. One that was made is for one micro-batch.
+    Plain Python, and the same records give the same result. Make a new one for each micro-batch.
     """
 
     def __init__(self, state: CloudState, federation: Federation | None, max_bytes: int) -> None:
@@ -83,7 +83,10 @@ class CloudAggregator:
         self.stale = 0  # weights that were replayed, or late
 
     def take(self, record: Row, now: int) -> None:
-        """Take in a record. All checks of a record come before any change, so that a rejected one changes nothing."""
+        """Take in a record.
+
+        All checks come before any change: a rejected one changes nothing but its node's count of bad updates.
+        """
         try:
             if record.value and len(record.value) > self.max_bytes:
                 msg = f"value of {len(record.value)} bytes; expected at most MAX_UPDATE_BYTES={self.max_bytes}"

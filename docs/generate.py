@@ -54,7 +54,8 @@ def settings() -> str:
     return (
         "# Settings of the jobs\n\n"
         "Each setting is an environment variable, which a job reads once, when it starts. To change one for good,\n"
-        "write it into `.env`, then `make down up`. To change one for one job: `make run-cloud STRATEGY=FedMedian`.\n"
+        "write it into `.env`, then `make down up` and start the jobs again. To change one for one job:\n"
+        "`make run-cloud STRATEGY=FedMedian`.\n"
         "`MODEL` and `MODEL_OPTIONS` must be the same for the fog nodes and the cloud.\n\n"
         + "\n".join([head("setting", "default", "meaning", "limits"), *rows])
     )

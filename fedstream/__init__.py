@@ -8,7 +8,8 @@
     simulation    the same rounds in one process
     stack         is it up, does data move: health, doctor
     commands      fedstream ...
+    tables, terminal   tables and help texts in the terminal
 
-Arrows run down: commands -> simulation | spark | stack -> rounds | broker -> messages -> learning -> settings, features
--> errors. import-linter holds them (pyproject.toml). The job scripts import this package, never each other.
+Arrows run down: commands -> simulation | spark | stack -> rounds | broker | tables -> messages -> learning -> settings
+-> features -> errors. import-linter holds them (pyproject.toml). The job scripts import this package, never each other.
 """

@@ -60,8 +60,8 @@ class Settings:
     topic_partitions: int = _setting(1, "partitions of a topic made by the stack", low=1, high=1000)
     realtime_interval_seconds: float = _setting(30.0, "time between commits in real-time mode", low=5, high=3600)
     sink_linger_ms: int = _setting(0, "longest that Spark holds back a message for others", low=0, high=60_000)
-    numbers_host: str = _setting("localhost", "host of the socket producer")
-    numbers_port: int = _setting(9999, "port of the socket producer", low=1, high=65_535)
+    numbers_host: str = _setting("localhost", "host of the server of numbers")
+    numbers_port: int = _setting(9999, "port of the server of numbers", low=1, high=65_535)
 
     model: str = _setting("mlp", "mean, logistic, mlp, or package.module:Class")
     model_options: str = _setting("", "the model's keyword arguments, `hidden_units=16,...`")

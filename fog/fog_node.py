@@ -1,4 +1,4 @@
-"""Fog node: learns from its nodes' readings, and publishes what it has learned to the cloud.
+"""Fog driver: runs one or more fog nodes, which learn from their readings and tell the cloud what they learned.
 
     sensor-data-node-N --> [sum up] --> running weight, at once --> model-weights (key fog-N)
                        --> [train]  --> update for each round   --> model-weights (key fog-N)
@@ -44,7 +44,7 @@ from fedstream.terminal import Command
 
 
 def summarise(records: DataFrame, readings: NodeReadings) -> DataFrame:
-    """Reduce the records of a micro-batch to rows of count, rejected, sums and squares, some for each node."""
+    """Reduce the records of a micro-batch to rows of count, rejected, sums and squares: for each node a row a task."""
     return records.select(*RECORD).mapInArrow(readings.sum_up, from_arrow_schema(SUMS))
 
 
@@ -52,10 +52,10 @@ def summarise(records: DataFrame, readings: NodeReadings) -> DataFrame:
 
 
 class FogNode:
-    """The nodes of this driver: what they have counted so far, and what they publish of it."""
+    """All fog nodes of this driver: what they have counted so far, and what they publish of it."""
 
     def __init__(self, settings: Settings, state: BatchState, publish: Publish, source: str = "") -> None:
-        """Go on from the state; `source` says what is counted, where that is not all of the node's own topic."""
+        """Go on from the state; `source` names what is counted, and is empty for the node's whole own topic."""
         self.factors = [feature.factor for feature in settings.table]
         self.timeout_seconds = settings.wait_timeout_seconds
         self.state, self.publish, self.source = state, publish, source

@@ -41,18 +41,21 @@ CONTESTANTS = (
     Contestant("Flink", "squares", "java", FLINK, packages=("flink-streaming-java",)),
     Contestant(
         "fog node", "weights", "job", ("fog", "{node}"), (("MODEL", "mean"),), packages=("spark",),
-        note="exact over restarts, and each reading is validated; the others take what comes",
+        note="exact over restarts; each reading is validated, the others' are not",
     ),
     Contestant(
         "report design", "weights", "report", (), packages=("spark",),
-        note="starts at the newest reading, so a restart leaves out what came meanwhile",
+        note="begins at the newest reading when it is first started",
     ),
     Contestant(
         "confluent", "weights", "python", LOOP, packages=LOOP_PACKAGES,
         note="the running mean is in memory only: a restart loses it",
     ),
     Contestant("Kafka Streams", "weights", "java", STREAMS, packages=("kafka-streams",)),
-    Contestant("Flink", "weights", "java", FLINK, packages=("flink-streaming-java",)),
+    Contestant(
+        "Flink", "weights", "java", FLINK, packages=("flink-streaming-java",),
+        note="the state is exact over restarts, the sink at least once",
+    ),
     Contestant(
         "alerts", "alerts", "job", ("alerts", "--topic", "{source}"), interval_seconds=30, packages=("spark",),
         note="MLP with 16 hidden units, in real-time mode; at least once, as the squares",

@@ -25,6 +25,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 AGO = re.compile(r"([0-9]{1,9})([smhd])(?: ago)?")
 EXPECTED = "a time (2026-11-22T10:00:00Z, 2026-11-22, or 15m for 15 minutes ago) or an offset (1000)"
+EXPECTED_START = "a fixed time (2026-11-22T10:00:00Z or 2026-11-22) or an offset (1000)"
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ def show_time(time_ms: int) -> str:
     return (EPOCH + timedelta(milliseconds=time_ms)).isoformat(timespec=precision).replace("+00:00", "Z")
 
 
-def parse_position(text: str, now_ms: int) -> Position:
-    """Read a time, a time before now, or an offset. A time without a zone is UTC.
+def parse_position(text: str, now_ms: int, expected: str = EXPECTED) -> Position:
+    """Read a time, a time before now, or an offset. A time without a zone is UTC; `expected` is said of anything else.
 
     Raises:
         click.BadParameter: it is none of them, or a time before 1970.
@@ -66,7 +67,7 @@ def parse_position(text: str, now_ms: int) -> Position:
     except (ValueError, OverflowError):
         time_ms = -1
     if time_ms < 0:
-        msg = f"{text!r}; expected {EXPECTED}"
+        msg = f"{text!r}; expected {expected}"
         raise click.BadParameter(msg)
     return Position(time_ms=time_ms)
 
@@ -77,7 +78,7 @@ def parse_start(text: str, now_ms: int) -> Position:
     Raises:
         click.BadParameter: it is no position, it moves with the clock, or it lies in the future.
     """
-    position = parse_position(text, now_ms)
+    position = parse_position(text, now_ms, EXPECTED_START)
     if AGO.fullmatch(text):
         msg = f"{text!r} is another time when the job is started again; expected a fixed one, such as {position}"
         raise click.BadParameter(msg)
@@ -97,7 +98,8 @@ start_option = click.option(
     "start",
     metavar="TIME|OFFSET",
     callback=lambda _, __, text: parse_start(text, now_ms()) if text else None,
-    help="Start from there with a fresh checkpoint; again: go on from that one.  [default: from the first record]",
+    help="Start from there (a fixed time, such as 2026-11-22T10:00:00Z, or an offset) with a fresh checkpoint; again: "
+    "go on from that one.  [default: from the first record]",
 )
 
 

@@ -198,7 +198,7 @@ class Demo:
         self.row(
             "cloud",
             f"global_weight {newest.global_weight:.10f} of {newest.samples} readings",
-            "no such updates" if merged is None else f"{merged:.10f} recomputed from the updates",
+            "no such weights" if merged is None else f"{merged:.10f} recomputed from the nodes' weights",
             merged is not None and abs(merged - newest.global_weight) < 1e-9,
         )
 

@@ -40,10 +40,16 @@ def repository_files() -> list[Path]:
     return [ROOT / name for name in names if (ROOT / name).is_file()]
 
 
-def supervised() -> dict[str, str]:
-    """Return the command of each process of the local runner; of the fog nodes, those that .env asks for."""
+def supervisord_conf() -> configparser.RawConfigParser:
+    """Return what supervisord of the local runner is told."""
     parser = configparser.RawConfigParser()
     parser.read_string((ROOT / "deploy" / "local" / "supervisord.conf").read_text())
+    return parser
+
+
+def supervised() -> dict[str, str]:
+    """Return the command of each process of the local runner; of the fog nodes, those that .env asks for."""
+    parser = supervisord_conf()
     commands = {}
     for section in parser.sections():
         if section.startswith("program:"):
@@ -131,6 +137,13 @@ def test_every_build_argument_of_an_image_is_given(service):
 
 def test_both_runners_have_the_same_services_and_jobs():
     assert set(supervised()) == set(SERVICES)
+
+
+def test_the_local_runners_group_of_jobs_has_all_jobs_of_compose():
+    jobs = {
+        re.sub(r"^fog-\d+$", "fog", name) for name, service in SERVICES.items() if "jobs" in service.get("profiles", [])
+    }
+    assert set(supervisord_conf().get("group:jobs", "programs").split(",")) == jobs
 
 
 @pytest.mark.parametrize("service", sorted(SERVICES))

@@ -96,6 +96,9 @@ def test_a_job_starts_from_a_position_that_stays_the_same():
         parse_start("2h", TEN)
     with pytest.raises(click.BadParameter, match="2026-11-22T10:00:00Z lies in the future; it is now 2026-11-22T09:59"):
         parse_start("2026-11-22T10:00:00Z", TEN - 1)
+    with pytest.raises(click.BadParameter, match=r"expected a fixed time .* or an offset") as refused:
+        parse_start("noon", TEN)
+    assert "15m" not in str(refused.value)  # which would be refused next
 
 
 def test_the_option_of_the_jobs_reads_a_position():

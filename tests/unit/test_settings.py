@@ -14,6 +14,7 @@ ANOTHER_VALUE = {
     "KAFKA_BOOTSTRAP_SERVERS": ("kafka:29092,other:9092", "kafka:29092,other:9092"),
     "CHECKPOINT_DIR": ("/data/checkpoints", Path("/data/checkpoints")),
     "WAIT_TIMEOUT_SECONDS": ("2.5", 2.5),
+    "STALL_TIMEOUT_SECONDS": ("30", 30.0),
     "FEATURES": ("temperature:-40:125.5:1,vibration:0:16:100", "temperature:-40:125.5:1,vibration:0:16:100"),
     "FIELDS": ("sensor_id=node_id,label=anomaly", "sensor_id=node_id,label=anomaly"),
     "LABELS": ("optional", "optional"),
