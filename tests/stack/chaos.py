@@ -1,0 +1,255 @@
+"""Faults while data flow: is anything lost, doubled or wrong, and how long does each stream take to go on?
+
+Sensors send readings to two fog nodes, and numbers go through the squares over Kafka, on a stack of its own. One fault
+follows the other, in an order drawn from the seed: a part is killed (-9), or paused. After each one all streams must go
+on; at the end every count is compared with what is on the topics. The exit code is not 0 if something was lost, doubled
+(squares may come again after a crash: at least once) or wrong, or if a stream did not go on in time.
+
+Examples:
+    make chaos MINUTES=30
+    make chaos MINUTES=10 ARGS="--seed 7 --only pause" STACK=docker
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import click
+from kafka import KafkaProducer
+from rich.console import Console
+from rich.table import Table
+
+from fedstream.terminal import Command
+from tests.stack.stack import QUICK, Stack, weight_of
+
+PARTS = ("kafka", "zookeeper", "spark-master", "spark-worker-1", "fog-1", "cloud", "squares-kafka")
+KINDS = ("kill", "pause")
+NOT_RUN = "partition, packet loss, full disk, another clock, slow disk"
+PAUSE_SECONDS = 30.0
+RED_SECONDS = 30.0  # a fault that lasts is to be seen by then
+LIMIT_SECONDS = 60.0  # after a fault's end each stream is to go on by then
+PATIENCE_SECONDS = 240.0  # so long it is waited for, to tell how long it took
+LOOK_BACK = 200  # records of a topic in which the newest message of each stream is found
+RATE = 50  # readings a second and node, and numbers a second
+NODES = (1, 2)
+
+
+class Cell(NamedTuple):
+    """A fault: what happens to which part."""
+
+    part: str
+    kind: str
+
+
+@dataclass
+class Outcome:
+    """What came of a fault: how long each stream took to go on after its end, and what health said meanwhile."""
+
+    cell: Cell
+    seconds: dict[str, float] = field(default_factory=dict)
+    health: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether all streams went on in time, and a fault that lasted was seen."""
+        in_time = all(seconds <= LIMIT_SECONDS for seconds in self.seconds.values())
+        return in_time and (self.cell.kind != "pause" or self.health.startswith("red"))
+
+
+class Numbers(threading.Thread):
+    """Sends the numbers 0, 1, 2 ... to their topic until it is stopped; the client repeats what was not taken."""
+
+    def __init__(self, bootstrap: str) -> None:
+        """Nothing is sent yet."""
+        super().__init__(daemon=True)
+        self._bootstrap, self._stopping, self.sent = bootstrap, threading.Event(), 0
+
+    def run(self) -> None:
+        """Send at the rate."""
+        with KafkaProducer(bootstrap_servers=self._bootstrap, delivery_timeout_ms=300_000) as producer:
+            while not self._stopping.wait(1 / RATE):
+                producer.send("numbers", value=b'{"n":%d}' % self.sent, partition=0)
+                self.sent += 1
+
+    def stop(self) -> None:
+        """Send what waits, and end."""
+        self._stopping.set()
+        self.join()
+
+
+class Chaos:
+    """The stack, its load, and what is seen of its streams."""
+
+    def __init__(self, stack: Stack, console: Console) -> None:
+        """Start the stack and its load, and wait until all streams flow."""
+        self.stack, self.console = stack, console
+        self._places = dict.fromkeys((*(f"weights of fog-{node}" for node in NODES), "global weights", "rounds"), 0)
+        stack.empty()
+        stack.make("-j3", "run-fog", "run-cloud", "run-squares-kafka", **QUICK)
+        self.numbers = Numbers(stack.bootstrap)
+        self.numbers.start()
+        stack.make("run-producer", f"ARGS=--rate {RATE}")
+        self.wait_until_all_go_on({}, PATIENCE_SECONDS)
+
+    def places(self) -> dict[str, int]:
+        """Return how far each stream has come, by the newest messages of its topic."""
+        for message in self._newest("model-weights"):
+            if "round" not in message:
+                self._places[f"weights of {message['node_id']}"] = message["samples"]
+        for message in self._newest("global-model"):
+            stream, place = ("rounds", "round") if "round" in message else ("global weights", "samples")
+            self._places[stream] = message[place]
+        return self._places | {"squares": self.stack.end_offset("squares")}
+
+    def _newest(self, topic: str) -> list[dict[str, Any]]:
+        return self.stack.messages(topic, max(self.stack.end_offset(topic) - LOOK_BACK, 0))
+
+    def wait_until_all_go_on(self, before: dict[str, int], longest: float) -> dict[str, float]:
+        """Return after how many seconds each stream has come further than before; infinity where it has not."""
+        begin, took = time.monotonic(), dict[str, float]()
+        while True:
+            places = self.places()
+            for name, place in places.items():
+                if place > before.get(name, 0):
+                    took.setdefault(name, time.monotonic() - begin)
+            if len(took) == len(places):
+                return took
+            if time.monotonic() - begin > longest:
+                return dict.fromkeys(places, float("inf")) | took
+            time.sleep(0.5)
+
+    def suffer(self, cell: Cell) -> Outcome:
+        """Do what the cell says, and see what comes of it."""
+        outcome = Outcome(cell)
+        if cell.kind == "kill":
+            self.stack.kill(cell.part)
+        else:
+            with self.stack.paused(cell.part):
+                outcome.health = self.health_within(PAUSE_SECONDS)
+        # Of what was on its way when the fault ended nothing is proven; what comes later is.
+        settled = self.places()
+        outcome.seconds = self.wait_until_all_go_on(settled, PATIENCE_SECONDS)
+        return outcome
+
+    def health_within(self, seconds: float) -> str:
+        """Return after how long `make doctor` was red, and what it said; looks until the time is over."""
+        begin, said = time.monotonic(), ""
+        while (now := time.monotonic() - begin) < seconds:
+            found = self.stack.make("doctor", check=False)
+            if not said and "the stack is well" not in found:
+                reason = next((line for line in found.splitlines() if "FAIL" in line), "FAIL")
+                said = f"red after {now:.0f} s:{reason.partition('FAIL')[2]}"
+            time.sleep(1)
+        return said or "green"
+
+    def mistakes(self) -> Iterator[str]:
+        """Stop the load, wait until all of it is processed, and yield what is lost, doubled or wrong."""
+        self.numbers.stop()
+        self.stack.stop("sensors")
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        for node in NODES:
+            yield from self._mistakes_of_node(node, deadline)
+        yield from self._mistakes_of_squares(deadline)
+
+    def _mistakes_of_node(self, node: int, deadline: float) -> Iterator[str]:
+        readings = self.stack.messages(f"sensor-data-node-{node}")
+        ids = Counter(json.dumps(reading, sort_keys=True) for reading in readings)
+        self.console.print(f"fog-{node}: {len(readings)} readings on its topic, {len(ids)} different ones")
+        counted = _until(lambda: self.stack.samples(node), len(readings), deadline)
+        if counted != len(readings):
+            yield f"fog-{node} has counted {counted} of {len(readings)} readings"
+        weight = self.stack.updates(node)[-1]["weight"]
+        if abs(weight - weight_of(readings)) > 0.5001e-4:
+            yield f"fog-{node} has weight {weight}; expected {weight_of(readings)}"
+        learned = _until(lambda: self.stack.learned(node), len(readings), deadline)
+        if learned > len(readings):
+            yield f"fog-{node} has learned {learned} readings; expected at most {len(readings)}"
+        self.console.print(f"fog-{node}: {counted} counted, {learned} learned")
+
+    def _mistakes_of_squares(self, deadline: float) -> Iterator[str]:
+        sent = self.numbers.sent
+        _until(lambda: len({message["n"] for message in self.stack.messages("squares")}), sent, deadline)
+        squares = self.stack.messages("squares")
+        times = Counter(message["n"] for message in squares)
+        self.console.print(f"squares: {sent} numbers, {len(times)} squared, {len(squares) - len(times)} came again")
+        if lost := sorted(set(range(sent)) - set(times)):
+            yield f"{len(lost)} of {sent} numbers have no square, the first one is {lost[0]}"
+        if wrong := [message for message in squares if message["square"] != message["n"] ** 2]:
+            yield f"{len(wrong)} squares are wrong, the first one is {wrong[0]}"
+
+
+def _until(observe: Callable[[], int], wanted: int, deadline: float) -> int:
+    while (seen := observe()) < wanted and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return seen
+
+
+def deck(seed: int, only: str | None) -> Iterator[Cell]:
+    """Yield faults for ever: all cells in an order of the seed, then all of them in another one."""
+    source = random.Random(seed)
+    cells = [Cell(part, kind) for part, kind in itertools.product(PARTS, KINDS) if only in (None, part, kind)]
+    while True:
+        yield from source.sample(cells, len(cells))
+
+
+def report(outcomes: list[Outcome]) -> Table:
+    """Return a row for each cell: how often it was run, the longest a stream took, and what health said."""
+    table = Table("part", "fault", "times", "slowest stream", "seconds", "health meanwhile", title="Faults")
+    for part, kind in itertools.product(PARTS, KINDS):
+        found = [outcome for outcome in outcomes if outcome.cell == (part, kind)]
+        if not found:
+            table.add_row(part, kind, "0", "not run", "", "")
+            continue
+        worst: Any = max(found, key=lambda outcome: max(outcome.seconds.values()))
+        name = max(worst.seconds, key=worst.seconds.get)
+        table.add_row(part, kind, str(len(found)), name, f"{worst.seconds[name]:.0f}", worst.health)
+    table.caption = f"not run: {NOT_RUN}"
+    return table
+
+
+@click.command(cls=Command, help=__doc__)
+@click.option("--minutes", default=10.0, show_default=True, type=click.FloatRange(0, min_open=True))
+@click.option("--seed", default=1, show_default=True, help="The order of the faults.")
+@click.option("--only", metavar="PART|KIND", help="Only this part or kind, such as fog-1 or pause.")
+def main(minutes: float, seed: int, only: str | None) -> None:
+    """Run it."""
+    console = Console(highlight=False, width=150)
+    if only and only not in (*PARTS, *KINDS):
+        raise click.UsageError(f"--only is {only!r}; expected one of {', '.join((*PARTS, *KINDS))}")
+    stack = Stack(os.environ.get("STACK", "local"))
+    console.print(f"chaos on the {stack.runner} runner, {minutes:g} minutes, seed {seed}")
+    outcomes: list[Outcome] = []
+    try:
+        chaos = Chaos(stack, console)
+        end = time.monotonic() + 60 * minutes
+        for cell in deck(seed, only):
+            outcome = chaos.suffer(cell)
+            outcomes.append(outcome)
+            seconds = ", ".join(f"{name} {value:.0f} s" for name, value in outcome.seconds.items())
+            result = "ok  " if outcome.is_good else "FAIL"
+            console.print(f"{result} {cell.kind} {cell.part}: {seconds} {outcome.health}")
+            if time.monotonic() > end:
+                break
+        mistakes = list(chaos.mistakes())
+    finally:
+        stack.make("clean")  # which keeps the logs in test-logs/
+    console.print(report(outcomes))
+    for mistake in mistakes:
+        console.print(f"FAIL {mistake}")
+    late = [outcome for outcome in outcomes if not outcome.is_good]
+    console.print(f"{len(outcomes)} faults: {len(mistakes)} mistakes, {len(late)} late or not seen")
+    sys.exit(bool(mistakes or late))
+
+
+if __name__ == "__main__":
+    main()
