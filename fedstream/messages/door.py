@@ -8,8 +8,8 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -60,8 +60,8 @@ def has_not_finite(value: Any) -> bool:
 
 
 @functools.cache
-def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(kind)  # made once: that takes longer than many messages
+def _decoder(kind: Any) -> Callable[[bytes], Any]:
+    return msgspec.json.Decoder(kind).decode  # made once: that takes longer than many messages
 
 
 def decode(kind: type[T], value: bytes | None, expected: Mapping[str, str] | None = None) -> T:
@@ -80,7 +80,7 @@ def decode(kind: type[T], value: bytes | None, expected: Mapping[str, str] | Non
     try:
         if not value.isascii():
             value.decode()  # msgspec does not look into the fields that it skips
-        found: T = _decoder(cast(Any, kind)).decode(value)
+        found: T = _decoder(kind)(value)
         return found
     except UnicodeDecodeError as error:
         msg = f"invalid UTF-8 at byte {error.start}; expected JSON in UTF-8"

@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from operator import attrgetter
 from typing import Annotated, Any
 
@@ -68,7 +69,8 @@ class ReadingFormat:
         self.kind = _message_type(kinds, defaults, self.paths)
         self._sensor = msgspec.json.Decoder(_message_type({"sensor_id": kinds["sensor_id"]}, {}, self.paths))
         places = {name: _attribute(self.paths[name], name) for name in kinds}
-        self._parts = attrgetter(*(places[name] for name in kinds))
+        self._values = attrgetter(*(places[name] for name in self.names))
+        self._rest = attrgetter(*(places[name] for name in ("sensor_id", "label", "event_time")))
 
     def decode(self, value: bytes | None) -> Reading:
         """Return the reading that a record holds.
@@ -80,7 +82,8 @@ class ReadingFormat:
             msg = f"value of {len(value)} bytes; expected at most MAX_VALUE_BYTES={self.max_value_bytes}"
             raise BadMessage(msg)
         found = door.decode(self.kind, value, self.expected)
-        sensor_id, *values, label, event_time = self._parts(found)
+        values = self._values(found) if len(self.names) > 1 else (self._values(found),)
+        sensor_id, label, event_time = self._rest(found)
         if event_time is not None:
             try:
                 event_time = time_ms(event_time)
@@ -88,7 +91,7 @@ class ReadingFormat:
                 shown = f"{door.encode(event_time).decode():.{door.LONGEST_SHOWN}}"
                 msg = f"{self.paths['event_time']} is {shown}; expected {TIME}"
                 raise BadMessage(msg) from error
-        return Reading(sensor_id if type(sensor_id) is str else str(sensor_id), tuple(values), label, event_time)
+        return Reading(sensor_id if type(sensor_id) is str else str(sensor_id), values, label, event_time)
 
     def sensor_of(self, value: bytes | None) -> str | None:
         """Return the name of the sensor in a record that is no reading, or None if it names none."""
@@ -119,7 +122,8 @@ class ReadingFormat:
 
     def table(self, readings: Sequence[Reading]) -> Matrix:
         """Return the values of readings, (n, features)."""
-        return np.array([reading.values for reading in readings], dtype=np.float64).reshape(-1, len(self.features))
+        values = chain.from_iterable(reading.values for reading in readings)
+        return np.fromiter(values, np.float64, len(readings) * len(self.features)).reshape(-1, len(self.features))
 
 
 @functools.cache
