@@ -18,13 +18,14 @@ from fedstream.learning.arrays import Arrays, NamedArrays
 from fedstream.learning.scores import Count, Score
 from fedstream.learning.training import Scaler, train_config
 from fedstream.messages.door import decode, encode
-from fedstream.messages.weights import GlobalWeight, NodeWeight
+from fedstream.messages.weights import LONGEST_NAME, GlobalWeight, NodeWeight
 from fedstream.settings import Settings
+from fedstream.texts import Line
 
 SCHEMA_VERSION = 1
 
 SchemaVersion = Annotated[int, Meta(ge=1, le=SCHEMA_VERSION, description="of the fields of a round")]
-RunId = Annotated[str, Meta(description="the run's name")]
+RunId = Annotated[Line, Meta(max_length=LONGEST_NAME, description="the run's name")]
 RoundNumber = Annotated[int, Meta(ge=1, le=2**63 - 1, description="1, 2, ... of the run")]
 VersionNumber = Annotated[int, Meta(ge=0, le=2**63 - 1, description="0, 1, ... of the run")]
 Milliseconds = Annotated[int, Meta(ge=0, le=2**63 - 1, description="ms since 1970")]
@@ -92,7 +93,7 @@ def model_update(
 class UsedUpdate(Struct, frozen=True):
     """An update that a version was made of."""
 
-    node_id: str
+    node_id: Line
     num_examples: Count
     staleness: Annotated[Count, Meta(description="how many versions older than the newest the one it started from was")]
     place: Place | None
@@ -114,27 +115,27 @@ class GlobalModel(Struct, frozen=True, omit_defaults=True, kw_only=True, dict=Tr
     run_id: RunId
     round: RoundNumber
     version: VersionNumber
-    model: Annotated[str, Meta(description="MODEL")]
-    mode: Annotated[str, Meta(description="ROUND_MODE")]
+    model: Annotated[Line, Meta(description="MODEL")]
+    mode: Annotated[Line, Meta(description="ROUND_MODE")]
     named_arrays: OnTheWire = field(name="arrays")
     scaler: Annotated[Scaler | None, Meta(description="how all nodes scale their features; null: not")]
     config: Annotated[Config, Meta(description="what the strategy wants on the nodes")]
-    participants: Annotated[tuple[str, ...], Meta(description="nodes that the strategy has sampled; empty: all")]
+    participants: Annotated[tuple[Line, ...], Meta(description="nodes that the strategy has sampled; empty: all")]
     opened_at: Milliseconds
     strategy_state: Annotated[dict[str, Any], Meta(description="what the strategy keeps between rounds")]
-    strategy: Annotated[str, Meta(description="STRATEGY")]
-    strategy_options: Annotated[str, Meta(description="STRATEGY_OPTIONS")]
+    strategy: Annotated[Line, Meta(description="STRATEGY")]
+    strategy_options: Annotated[Line, Meta(description="STRATEGY_OPTIONS")]
     seed: Annotated[int | None, Meta(description="SEED; null where it has to be a secret")]
-    counts: Annotated[dict[str, Count], Meta(description="updates that came in the round before, by kind")]
+    counts: Annotated[dict[Line, Count], Meta(description="updates that came in the round before, by kind")]
     base_version: Annotated[VersionNumber | None, Meta(description="the version the round before it started from")] = (
         None
     )
     metrics: Annotated[Score | None, Meta(description="of that version, on the readings of all nodes")] = None
-    node_metrics: Annotated[dict[str, Score], Meta(description="of that version, by node")] = field(
+    node_metrics: Annotated[dict[Line, Score], Meta(description="of that version, by node")] = field(
         default_factory=dict
     )
     updates: Annotated[tuple[UsedUpdate, ...], Meta(description="what this version was made of")] = ()
-    failed: Annotated[str | None, Meta(description="why the round before it brought no version")] = None
+    failed: Annotated[Line | None, Meta(description="why the round before it brought no version")] = None
     restored_from: Annotated[VersionNumber | None, Meta(description="by a rollback")] = None
 
     def __post_init__(self) -> None:
@@ -201,12 +202,12 @@ class Rollback(Struct, frozen=True, tag_field="command", tag="rollback"):
 class Event(Struct, frozen=True, omit_defaults=True):
     """Something that a person wants to know of a run, on topic `events`."""
 
-    kind: Annotated[str, Meta(description="run-started, drift, quarantine, rollback, aggregation-failed, ...")]
+    kind: Annotated[Line, Meta(description="run-started, drift, quarantine, rollback, aggregation-failed, ...")]
     run_id: RunId
     round: Annotated[Count, Meta(description="the one that was open")]
-    node_id: Annotated[str | None, Meta(description="of which node; null: of none")]
-    detail: Annotated[str, Meta(description="for people")]
-    action: Annotated[str | None, Meta(description="what followed from a drift: DRIFT_ACTION")] = None
+    node_id: Annotated[Line | None, Meta(description="of which node; null: of none")]
+    detail: Annotated[Line, Meta(description="for people")]
+    action: Annotated[Line | None, Meta(description="what followed from a drift: DRIFT_ACTION")] = None
 
 
 class _Kind(Struct):

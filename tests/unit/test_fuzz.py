@@ -145,11 +145,12 @@ class FuzzedCloud:
     def kept(self, aggregator):
         """Return what is kept, as JSON."""
         federation = aggregator.federation
-        return msgspec.json.encode([aggregator.latest, federation.run, sorted(federation.missing), len(federation.outbox)])
+        latest = dict(sorted(aggregator.latest.items()))
+        return msgspec.json.encode([latest, federation.run, sorted(federation.missing), len(federation.outbox)])
 
     def batch(self):
         """Take in a micro-batch, and go on from what has come out of it."""
-        aggregator = self.script.CloudAggregator(self.state, self.rounds.open(self.state), self.settings.max_update_bytes)
+        aggregator = self.script.CloudAggregator(self.state, self.rounds.open(self.state), self.settings)
         self.records, now = [], self.random.choice((1000, 10**12, 2000)) + self.number
         for _ in range(RECORDS_A_BATCH):
             record = self.record(aggregator.federation.run.opened.model)
@@ -201,7 +202,7 @@ class FuzzedCloud:
         assert all(map(is_printable, state.said)), state.said
         value = json.loads(json.dumps(msgspec.to_builtins(state, str_keys=True), allow_nan=False))
         self.state = self.script.read_state(value)
-        again = self.script.CloudAggregator(self.state, self.rounds.open(self.state), self.settings.max_update_bytes)
+        again = self.script.CloudAggregator(self.state, self.rounds.open(self.state), self.settings)
         again.federation.outbox = outbox
         assert self.kept(again) == kept
 
