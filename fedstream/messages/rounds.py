@@ -9,12 +9,14 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Annotated, Any, cast
 
+import numpy as np
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field, structs
 from msgspec.structs import replace
 
 from fedstream.errors import BadMessage, StackError
 from fedstream.learning import arrays as wire
 from fedstream.learning.arrays import Arrays, NamedArrays
+from fedstream.learning.models import Model
 from fedstream.learning.scores import Count, Score
 from fedstream.learning.training import Scaler, train_config
 from fedstream.messages.door import decode, encode
@@ -264,26 +266,41 @@ def read_command(value: bytes | None) -> Deadline | Rollback:
     return cast("Deadline | Rollback", decode(cast("Any", Deadline | Rollback), value, expected))
 
 
-def fit_model(found: GlobalModel, own: Arrays, settings: Settings, features: int) -> GlobalModel:
+def fit_model(found: GlobalModel, model: Model, settings: Settings) -> GlobalModel:
     """Return a global model as this stack trains it: with its arrays in the order of its own model's arrays.
 
     Raises:
-        BadMessage: it is of another MODEL, its arrays have another layout, its scaler is of another number of features,
-            or its config is none to train with.
+        BadMessage: it is of another MODEL, its arrays have another layout or give no probabilities, its scaler is of
+            another number of features, or its config is none to train with.
     """
+    own = model.initial_arrays(settings.seed)
     if found.model != settings.model:
         msg = f"MODEL is {settings.model!r}, but the cloud's run is of {found.model!r:.100}; set the same in .env"
         raise BadMessage(msg)
     if wire.layout(found.arrays) != wire.layout(own):
         both = f"{wire.layout(found.arrays)!s:.200}; expected {wire.layout(own)!s:.200}"
         raise BadMessage(f"the model's arrays are {both}, as MODEL_OPTIONS say here; set the same in .env")
-    check_scaler(found.scaler, features)
+    check_scaler(found.scaler, len(settings.table))
+    _check_probabilities(found, model, settings)
     try:
         train_config(settings, found.config)
     except (ValueError, TypeError, OverflowError) as error:
         msg = f"config is {found.config!s:.200}; expected numbers that a training can use; it says: {error!s:.100}"
         raise BadMessage(msg) from error
     return replace(found, named_arrays=in_order(found.named_arrays, own))
+
+
+def _check_probabilities(found: GlobalModel, model: Model, settings: Settings) -> None:
+    """Refuse arrays with which a reading of the lowest or the highest values of FEATURES has no probability."""
+    edges = np.array([[each.low for each in settings.table], [each.high for each in settings.table]])
+    try:
+        with np.errstate(all="ignore"):
+            probabilities = model.predict(found.arrays, found.scaler.apply(edges) if found.scaler else edges)
+        reason = "" if np.isfinite(probabilities).all() else "they are not finite"
+    except Exception as error:  # a model of the user's own may raise anything
+        reason = f"{type(error).__name__}: {error!s:.100}"
+    if reason:
+        raise BadMessage(f"the model's arrays give no probabilities ({reason}); expected smaller numbers")
 
 
 def in_order(named: NamedArrays, own: Iterable[str]) -> NamedArrays:

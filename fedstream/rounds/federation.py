@@ -43,6 +43,7 @@ from fedstream.rounds.strategies import Reply, StrategyError
 from fedstream.settings import Settings, parse_options
 from fedstream.texts import printable
 
+MOST_ROUNDS = 10**12  # thousands of years; the next one, too, is a number that a message may have
 FIRST_SAMPLES = 20  # readings in all before the first round: fewer say little about the features' scale
 
 
@@ -62,10 +63,14 @@ def resumable(last: GlobalModel, settings: Settings, model: Model) -> GlobalMode
     Raises:
         BadMessage: it does not fit the settings.
     """
-    features = len(settings.table)
-    last = fit_model(last, model.initial_arrays(settings.seed), settings, features)
-    run = resumed_run(last, settings, features, settings.classes)
-    Federation(run, settings, model, {})  # raises if the state of its strategy is none
+    last = fit_model(last, model, settings)
+    if max(last.round, last.version) > MOST_ROUNDS:
+        raise BadMessage(f"round is {last.round}, version {last.version}; expected at most {MOST_ROUNDS}, to go on from")
+    run = resumed_run(last, settings, len(settings.table), settings.classes)
+    try:
+        Federation(run, settings, model, {})
+    except StrategyError as error:
+        raise BadMessage(error.message) from error
     return last
 
 
