@@ -125,8 +125,11 @@ def aggregate_again(run: Run, message: GlobalModel, updates: Mapping[Place, Mode
     if ":" in message.strategy and message.strategy != settings.strategy:  # else a message would name code to run
         msg = f"STRATEGY {message.strategy!r:.100} is not this stack's {settings.strategy!r}"
         raise SettingError(f"{msg}; set STRATEGY to the same, if you trust it")
-    seed = settings.seed if message.seed is None else message.seed  # a secret seed is not published
-    settings = replace(settings, strategy=message.strategy, strategy_options=message.strategy_options, seed=seed)
+    if message.seed is None:
+        raise _GoneError("the noise of differential privacy is a secret")
+    settings = replace(
+        settings, strategy=message.strategy, strategy_options=message.strategy_options, seed=message.seed
+    )
     strategy = strategy_of(settings)
     if before.strategy == message.strategy:  # else the cloud was started again with another one, which began afresh
         strategies.restore_strategy(strategy, before.strategy_state)
@@ -140,7 +143,7 @@ def aggregate_again(run: Run, message: GlobalModel, updates: Mapping[Place, Mode
             msg = f"the update of {update.node_id} from version {update.base_version} does not fit round {before.round}"
             raise BadMessage(f"{msg}: layouts of round, update and base are {layouts!s:.300}")
         replies.append(reply_of(update, OpenRound(before), {update.base_version: base}, message.mode))
-    return strategies.aggregate(strategy, before.round, replies, seed=seed)[0]
+    return strategies.aggregate(strategy, before.round, replies, seed=message.seed)[0]
 
 
 def _update_at(named: UsedUpdate, updates: Mapping[Place, ModelUpdate], run_id: str) -> ModelUpdate | None:

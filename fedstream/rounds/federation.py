@@ -5,7 +5,7 @@ Pure: messages and the time come in as arguments, messages go out through `outbo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -65,7 +65,9 @@ def resumable(last: GlobalModel, settings: Settings, model: Model) -> GlobalMode
     """
     last = fit_model(last, model, settings)
     if max(last.round, last.version) > MOST_ROUNDS:
-        raise BadMessage(f"round is {last.round}, version {last.version}; expected at most {MOST_ROUNDS}, to go on from")
+        raise BadMessage(
+            f"round is {last.round}, version {last.version}; expected at most {MOST_ROUNDS}, to go on from"
+        )
     run = resumed_run(last, settings, len(settings.table), settings.classes)
     try:
         Federation(run, settings, model, {})
@@ -93,7 +95,14 @@ def reply_of(update: ModelUpdate, opened: OpenRound, bases: Mapping[int, NamedAr
 class Federation:
     """One run at work: its state, the strategy, and the messages that are to be sent."""
 
-    def __init__(self, run: RunState, settings: Settings, model: Model, latest: Mapping[str, NodeWeight]) -> None:
+    def __init__(
+        self,
+        run: RunState,
+        settings: Settings,
+        model: Model,
+        latest: Mapping[str, NodeWeight],
+        draw_secret: Callable[[], int] | None = None,
+    ) -> None:
         """Go on with a run; if STRATEGY was changed since, the new one starts afresh.
 
         Args:
@@ -101,10 +110,13 @@ class Federation:
             settings: of the rounds.
             model: what the nodes train.
             latest: the nodes' newest running weights, which whoever owns them keeps up to date.
+            draw_secret: gives a number that nobody knows, for the noise of differential privacy; without it the noise
+                is drawn from the seed, as a simulation wants it.
 
         Raises:
             SettingError: there is no such strategy.
         """
+        self._draw_secret = draw_secret
         self.run, self.settings, self.model, self.latest = run, settings, model, latest
         self.outbox: list[Outgoing] = []
         self.is_to_be_said_again = False  # the open round's model: its deadline has passed, perhaps not for all nodes
@@ -281,7 +293,9 @@ class Federation:
         }
         try:
             replies = [reply_of(update, run.opened, run.bases, settings.round_mode) for update in updates]
-            arrays, _ = strategies.aggregate(self.strategy, opened.round, replies, seed=settings.seed)
+            has_secret = self._draw_secret and strategies.is_private(self.strategy)
+            seed = self._draw_secret() if has_secret and self._draw_secret else settings.seed
+            arrays, _ = strategies.aggregate(self.strategy, opened.round, replies, seed=seed)
         except StrategyError as error:
             self._fail(now, str(error), **about)
             return
@@ -344,7 +358,7 @@ class Federation:
             strategy=settings.strategy,
             strategy_options=settings.strategy_options,
             # Who knows the seed could subtract the noise of differential privacy.
-            seed=None if settings.strategy.startswith("Differential") else settings.seed,
+            seed=None if strategies.is_private(self.strategy) else settings.seed,
             counts={kind: before.counts.get(kind, 0) for kind in KINDS},
             **about,
         )

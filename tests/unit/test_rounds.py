@@ -859,6 +859,23 @@ def test_the_seed_of_a_noise_that_protects_is_not_published():
     assert wire_models(start("a"))[0]["seed"] == 3
 
 
+def test_noise_that_protects_is_drawn_from_a_secret_and_all_else_from_the_seed():
+    options = "noise_multiplier=0.1,clipping_norm=1,num_sampled_clients=1"
+    private = {"strategy": "DifferentialPrivacyServerSideFixedClipping", "strategy_options": options}
+
+    def merged(secret: int | None, **settings: str) -> list[float]:
+        before = start("a", **settings)
+        draw = None if secret is None else lambda: secret
+        federation = Federation(before.run, before.settings, before.model, before.latest, draw)
+        close(federation, a=[1.0, 1.0])
+        return federation.run.opened.arrays["w"].tolist()
+
+    assert merged(None, **private) == merged(None, **private)  # of a simulation
+    assert merged(7, **private) == merged(7, **private)
+    assert len({str(merged(secret, **private)) for secret in (None, 7, 8)}) == 3
+    assert merged(7) == merged(8) == [1.0, 1.0]
+
+
 def test_updates_of_the_run_before_are_late_and_no_offence():
     federation = start("a")  # since 1000 ms
     old = update(federation, "a", [1.0, 1.0], run_id="run-0", trained_at=999)
