@@ -44,14 +44,17 @@ from fedstream.messages.rounds import (
     read_update,
 )
 from fedstream.messages.weights import merge_update, merged_weight
+from fedstream.rounds.admission import check_growth
 from fedstream.rounds.cloud_state import INITIAL, CloudState, Rounds, said_again
 from fedstream.rounds.federation import Federation, resumable, strategy_of
+from fedstream.rounds.nodes import is_known
 from fedstream.rounds.run_state import is_of_model
 from fedstream.settings import Settings
 from fedstream.spark import session, watchdog
 from fedstream.spark.state import BatchState, StateError
 from fedstream.tables import console_table, round_table
 from fedstream.terminal import Command
+from fedstream.texts import printable
 
 TOPICS = f"{topics.MODEL_WEIGHTS},{topics.ROUND_CONTROL}"
 
@@ -75,12 +78,13 @@ class CloudAggregator:
     Plain Python, and the same records give the same result. Make a new one for each micro-batch.
     """
 
-    def __init__(self, state: CloudState, federation: Federation | None, max_bytes: int) -> None:
+    def __init__(self, state: CloudState, federation: Federation | None, settings: Settings) -> None:
         """Go on from a state; without a federation only the running weights are merged."""
-        self.latest, self.federation, self.max_bytes = state.latest, federation, max_bytes
+        self.latest, self.federation, self.settings = state.latest, federation, settings
         self.weight_before = merged_weight(state.latest)
         self.rejected: list[tuple[Row, str]] = []  # records, with the reasons
         self.stale = 0  # weights that were replayed, or late
+        self.unknown = 0  # weights of nodes that may not take part
 
     def take(self, record: Row, now: int) -> None:
         """Take in a record.
@@ -88,8 +92,9 @@ class CloudAggregator:
         All checks come before any change: a rejected one changes nothing but its node's count of bad updates.
         """
         try:
-            if record.value and len(record.value) > self.max_bytes:
-                msg = f"value of {len(record.value)} bytes; expected at most MAX_UPDATE_BYTES={self.max_bytes}"
+            if record.value and len(record.value) > self.settings.max_update_bytes:
+                limit = f"MAX_UPDATE_BYTES={self.settings.max_update_bytes}"
+                msg = f"value of {len(record.value)} bytes; expected at most {limit}"
                 raise BadMessage(msg)
             if record.topic != topics.ROUND_CONTROL:
                 self._take_update(record)
@@ -107,12 +112,18 @@ class CloudAggregator:
             if self.federation and (node := answering_node(record.value)):
                 self.federation.offend(node, str(error))
             raise
+        is_answer, may_take_part = isinstance(update, ModelUpdate), is_known(update.node_id, self.settings)
+        if may_take_part:
+            check_growth(update, self.latest)
         if self.federation:
             self.federation.check(update)
             if isinstance(update, ModelUpdate):
                 self.federation.receive(update, (record.partition, record.offset))
+        if not may_take_part:
+            self.unknown += not is_answer
+            return
         is_newer = merge_update(self.latest, update)
-        self.stale += not is_newer and not isinstance(update, ModelUpdate)
+        self.stale += not is_newer and not is_answer
         if self.federation:
             self.federation.hear(update)
 
@@ -153,13 +164,13 @@ def take_in(records: Iterable[Row], value: dict[str, Any], rounds: Rounds, now: 
     failed: list[tuple[Row, str]] = []
     while True:
         state = read_state(value)
-        aggregator = CloudAggregator(state, rounds.open(state), rounds.settings.max_update_bytes)
+        aggregator = CloudAggregator(state, rounds.open(state), rounds.settings)
         for record in left:
             try:
                 aggregator.take(record, now)
             except Exception as error:
                 logging.getLogger(__name__).exception("the record at %s is rejected", topics.place_of(record))
-                failed.append((record, f"internal: {type(error).__name__}: {error!s:.500}"))
+                failed.append((record, printable(f"internal: {type(error).__name__}: {error!s:.500}")))
                 left.remove(record)
                 break
         else:
@@ -192,6 +203,7 @@ def merge_batch(batch: DataFrame, rounds: Rounds, outlets: Outlets, value: dict[
     for count, what in (
         (len(taken.rejected), "rejeté(s) vers dead-letter"),
         (taken.stale, "rejoué(s) ou en retard, ignoré(s)"),
+        (taken.unknown, "de noeuds inconnus (KNOWN_NODES), ignoré(s)"),
     ):
         if count:
             print(f"Cloud -> {count} message(s) {what}", flush=True)

@@ -20,7 +20,8 @@ HEADINGS = [measure.heading for measure in MEASURES]
 
 def make_console() -> Console:
     """Return the console of standard output; without a terminal its width is the same everywhere."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    # A name may have brackets and colons.
+    return Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else WIDTH)
 
 
 def make_table(title: str, *headings: str) -> Table:
@@ -82,7 +83,7 @@ def round_table(model: GlobalModel) -> str:
     for place, (node, score) in enumerate(scores):
         table.add_row(node, *cells(measures(score)), end_section=place == len(scores) - 2)
     table.caption = ", ".join(unusual_counts(model.counts)) or None
-    console = Console(width=WIDTH, highlight=False, color_system=None, markup=False)  # a name may have brackets
+    console = Console(width=WIDTH, highlight=False, color_system=None, markup=False, emoji=False)
     with console.capture() as capture:
         console.print(table)
     return capture.get()

@@ -140,7 +140,7 @@ def main(topics: str, mode: str, start: Position | None) -> None:
     watchdog.guard_topics(settings, topics, folder)
     spark = session.start_session("Alerts", settings)
     mode = realtime.usable_mode(mode, realtime.count_slots(spark), kafka.count_partitions(settings, topics))
-    newest = models.follow_models(settings, functools.partial(scorable, features=len(settings.table)), "Alertes")
+    newest = models.follow_models(settings, functools.partial(scorable, table=settings.table), "Alertes")
     model = wait_for_model(newest, settings.wait_timeout_seconds)
     while True:
         serve(spark, model)

@@ -32,7 +32,8 @@ class DeadlineTimer:
         self._armed = command
         if self._timer:
             self._timer.cancel()
-        self._start(opened.opened_at / 1000 + self._settings.round_deadline_seconds - time.time(), command)
+        seconds = self._settings.round_deadline_seconds
+        self._start(min(opened.opened_at / 1000 + seconds - time.time(), seconds), command)
 
     def _start(self, seconds: float, command: Deadline) -> None:
         self._timer = threading.Timer(max(0.0, seconds), self._send, (command,))

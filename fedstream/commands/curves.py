@@ -81,7 +81,11 @@ def central_curve(run: Run, readings: Readings, settings: Settings) -> Curve:
             break
         scaler = run.rounds.get(number, message).scaler
         x, y = readings[0][start:end], readings[1][start:end]
-        trained = train(model, arrays, scaler, x, y, config, settings.seed + number, settings.decision_threshold)
+        try:
+            trained = train(model, arrays, scaler, x, y, config, settings.seed + number, settings.decision_threshold)
+        except Exception as error:  # of whatever the topics hold, or a model of the user's own
+            msg = f"the centralised training fails in round {number} ({type(error).__name__}: {error!s:.200})"
+            raise StackError(f"{msg}; --max-readings 0 draws the other curves") from error
         curve[number] = {name: getattr(trained.score, name) for name in PANELS}
         arrays, start = trained.arrays, end
     return curve

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fedstream.commands.registry import GLOBAL
-from fedstream.errors import StackError
+from fedstream.errors import BadMessage, SettingError, StackError
+from fedstream.learning.arrays import layout
 from fedstream.learning.scores import Score
-from fedstream.messages.rounds import GlobalModel
+from fedstream.messages.rounds import GlobalModel, check_scaler
 from fedstream.settings import Settings, parse_options
 
 if TYPE_CHECKING:
@@ -43,19 +44,33 @@ def model_of(message: GlobalModel, settings: Settings) -> Model:
     """Return the model of a version: a built-in one of the size its arrays tell, else the user's own.
 
     Raises:
-        SettingError: the user's own cannot be made with the present MODEL_OPTIONS.
+        SettingError: the user's own is not that of MODEL, whose name alone may name code, or cannot be made with the
+            present MODEL_OPTIONS.
+        StackError: its arrays or scaler are not those of its model.
     """
     from fedstream.learning.models import make_model  # scikit-learn takes a second, and few commands need it
 
     name, arrays = message.model, message.arrays
-    if name == "logistic":
-        rows, features = arrays["coef"].shape
-        return make_model(name, {}, features, 2 if rows == 1 else rows)
-    if name == "mlp":
-        sizes = [arrays[f"coefs_{i}"].shape for i in range(len(arrays) // 2)]
-        hidden, outputs = ",".join(str(units) for _, units in sizes[:-1]), sizes[-1][1]
-        return make_model(name, {"hidden_units": hidden}, sizes[0][0], 2 if outputs == 1 else outputs)
-    return make_model(name, parse_options("MODEL_OPTIONS", settings.model_options))
+    if name not in ("logistic", "mlp"):
+        if name != settings.model:
+            msg = f"MODEL {name!r:.100} of version {message.version} is not this stack's {settings.model!r}"
+            raise SettingError(f"{msg}; set MODEL to the same, if you trust it")
+        return make_model(name, parse_options("MODEL_OPTIONS", settings.model_options))
+    try:
+        if name == "logistic":
+            options, (outputs, features) = {}, arrays["coef"].shape
+        else:
+            sizes = [arrays[f"coefs_{i}"].shape for i in range(len(arrays) // 2)]
+            options = {"hidden_units": ",".join(str(units) for _, units in sizes[:-1])}
+            features, outputs = sizes[0][0], sizes[-1][1]
+        model = make_model(name, options, features, 2 if outputs == 1 else outputs)
+        if layout(arrays) != layout(model.initial_arrays(0)):
+            raise BadMessage(f"arrays {layout(arrays)!s:.200}")
+        check_scaler(message.scaler, features)
+    except (KeyError, IndexError, ValueError, SettingError) as error:
+        msg = f"version {message.version} of run {message.run_id} is no {name} model ({error!s:.300})"
+        raise StackError(f"{msg}; what the cloud sends is one: see who else writes to the topics") from error
+    return model
 
 
 def pipeline_of(message: GlobalModel, settings: Settings) -> Any:

@@ -15,6 +15,7 @@ from fedstream.commands.registry import GLOBAL, Run
 from fedstream.commands.terminal import run_option
 from fedstream.errors import StackError
 from fedstream.learning.scores import MEASURES
+from fedstream.rounds.admission import KINDS
 from fedstream.settings import Settings
 from fedstream.tables import measures
 from fedstream.terminal import Command
@@ -41,7 +42,7 @@ def history_rows(run: Run) -> list[Row]:
             "version": message.version,
         }
         for node, score in (*message.node_metrics.items(), (GLOBAL, message.metrics)):
-            counts = {kind: count if node == GLOBAL else None for kind, count in message.counts.items()}
+            counts = {kind: message.counts.get(kind) if node == GLOBAL else None for kind in KINDS}
             rows.append(about | {"node": node} | measures(score) | counts | {"note": note})
     return rows
 

@@ -169,11 +169,12 @@ def number_to_square(
     return Waits(path, ms, len(own) - len(ms))
 
 
-def weight_of(record: Any, node: int) -> NodeWeight | None:
-    """Return the running weight of a node that a record holds; answers to a round are none."""
+def weight_of(record: Any, node: int, features: int) -> NodeWeight | None:
+    """Return the running weight of a node that a record holds, with its sums; answers to a round are none."""
     with suppress(BadMessage):
         weight = read_update(record.value)
-        return weight if type(weight) is NodeWeight and weight.node_id == f"fog-{node}" and weight.sums else None
+        if type(weight) is NodeWeight and weight.node_id == f"fog-{node}" and len(weight.sums) == features:
+            return weight
     return None
 
 
@@ -209,7 +210,7 @@ def evaluate(settings: Settings, node: int, heard: Mapping[str, Topic]) -> list[
             return form.decode(record.value).values
         return None
 
-    weights, _ = heard[MODEL_WEIGHTS].parsed(lambda record: weight_of(record, node))
+    weights, _ = heard[MODEL_WEIGHTS].parsed(lambda record: weight_of(record, node, len(settings.table)))
     good, measured = readings.parsed(values_of)
     found = [reading_to_weight(good, weights, measured)]
     if others := {weight.source for _, weight in weights if not re.match(OWN_SOURCE, weight.source)}:

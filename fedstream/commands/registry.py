@@ -68,7 +68,8 @@ def read_runs(versions: Sequence[GlobalModel], models: Sequence[GlobalModel]) ->
     for message in (*models, *versions):
         if message.failed is None:
             runs[message.run_id].versions[message.version] = message
-    return sorted(runs.values(), key=lambda run: max(each.opened_at for each in run.rounds.values()))
+    known = (run for run in runs.values() if run.versions)  # one of failed rounds alone tells nothing
+    return sorted(known, key=lambda run: max(each.opened_at for each in run.rounds.values()))
 
 
 def pick_run(runs: Sequence[Run], run_id: str | None = None) -> Run:
@@ -134,7 +135,9 @@ def scores(run: Run) -> dict[int, dict[str, Score]]:
             parts.append((base, GLOBAL, message.metrics))
         for version, node, score in parts:
             known = found.setdefault(version, {})
-            known[node] = known.get(node, Score()) + score
+            before = known.get(node, Score())
+            if len(before.confusion) in (0, len(score.confusion)):  # else one of them is not the cloud's
+                known[node] = before + score
     return found
 
 

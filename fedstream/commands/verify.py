@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from fedstream.broker import kafka
 from fedstream.commands import registry
 from fedstream.commands.registry import Run, read_messages
 from fedstream.commands.terminal import json_option, run_option
-from fedstream.errors import BadMessage, StackError
+from fedstream.errors import BadMessage, SettingError, StackError
 from fedstream.learning import arrays as wire
 from fedstream.learning.arrays import Arrays
 from fedstream.messages.door import decode
@@ -32,6 +32,7 @@ Row = dict[str, Any]  # of a file or a table
 
 Place = tuple[int, int]  # partition and offset in topic model-weights
 
+MOST_MISSING = 1000  # versions in a row that have a row of the table each
 IDENTICAL, DIFFERENT, NOT_VERIFIED = "identical", "different", "not verified"
 
 
@@ -62,11 +63,11 @@ def verify_rows(
     """
     resets = {each.round: each.node_id for each in events if each.run_id == run.run_id and each.action == "reset"}
     rows = []
-    for version in range(max(run.versions) + 1):
+    for version, gap in versions_and_gaps(run):
         message = run.versions.get(version)
         result, reason, difference = NOT_VERIFIED, "", None
         if message is None:
-            reason = "it is not on topic model-versions"
+            reason = "it is not on topic model-versions" + (f", nor are the {gap} after it" if gap else "")
         elif message.restored_from is not None:
             old = message.restored_from
             reason = f"rollback to version {old}"
@@ -83,10 +84,24 @@ def verify_rows(
                 reason = str(error)
             except (StrategyError, BadMessage) as error:
                 result, reason = DIFFERENT, str(error)
+            except SettingError as error:
+                reason = error.message
         count = len(message.updates) if message else 0
         about = {"version": version, "round": message.round - 1 if message else None, "updates": count}
         rows.append(about | {"result": result, "max_difference": difference, "reason": reason})
     return rows
+
+
+def versions_and_gaps(run: Run) -> Iterator[tuple[int, int]]:
+    """Yield the versions up to the newest one; of many missing ones the first, with the number of those after it."""
+    expected = 0
+    for version in sorted(run.versions):
+        if version - expected > MOST_MISSING:
+            yield expected, version - expected - 1
+        else:
+            yield from ((missing, 0) for missing in range(expected, version))
+        yield version, 0
+        expected = version + 1
 
 
 def aggregate_again(run: Run, message: GlobalModel, updates: Mapping[Place, ModelUpdate], settings: Settings) -> Arrays:
@@ -95,7 +110,8 @@ def aggregate_again(run: Run, message: GlobalModel, updates: Mapping[Place, Mode
     Raises:
         _GoneError: the model before it or an update is no longer on its topic.
         StrategyError: the strategy cannot merge these updates.
-        SettingError: it cannot be made.
+        BadMessage: the updates are of another layout, or start from a later version.
+        SettingError: the strategy cannot be made, or is the user's own and not that of STRATEGY.
     """
     from fedstream.rounds.federation import reply_of, strategy_of  # scikit-learn takes a second
 
@@ -106,8 +122,14 @@ def aggregate_again(run: Run, message: GlobalModel, updates: Mapping[Place, Mode
     there = [update for update in found if update]
     if lost := len(found) - len(there):
         raise _GoneError(f"{lost} of {len(found)} updates are no longer on topic {MODEL_WEIGHTS}")
-    seed = settings.seed if message.seed is None else message.seed  # a secret seed is not published
-    settings = replace(settings, strategy=message.strategy, strategy_options=message.strategy_options, seed=seed)
+    if ":" in message.strategy and message.strategy != settings.strategy:  # else a message would name code to run
+        msg = f"STRATEGY {message.strategy!r:.100} is not this stack's {settings.strategy!r}"
+        raise SettingError(f"{msg}; set STRATEGY to the same, if you trust it")
+    if message.seed is None:
+        raise _GoneError("the noise of differential privacy is a secret")
+    settings = replace(
+        settings, strategy=message.strategy, strategy_options=message.strategy_options, seed=message.seed
+    )
     strategy = strategy_of(settings)
     if before.strategy == message.strategy:  # else the cloud was started again with another one, which began afresh
         strategies.restore_strategy(strategy, before.strategy_state)
@@ -116,8 +138,12 @@ def aggregate_again(run: Run, message: GlobalModel, updates: Mapping[Place, Mode
         if update.base_version not in run.versions:
             raise _GoneError(f"version {update.base_version}, which an update started from, is not on its topic")
         base = run.versions[update.base_version].named_arrays
+        layouts = [wire.layout(arrays) for arrays in (before.arrays, update.arrays, wire.from_wire(base))]
+        if layouts[1:] != layouts[:1] * 2 or update.base_version > before.version:
+            msg = f"the update of {update.node_id} from version {update.base_version} does not fit round {before.round}"
+            raise BadMessage(f"{msg}: layouts of round, update and base are {layouts!s:.300}")
         replies.append(reply_of(update, OpenRound(before), {update.base_version: base}, message.mode))
-    return strategies.aggregate(strategy, before.round, replies, seed=seed)[0]
+    return strategies.aggregate(strategy, before.round, replies, seed=message.seed)[0]
 
 
 def _update_at(named: UsedUpdate, updates: Mapping[Place, ModelUpdate], run_id: str) -> ModelUpdate | None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from msgspec import Meta, Struct
 
 from fedstream.errors import BadMessage
+from fedstream.texts import Line
 
 Matrix = npt.NDArray[np.float64]
 Arrays = dict[str, Matrix]  # in the model's own order, which is also the order on the wire
@@ -29,7 +30,7 @@ class NamedArray(Struct, frozen=True, dict=True):
         BadMessage: the values do not fill the shape, one is not finite, or it has more than `MOST_DIMENSIONS`.
     """
 
-    name: Annotated[str, Meta(description="in the model")]
+    name: Annotated[Line, Meta(description="in the model")]
     shape: Shape
     dtype: Annotated[Literal["float64", "float32", "int64"], Meta(description="of the sender; all are read as float64")]
     values: Annotated[tuple[float, ...], Meta(description="all numbers, the last index moving fastest")]

@@ -36,7 +36,9 @@ SMALLEST_PROBABILITY = 1e-15  # keeps the log loss of a sure but wrong predictio
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 # Below this the sum of many scores stays finite.
 LossSum = Annotated[float, Meta(ge=0, le=1e300, description="sum of the readings' log losses, in nats")]
-Confusion = Annotated[tuple[tuple[Count, ...], ...], Meta(description="readings by [true class][predicted class]")]
+# The sum of many fits 64 bits.
+Cell = Annotated[int, Meta(ge=0, le=10**12)]
+Confusion = Annotated[tuple[tuple[Cell, ...], ...], Meta(description="readings by [true class][predicted class]")]
 
 
 class Score(Struct, frozen=True):

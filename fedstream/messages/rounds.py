@@ -9,22 +9,25 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Annotated, Any, cast
 
+import numpy as np
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field, structs
 from msgspec.structs import replace
 
 from fedstream.errors import BadMessage, StackError
 from fedstream.learning import arrays as wire
 from fedstream.learning.arrays import Arrays, NamedArrays
+from fedstream.learning.models import Model
 from fedstream.learning.scores import Count, Score
 from fedstream.learning.training import Scaler, train_config
 from fedstream.messages.door import decode, encode
-from fedstream.messages.weights import GlobalWeight, NodeWeight
+from fedstream.messages.weights import LONGEST_NAME, GlobalWeight, NodeWeight
 from fedstream.settings import Settings
+from fedstream.texts import Line
 
 SCHEMA_VERSION = 1
 
 SchemaVersion = Annotated[int, Meta(ge=1, le=SCHEMA_VERSION, description="of the fields of a round")]
-RunId = Annotated[str, Meta(description="the run's name")]
+RunId = Annotated[Line, Meta(max_length=LONGEST_NAME, description="the run's name")]
 RoundNumber = Annotated[int, Meta(ge=1, le=2**63 - 1, description="1, 2, ... of the run")]
 VersionNumber = Annotated[int, Meta(ge=0, le=2**63 - 1, description="0, 1, ... of the run")]
 Milliseconds = Annotated[int, Meta(ge=0, le=2**63 - 1, description="ms since 1970")]
@@ -92,7 +95,7 @@ def model_update(
 class UsedUpdate(Struct, frozen=True):
     """An update that a version was made of."""
 
-    node_id: str
+    node_id: Line
     num_examples: Count
     staleness: Annotated[Count, Meta(description="how many versions older than the newest the one it started from was")]
     place: Place | None
@@ -114,27 +117,27 @@ class GlobalModel(Struct, frozen=True, omit_defaults=True, kw_only=True, dict=Tr
     run_id: RunId
     round: RoundNumber
     version: VersionNumber
-    model: Annotated[str, Meta(description="MODEL")]
-    mode: Annotated[str, Meta(description="ROUND_MODE")]
+    model: Annotated[Line, Meta(description="MODEL")]
+    mode: Annotated[Line, Meta(description="ROUND_MODE")]
     named_arrays: OnTheWire = field(name="arrays")
     scaler: Annotated[Scaler | None, Meta(description="how all nodes scale their features; null: not")]
     config: Annotated[Config, Meta(description="what the strategy wants on the nodes")]
-    participants: Annotated[tuple[str, ...], Meta(description="nodes that the strategy has sampled; empty: all")]
+    participants: Annotated[tuple[Line, ...], Meta(description="nodes that the strategy has sampled; empty: all")]
     opened_at: Milliseconds
     strategy_state: Annotated[dict[str, Any], Meta(description="what the strategy keeps between rounds")]
-    strategy: Annotated[str, Meta(description="STRATEGY")]
-    strategy_options: Annotated[str, Meta(description="STRATEGY_OPTIONS")]
+    strategy: Annotated[Line, Meta(description="STRATEGY")]
+    strategy_options: Annotated[Line, Meta(description="STRATEGY_OPTIONS")]
     seed: Annotated[int | None, Meta(description="SEED; null where it has to be a secret")]
-    counts: Annotated[dict[str, Count], Meta(description="updates that came in the round before, by kind")]
+    counts: Annotated[dict[Line, Count], Meta(description="updates that came in the round before, by kind")]
     base_version: Annotated[VersionNumber | None, Meta(description="the version the round before it started from")] = (
         None
     )
     metrics: Annotated[Score | None, Meta(description="of that version, on the readings of all nodes")] = None
-    node_metrics: Annotated[dict[str, Score], Meta(description="of that version, by node")] = field(
+    node_metrics: Annotated[dict[Line, Score], Meta(description="of that version, by node")] = field(
         default_factory=dict
     )
     updates: Annotated[tuple[UsedUpdate, ...], Meta(description="what this version was made of")] = ()
-    failed: Annotated[str | None, Meta(description="why the round before it brought no version")] = None
+    failed: Annotated[Line | None, Meta(description="why the round before it brought no version")] = None
     restored_from: Annotated[VersionNumber | None, Meta(description="by a rollback")] = None
 
     def __post_init__(self) -> None:
@@ -201,12 +204,12 @@ class Rollback(Struct, frozen=True, tag_field="command", tag="rollback"):
 class Event(Struct, frozen=True, omit_defaults=True):
     """Something that a person wants to know of a run, on topic `events`."""
 
-    kind: Annotated[str, Meta(description="run-started, drift, quarantine, rollback, aggregation-failed, ...")]
+    kind: Annotated[Line, Meta(description="run-started, drift, quarantine, rollback, aggregation-failed, ...")]
     run_id: RunId
     round: Annotated[Count, Meta(description="the one that was open")]
-    node_id: Annotated[str | None, Meta(description="of which node; null: of none")]
-    detail: Annotated[str, Meta(description="for people")]
-    action: Annotated[str | None, Meta(description="what followed from a drift: DRIFT_ACTION")] = None
+    node_id: Annotated[Line | None, Meta(description="of which node; null: of none")]
+    detail: Annotated[Line, Meta(description="for people")]
+    action: Annotated[Line | None, Meta(description="what followed from a drift: DRIFT_ACTION")] = None
 
 
 class _Kind(Struct):
@@ -263,26 +266,41 @@ def read_command(value: bytes | None) -> Deadline | Rollback:
     return cast("Deadline | Rollback", decode(cast("Any", Deadline | Rollback), value, expected))
 
 
-def fit_model(found: GlobalModel, own: Arrays, settings: Settings, features: int) -> GlobalModel:
+def fit_model(found: GlobalModel, model: Model, settings: Settings) -> GlobalModel:
     """Return a global model as this stack trains it: with its arrays in the order of its own model's arrays.
 
     Raises:
-        BadMessage: it is of another MODEL, its arrays have another layout, its scaler is of another number of features,
-            or its config is none to train with.
+        BadMessage: it is of another MODEL, its arrays have another layout or give no probabilities, its scaler is of
+            another number of features, or its config is none to train with.
     """
+    own = model.initial_arrays(settings.seed)
     if found.model != settings.model:
         msg = f"MODEL is {settings.model!r}, but the cloud's run is of {found.model!r:.100}; set the same in .env"
         raise BadMessage(msg)
     if wire.layout(found.arrays) != wire.layout(own):
         both = f"{wire.layout(found.arrays)!s:.200}; expected {wire.layout(own)!s:.200}"
         raise BadMessage(f"the model's arrays are {both}, as MODEL_OPTIONS say here; set the same in .env")
-    check_scaler(found.scaler, features)
+    check_scaler(found.scaler, len(settings.table))
+    _check_probabilities(found, model, settings)
     try:
         train_config(settings, found.config)
     except (ValueError, TypeError, OverflowError) as error:
         msg = f"config is {found.config!s:.200}; expected numbers that a training can use; it says: {error!s:.100}"
         raise BadMessage(msg) from error
     return replace(found, named_arrays=in_order(found.named_arrays, own))
+
+
+def _check_probabilities(found: GlobalModel, model: Model, settings: Settings) -> None:
+    """Refuse arrays with which a reading of the lowest or the highest values of FEATURES has no probability."""
+    edges = np.array([[each.low for each in settings.table], [each.high for each in settings.table]])
+    try:
+        with np.errstate(all="ignore"):
+            probabilities = model.predict(found.arrays, found.scaler.apply(edges) if found.scaler else edges)
+        reason = "" if np.isfinite(probabilities).all() else "they are not finite"
+    except Exception as error:  # a model of the user's own may raise anything
+        reason = f"{type(error).__name__}: {error!s:.100}"
+    if reason:
+        raise BadMessage(f"the model's arrays give no probabilities ({reason}); expected smaller numbers")
 
 
 def in_order(named: NamedArrays, own: Iterable[str]) -> NamedArrays:

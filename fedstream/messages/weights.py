@@ -15,8 +15,11 @@ from fedstream.errors import BadMessage
 from fedstream.learning.arrays import Matrix
 from fedstream.learning.scores import Count
 from fedstream.learning.training import Scaler, scaler_of
+from fedstream.texts import Line
 
 LONGEST_NAME = 200  # characters of a node's name
+LONGEST_SOURCE = 1000  # characters; of many topics it is a long list
+MOST_SAMPLES = 10**14  # ten years of 300,000 readings a second
 LARGEST_WEIGHT = 1e9  # far beyond any weight, and still finite when multiplied by any number of samples
 
 # Beyond these a square would not be finite.
@@ -100,13 +103,16 @@ class NodeWeight(Struct, frozen=True, omit_defaults=True):
 
     node_id: Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME, description="such as fog-1")]
     weight: Annotated[float, Meta(ge=-LARGEST_WEIGHT, le=LARGEST_WEIGHT, description="the report's local model")]
-    samples: Annotated[int, Meta(ge=1, le=2**63 - 1, description="good readings behind it")]
+    samples: Annotated[int, Meta(ge=1, le=MOST_SAMPLES, description="good readings behind it")]
     rejected: Annotated[Count, Meta(description="records that went to dead-letter instead")] = field(
         default_factory=int
     )
     sums: Annotated[tuple[Sum, ...], Meta(description="of each feature's values")] = ()
     squares: Annotated[tuple[SumOfSquares, ...], Meta(description="sums of each feature's squared values")] = ()
-    source: Annotated[str, Meta(description="what was counted, where that is not all of the node's own topic")] = ""
+    source: Annotated[
+        Line,
+        Meta(max_length=LONGEST_SOURCE, description="what was counted, where that is not all of the node's own topic"),
+    ] = ""
 
     def __post_init__(self) -> None:
         """Check what the types do not say."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,4 +61,4 @@ class Rounds:
             run = resumed_run(self.last, settings, len(settings.table), settings.classes)
         if run is None or not is_of_model(run, settings):
             run = new_run(self.new_id, settings, len(settings.table), settings.classes)
-        return Federation(run, settings, self.model, state.latest)
+        return Federation(run, settings, self.model, state.latest, lambda: secrets.randbits(64))

@@ -5,7 +5,7 @@ Pure: messages and the time come in as arguments, messages go out through `outbo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -23,6 +23,7 @@ from fedstream.messages.rounds import (
     ModelUpdate,
     Place,
     Rollback,
+    TooLargeError,
     UsedUpdate,
     check_scaler,
     check_size,
@@ -40,7 +41,9 @@ from fedstream.rounds.open_round import OpenRound, Pending
 from fedstream.rounds.run_state import RunState, made_by, resumed_run
 from fedstream.rounds.strategies import Reply, StrategyError
 from fedstream.settings import Settings, parse_options
+from fedstream.texts import printable
 
+MOST_ROUNDS = 10**12  # thousands of years; the next one, too, is a number that a message may have
 FIRST_SAMPLES = 20  # readings in all before the first round: fewer say little about the features' scale
 
 
@@ -60,10 +63,16 @@ def resumable(last: GlobalModel, settings: Settings, model: Model) -> GlobalMode
     Raises:
         BadMessage: it does not fit the settings.
     """
-    features = len(settings.table)
-    last = fit_model(last, model.initial_arrays(settings.seed), settings, features)
-    run = resumed_run(last, settings, features, settings.classes)
-    Federation(run, settings, model, {})  # raises if the state of its strategy is none
+    last = fit_model(last, model, settings)
+    if max(last.round, last.version) > MOST_ROUNDS:
+        raise BadMessage(
+            f"round is {last.round}, version {last.version}; expected at most {MOST_ROUNDS}, to go on from"
+        )
+    run = resumed_run(last, settings, len(settings.table), settings.classes)
+    try:
+        Federation(run, settings, model, {})
+    except StrategyError as error:
+        raise BadMessage(error.message) from error
     return last
 
 
@@ -86,7 +95,14 @@ def reply_of(update: ModelUpdate, opened: OpenRound, bases: Mapping[int, NamedAr
 class Federation:
     """One run at work: its state, the strategy, and the messages that are to be sent."""
 
-    def __init__(self, run: RunState, settings: Settings, model: Model, latest: Mapping[str, NodeWeight]) -> None:
+    def __init__(
+        self,
+        run: RunState,
+        settings: Settings,
+        model: Model,
+        latest: Mapping[str, NodeWeight],
+        draw_secret: Callable[[], int] | None = None,
+    ) -> None:
         """Go on with a run; if STRATEGY was changed since, the new one starts afresh.
 
         Args:
@@ -94,10 +110,13 @@ class Federation:
             settings: of the rounds.
             model: what the nodes train.
             latest: the nodes' newest running weights, which whoever owns them keeps up to date.
+            draw_secret: gives a number that nobody knows, for the noise of differential privacy; without it the noise
+                is drawn from the seed, as a simulation wants it.
 
         Raises:
             SettingError: there is no such strategy.
         """
+        self._draw_secret = draw_secret
         self.run, self.settings, self.model, self.latest = run, settings, model, latest
         self.outbox: list[Outgoing] = []
         self.is_to_be_said_again = False  # the open round's model: its deadline has passed, perhaps not for all nodes
@@ -123,7 +142,7 @@ class Federation:
         Raises:
             BadMessage: as `admission.check_sums`.
         """
-        admission.check_sums(weight, self.run.features, self.settings)
+        admission.check_sums(weight, self.settings)
 
     def hear(self, weight: NodeWeight) -> None:
         """Let a node that tells its features' sums take part from now on; `latest` has the weight already."""
@@ -135,12 +154,13 @@ class Federation:
         """Count an update by kind, keep it if it is accepted, and return the kind.
 
         Raises:
-            BadMessage: it cannot be used; it counts as an offence of its node.
+            BadMessage: it cannot be used; unless it is of another run, it counts as an offence of its node.
         """
         run, node = self.run, update.node_id
         kind, reason = admission.judge(update, run, self.settings)
-        if reason:
+        if kind == "rejected":
             self.offend(node, reason)
+        if reason:
             raise BadMessage(reason)
         run.opened.count(kind)
         if kind in ("accepted", "abstained", "late", "stale"):
@@ -174,6 +194,9 @@ class Federation:
         """
         if isinstance(command, Deadline):
             self.pass_deadline(command.run_id, command.round)
+        elif command.run_id != command.model.run_id:
+            both = f"run_id is {command.run_id!r}, that of the model {command.model.run_id!r}"
+            raise BadMessage(f"{both}; expected one name of a run")
         elif command.sent_at >= self.run.started_at:  # else it was obeyed before
             self.rollback(command.model, now)
 
@@ -186,14 +209,21 @@ class Federation:
         """Open the next round with the arrays and scaling of an older version, which becomes the newest one.
 
         Raises:
-            BadMessage: it is of another run, or its arrays or scaler have another layout.
+            BadMessage: it is of another run or none of its versions so far, its arrays or scaler have another layout,
+                or its arrays are too far from those of now.
         """
-        opened = self.run.opened
+        opened, most = self.run.opened, self.settings.max_update_norm
         is_fit = opened.model and old.run_id == self.run.run_id
         if not is_fit or wire.layout(old.arrays) != wire.layout(opened.arrays):
             msg = f"version {old.version} of run {old.run_id} does not fit; expected one of run {self.run.run_id}"
             raise BadMessage(msg)
         check_scaler(old.scaler, self.run.features)
+        if old.version > opened.version:
+            raise BadMessage(f"version is {old.version}; expected one that there is, at most {opened.version}")
+        norm, steps = wire.distance(old.arrays, opened.arrays), opened.version - old.version + 1
+        if not norm <= steps * most:  # no update of the rounds between was farther from its base
+            limit = f"{steps} x MAX_UPDATE_NORM={most:g}"
+            raise BadMessage(f"version {old.version} is {norm:g} away from that of now; expected at most {limit}")
         self.strategy = strategy_of(self.settings)
         self.event("rollback", f"version {opened.version + 1} is version {old.version} again")
         arrays = {name: old.arrays[name] for name in opened.arrays}
@@ -263,16 +293,25 @@ class Federation:
         }
         try:
             replies = [reply_of(update, run.opened, run.bases, settings.round_mode) for update in updates]
-            arrays, _ = strategies.aggregate(self.strategy, opened.round, replies, seed=settings.seed)
+            has_secret = self._draw_secret and strategies.is_private(self.strategy)
+            seed = self._draw_secret() if has_secret and self._draw_secret else settings.seed
+            arrays, _ = strategies.aggregate(self.strategy, opened.round, replies, seed=seed)
         except StrategyError as error:
-            self.strategy = strategy_of(settings)
-            self.event("aggregation-failed", str(error))
-            self._open(now, None, **about, failed=str(error))
+            self._fail(now, str(error), **about)
             return
         for update in updates:
             if self._drifts(update):
                 arrays = self._act_on_drift(arrays)
-        self._open(now, arrays, **about)
+        try:
+            self._open(now, arrays, **about)
+        except TooLargeError as error:  # of its nodes' names and scores: another round with as many would be so, too
+            self._fail(now, f"too many answers for one message: {error.message}")
+
+    def _fail(self, now: int, reason: str, **about: Any) -> None:
+        """Open the next round with the same version, since the strategy has made no other one, or none that fits."""
+        self.strategy = strategy_of(self.settings)
+        self.event("aggregation-failed", reason)
+        self._open(now, None, **about, failed=printable(reason))
 
     def _drifts(self, update: ModelUpdate) -> bool:
         error, settings, number = 1 - update.metrics.accuracy, self.settings, self.run.opened.number
@@ -319,7 +358,7 @@ class Federation:
             strategy=settings.strategy,
             strategy_options=settings.strategy_options,
             # Who knows the seed could subtract the noise of differential privacy.
-            seed=None if settings.strategy.startswith("Differential") else settings.seed,
+            seed=None if strategies.is_private(self.strategy) else settings.seed,
             counts={kind: before.counts.get(kind, 0) for kind in KINDS},
             **about,
         )
@@ -359,5 +398,5 @@ class Federation:
     def event(self, kind: str, detail: str, node_id: str | None = None, **more: Any) -> None:
         """Put an event into the outbox; `more` is its `action`, or the `number` of another round than the open one."""
         number = more.get("number", self.run.opened.number)
-        event = Event(kind, self.run.run_id, number, node_id, detail, more.get("action"))
+        event = Event(kind, self.run.run_id, number, node_id, printable(detail), more.get("action"))
         self.outbox.append((EVENTS, self.run.run_id, event))

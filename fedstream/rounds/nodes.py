@@ -9,6 +9,8 @@ from msgspec import Struct, field
 
 from fedstream.settings import Settings
 
+MOST_NODES = 10_000  # of which something is kept: names cost memory, and each micro-batch writes them down
+
 
 class Nodes(Struct):
     """The nodes of a run, by name."""
@@ -23,7 +25,16 @@ class Nodes(Struct):
         return self.quarantine.get(node, 0) >= number
 
     def offend(self, node: str, number: int, settings: Settings) -> int | None:
-        """Count a bad update; of a node that has sent too many return the last round in which it is kept out now."""
+        """Count a bad update; of a node that has sent too many return the last round in which it is kept out now.
+
+        One that is kept out, may not take part or would be one name too many is not counted.
+        """
+        known = self.offences, self.heard, self.quarantine
+        is_new = not any(node in names for names in known)
+        if self.is_kept_out(node, number) or not is_known(node, settings):
+            return None
+        if is_new and sum(map(len, known)) >= MOST_NODES:
+            return None
         self.offences[node] = self.offences.get(node, 0) + 1
         if self.offences[node] < settings.quarantine_after:
             return None

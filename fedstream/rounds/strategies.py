@@ -76,6 +76,11 @@ def _layers(strategy: Strategy) -> list[Any]:
     return [strategy, *_layers(inner)] if hasattr(inner, "aggregate_train") else [strategy]
 
 
+def is_private(strategy: Strategy) -> bool:
+    """Return whether a strategy adds noise that has to be a secret: differential privacy, also inside another one."""
+    return any(hasattr(layer, "noise_multiplier") for layer in _layers(strategy))
+
+
 @contextmanager
 def _all_or_nothing(strategy: Strategy, what: str) -> Iterator[None]:
     before = strategy_state(strategy)

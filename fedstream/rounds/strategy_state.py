@@ -44,20 +44,26 @@ def restore_strategy(strategy: Strategy, state: Mapping[str, Any]) -> None:
     """Give a strategy the state of another one of the same class; options stay as they are.
 
     Raises:
-        StrategyError: the state is that of another class.
+        StrategyError: the state is that of another class, or none that can be read.
     """
     kind = type(strategy).__qualname__
     if state.get("class") != kind:
-        found = f"the saved state is that of strategy {state.get('class')}, not of {kind}"
+        found = f"the saved state is that of strategy {state.get('class')!s:.100}, not of {kind}"
         raise StrategyError(f"{found}; set STRATEGY back, or start anew without the saved state")
     wanted = vars(strategy).get(AS_BUILT, {}) | {name: state[name] for name in state if name != "class"}
+    inner = {name: value for name, value in wanted.items() if isinstance(value, dict) and "strategy" in value}
+    try:
+        decoded = {name: _decode(value) for name, value in wanted.items() if name not in inner}
+        for name, value in inner.items():
+            restore_strategy(vars(strategy)[name], value["strategy"])
+    except StrategyError:
+        raise
+    except Exception as error:  # of whatever a message holds
+        reason = f"{type(error).__name__}: {error!s:.200}"
+        raise StrategyError(f"the saved state of {kind} cannot be read ({reason}); start anew without it") from error
     for name in _attributes(strategy).keys() - wanted.keys():
         del vars(strategy)[name]
-    for name, value in wanted.items():
-        if isinstance(value, dict) and "strategy" in value:
-            restore_strategy(vars(strategy)[name], value["strategy"])
-        else:
-            vars(strategy)[name] = _decode(value)
+    vars(strategy).update(decoded)
 
 
 def _attributes(strategy: Strategy) -> dict[str, Any]:

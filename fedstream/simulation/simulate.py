@@ -12,6 +12,7 @@ import hashlib
 import heapq
 import itertools
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -140,7 +141,8 @@ def simulate(
     if (first := sum(node.seen for node in nodes)) < FIRST_SAMPLES:
         raise SettingError(f"the nodes start with {first} rows in all; expected at least {FIRST_SAMPLES}")
     latest: dict[str, NodeWeight] = {}
-    federation = Federation(new_run("simulation", settings, features, classes), settings, model, latest)
+    unbound = replace(settings, max_readings_per_update=sys.maxsize)  # that is of a micro-batch; here all rows train
+    federation = Federation(new_run("simulation", settings, features, classes), unbound, model, latest)
     history: list[dict[str, Any]] = []
     for now, message in _run(world, nodes, federation, latest):
         if message.round == 1:

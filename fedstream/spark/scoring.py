@@ -10,11 +10,13 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
+import numpy as np
 from msgspec.structs import replace
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from fedstream.errors import BadMessage
+from fedstream.features import Feature
 from fedstream.learning.arrays import layout
 from fedstream.learning.training import Scaler
 from fedstream.messages.rounds import GlobalModel, check_scaler, in_order
@@ -64,14 +66,23 @@ def scoring_layout(model: GlobalModel, features: int) -> Layout:
     return expected
 
 
-def scorable(model: GlobalModel, features: int) -> GlobalModel:
+def scorable(model: GlobalModel, table: Sequence[Feature]) -> GlobalModel:
     """Return a model with its arrays in the order of the layout, and with a scaler.
 
     Raises:
-        BadMessage: as `scoring_layout`.
+        BadMessage: as `scoring_layout`, or its numbers are so large that a reading would have no probability.
     """
+    features = len(table)
     ordered = in_order(model.named_arrays, scoring_layout(model, features))
     scaler = model.scaler or Scaler((0.0,) * features, (1.0,) * features)
+    # The largest that any reading can make of each layer's outputs.
+    limits = scaler.apply(np.array([[each.low for each in table], [each.high for each in table]]))
+    largest, arrays = np.abs(limits).max(axis=0), [np.abs(each.array) for each in ordered]
+    with np.errstate(over="ignore", invalid="ignore"):
+        for coefs, intercepts in zip(arrays[::2], arrays[1::2], strict=True):
+            largest = largest @ (coefs.T if model.model == "logistic" else coefs) + intercepts
+    if not np.isfinite(largest).all():
+        raise BadMessage("the model's numbers overflow for some reading; expected a probability for each")
     return replace(model, named_arrays=ordered, scaler=scaler)
 
 

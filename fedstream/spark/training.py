@@ -144,8 +144,7 @@ class OpenRounds:
             SettingError: MODEL, MODEL_OPTIONS or CLASS_WEIGHT cannot be used.
         """
         train_config(settings, {})
-        own = configured_model(settings).initial_arrays(settings.seed)
-        fit = functools.partial(fit_model, own=own, settings=settings, features=len(settings.table))
+        fit = functools.partial(fit_model, model=configured_model(settings), settings=settings)
         self._newest = models.follow_models(settings, fit, "Fog")
         self._say_seconds = settings.wait_timeout_seconds
 

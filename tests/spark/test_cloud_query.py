@@ -826,7 +826,7 @@ def test_a_node_with_too_many_bad_updates_is_kept_out_and_the_round_is_unaffecte
         [
             answer(opened, 2, wide),
             changed(answer(opened, 2, ONES), b"3.0]", b"1e999]"),
-            answer(opened, 2, ONES, run_id="another"),
+            answer(opened, 2, ONES, round=99),
         ]
     )
     rounds.settings = Settings(**LOGISTIC | {"round_quorum": 1})
@@ -836,7 +836,7 @@ def test_a_node_with_too_many_bad_updates_is_kept_out_and_the_round_is_unaffecte
         [
             "arrays are {'coef': (1, 3)",
             "arrays[1].values[0] is Infinity; expected a number that fits",
-            "run_id is 'another'",
+            "round is 99",
         ],
         strict=True,
     ):
@@ -962,7 +962,7 @@ def test_an_answer_with_sums_that_are_refused_is_not_among_the_accepted(rounds, 
 def test_an_answer_that_is_refused_leaves_no_weight_but_an_offence(rounds, topic):
     (opened,) = models(rounds)
     before = saved_by(rounds)
-    topic.append_records([answer(opened, 9, ONES, run_id="another")])
+    topic.append_records([answer(opened, 9, ONES, round=99)])
     rounds.run()
     after = saved_by(rounds)
     assert after["run"]["nodes"]["offences"] == {"fog-9": 1}

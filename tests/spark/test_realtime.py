@@ -164,7 +164,7 @@ def score(
     layout = scoring_layout(model, 2)
     served = alerts.served_model(spark, layout)
     for version in versions:
-        alerts.serve(spark, scorable(version, 2))
+        alerts.serve(spark, scorable(version, Settings().table))
     records = [(None, bytearray(v), "sensor-data-node-3", 1, i, None) for i, v in enumerate(values)]
     readings = parse_readings(spark.createDataFrame(records, RECORDS_DDL), Settings())
     return alerts.score_readings(readings, served, layout, Settings()).collect()
@@ -302,7 +302,7 @@ def test_a_model_that_cannot_be_scored_is_told_once_and_another_stays(
 ):
     alerts, topic = script("realtime/alerts.py"), Models(monkeypatch)
     topic.add(MLP_MESSAGE | {"version": 3} | changes)
-    newest = models.follow_models(Settings(), functools.partial(scorable, features=2), "Alertes")
+    newest = models.follow_models(Settings(), functools.partial(scorable, table=Settings().table), "Alertes")
     coming = iter([lambda: None, lambda: topic.add(MLP_MESSAGE | {"version": 4})])
 
     def look(timeout_seconds: float) -> GlobalModel | None:
@@ -324,7 +324,7 @@ def test_a_model_that_cannot_be_scored_is_told_once_and_another_stays(
 def test_a_model_with_its_arrays_in_another_order_is_scored_as_the_same(script, spark, monkeypatch):
     topic = Models(monkeypatch)
     topic.add(message_of(served_model("two layers", SCALER), 5, 2, 0, 4, 1, 3))
-    found = models.follow_models(Settings(), functools.partial(scorable, features=2), "Alertes")(0)
+    found = models.follow_models(Settings(), functools.partial(scorable, table=Settings().table), "Alertes")(0)
     given = [encode(reading) for reading in readings(20)]
     expected = score(script, spark, served_model("two layers", SCALER), [served_model("two layers", SCALER)], given)
     rows = score(script, spark, found, [found], given)
@@ -352,7 +352,7 @@ def test_eight_features_are_scored_as_by_the_python_model(script, spark):
     alerts, random = script("realtime/alerts.py"), np.random.default_rng(3)
     python = make_model("mlp", {}, features=8)
     arrays = {name: random.normal(0, 1, array.shape) for name, array in python.initial_arrays(1).items()}
-    model = scorable(global_model("run-1", 1, 0, arrays), 8)
+    model = scorable(global_model("run-1", 1, 0, arrays), settings.table)
     layout = scoring_layout(model, 8)
     alerts.serve(spark, model)
     x = random.uniform(-3, 3, (50, 8))

@@ -12,6 +12,13 @@ HERE = Path(__file__).parent
 KAFKA_PYTHON_ITSELF = r"ignore:(open|read)_text is deprecated:DeprecationWarning"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of test_fuzz.py."""
+    group = parser.getgroup("fuzz")
+    group.addoption("--fuzz-seconds", type=float, default=20.0, help="how long all parts of test_fuzz.py take together")
+    group.addoption("--fuzz-seed", type=int, default=1, help="the same seed sends the same messages")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Turn warnings into errors in this folder, before a test's own filters."""
     for item in items:

@@ -56,6 +56,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
+SEEN = st.characters(exclude_categories=["C", "Zl", "Zp"])
 NAMES = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=9)
 
 
@@ -64,14 +65,14 @@ def named_arrays(draw: st.DrawFn) -> NamedArray:
     """Return an array that holds what it says."""
     shape = tuple(draw(st.lists(st.integers(0, 3), max_size=3)))
     values = draw(st.lists(st.floats(**FINITE), min_size=math.prod(shape), max_size=math.prod(shape)))
-    return NamedArray(draw(st.text(max_size=5)), shape, draw(st.sampled_from(["float64", "float32"])), tuple(values))
+    return NamedArray(draw(st.text(SEEN, max_size=5)), shape, draw(st.sampled_from(["float64", "float32"])), tuple(values))
 
 
 @st.composite
 def scores(draw: st.DrawFn) -> Score:
     """Return a score with a square confusion."""
     size = draw(st.integers(0, 3))
-    row = st.tuples(*[st.integers(0, 2**63 - 1)] * size)
+    row = st.tuples(*[st.integers(0, 10**12)] * size)
     return Score(draw(st.floats(0, 1e300)), tuple(draw(row) for _ in range(size)))
 
 
@@ -96,7 +97,8 @@ def from_type(kind: Any) -> st.SearchStrategy[Any]:
         case inspect.FloatType():
             return st.floats(kind.ge, kind.le, **FINITE)
         case inspect.StrType():
-            return st.text(min_size=kind.min_length or 0, max_size=min(kind.max_length or 20, 20))
+            signs = SEEN if kind.pattern else st.characters()
+            return st.text(signs, min_size=kind.min_length or 0, max_size=min(kind.max_length or 20, 20))
         case inspect.BoolType():
             return st.booleans()
         case inspect.NoneType():
@@ -112,7 +114,7 @@ def from_type(kind: Any) -> st.SearchStrategy[Any]:
         case inspect.VarTupleType():
             return st.lists(from_type(kind.item_type), max_size=3).map(tuple)
         case inspect.DictType():
-            return st.dictionaries(st.text(max_size=9), from_type(kind.value_type), max_size=3)
+            return st.dictionaries(from_type(kind.key_type), from_type(kind.value_type), max_size=3)
         case inspect.StructType():
             return OWN[kind.cls] if kind.cls in OWN else structs(kind.cls)
     raise NotImplementedError(kind)

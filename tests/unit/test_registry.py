@@ -264,7 +264,7 @@ def opened(number=1, **changes):
 
 def fit(model):
     """Take the models that fit the default settings."""
-    return fit_model(model, MLP, SETTINGS, 2)
+    return fit_model(model, make_model("mlp", {}), SETTINGS)
 
 
 HUGE = opened()["arrays"] + [{"name": "a", "shape": [0, 2**62], "dtype": "float64", "values": []}]

@@ -403,7 +403,6 @@ def test_an_unknown_node_is_counted_and_not_let_in():
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"run_id": "run-0"}, "run_id is 'run-0'; expected the present run, 'run-1'"),
         ({"round": 2}, "round is 2, which lies in the future; the open one is 1"),
         ({"base_version": 1}, "base_version is 1, which this round does not know; expected 0"),
         ({"arrays": {"w": np.zeros(3)}}, r"arrays are {'w': \(3,\)}; expected {'w': \(2,\)}"),
@@ -471,7 +470,7 @@ def test_a_node_with_too_many_bad_updates_is_kept_out_and_let_in_again():
     federation = start("a", "b", quarantine_after=2, quarantine_rounds=2)
     for _ in range(2):
         with pytest.raises(BadMessage):
-            federation.receive(update(federation, "b", [0.0, 0.0], run_id="wrong"))
+            federation.receive(update(federation, "b", [0.0, 0.0], round=9))
     assert events(federation)[-1] == "quarantine"
     assert federation.receive(update(federation, "b", [9.0, 9.0])) == "quarantined"
     assert federation.missing == {"a"}
@@ -633,7 +632,7 @@ def test_a_round_is_complete_just_when_all_whom_it_waits_for_have_answered_whate
         node, fate = nodes[random.randint(12)], random.uniform()
         late = {"round": federation.run.opened.number - 1} if fate < 0.1 and federation.run.opened.number > 1 else {}
         with contextlib.suppress(BadMessage):  # they lead to a quarantine
-            bad = {"run_id": "another"} if 0.1 < fate < 0.2 else {}
+            bad = {"round": 10**6} if 0.1 < fate < 0.2 else {}
             examples = 0 if 0.2 < fate < 0.3 else 10
             federation.receive(update(federation, node, [1.0, 1.0], examples, **late, **bad))
         if 0.3 < fate < 0.5:
@@ -860,13 +859,31 @@ def test_the_seed_of_a_noise_that_protects_is_not_published():
     assert wire_models(start("a"))[0]["seed"] == 3
 
 
+def test_noise_that_protects_is_drawn_from_a_secret_and_all_else_from_the_seed():
+    options = "noise_multiplier=0.1,clipping_norm=1,num_sampled_clients=1"
+    private = {"strategy": "DifferentialPrivacyServerSideFixedClipping", "strategy_options": options}
+
+    def merged(secret: int | None, **settings: str) -> list[float]:
+        before = start("a", **settings)
+        draw = None if secret is None else lambda: secret
+        federation = Federation(before.run, before.settings, before.model, before.latest, draw)
+        close(federation, a=[1.0, 1.0])
+        return federation.run.opened.arrays["w"].tolist()
+
+    assert merged(None, **private) == merged(None, **private)  # of a simulation
+    assert merged(7, **private) == merged(7, **private)
+    assert len({str(merged(secret, **private)) for secret in (None, 7, 8)}) == 3
+    assert merged(7) == merged(8) == [1.0, 1.0]
+
+
 def test_updates_of_the_run_before_are_late_and_no_offence():
     federation = start("a")  # since 1000 ms
     old = update(federation, "a", [1.0, 1.0], run_id="run-0", trained_at=999)
     assert federation.receive(old) == "late"
     assert federation.run.nodes.offences == {}
-    with pytest.raises(BadMessage, match="run_id is 'run-0'"):
+    with pytest.raises(BadMessage, match="run_id is 'run-0'; expected the present run, 'run-1'"):
         federation.receive(update(federation, "a", [1.0, 1.0], run_id="run-0", trained_at=1000))
+    assert federation.run.nodes.offences == {}, "a node that answers a forged model is no bad one"
 
 
 def test_a_quarantine_of_all_nodes_ends():
