@@ -1,6 +1,6 @@
 """Seeded fuzzing of all topics: whatever a record holds, nothing fails, and what is rejected changes nothing.
 
-    pytest tests/unit/test_fuzz.py --fuzz-seconds 600 --fuzz-seed 7
+pytest tests/unit/test_fuzz.py --fuzz-seconds 600 --fuzz-seed 7
 """
 
 from __future__ import annotations
@@ -115,7 +115,10 @@ class Nodes:
 
     def __init__(self, random):
         """Start without a reading."""
-        self.random, self.seen = random, {f"fog-{n}": RunningSums(10, (750.0, 0.6), (57_000.0, 0.042)) for n in (1, 2, 3)}
+        self.random, self.seen = (
+            random,
+            {f"fog-{n}": RunningSums(10, (750.0, 0.6), (57_000.0, 0.042)) for n in (1, 2, 3)},
+        )
 
     def weight(self, node):
         """Return a node's next running weight."""
@@ -208,7 +211,9 @@ class FuzzedCloud:
         after = self.kept(aggregator)
         if after == before:
             return
-        (old_latest, old_run, old_missing, old_out), (latest, run, missing, out) = map(msgspec.json.decode, (before, after))
+        (old_latest, old_run, old_missing, old_out), (latest, run, missing, out) = map(
+            msgspec.json.decode, (before, after)
+        )
         assert latest == old_latest
         if old_run["nodes"]["quarantine"] != run["nodes"]["quarantine"]:
             self.kinds["quarantined"] += 1
@@ -298,7 +303,9 @@ class FuzzedDoors:
             trained = merge_groups([SimpleNamespace(**row)])
         assert is_printable(said.getvalue()), said.getvalue()
         result = trained.get("fog-1", Trained({}, 0, Score()))
-        update = model_update(NodeWeight("fog-1", 1.0, 5), model, 1, result.num_examples, arrays=result.arrays, score=result.score)
+        update = model_update(
+            NodeWeight("fog-1", 1.0, 5), model, 1, result.num_examples, arrays=result.arrays, score=result.score
+        )
         read_update(encode(update))
 
     def check_alerts(self, model):
@@ -355,7 +362,11 @@ class FuzzedCommands:
         *(("models", "show", "best", "--json"), ("models", "show", "2"), ("models", "rollback", "best")),
         *(("models", "export", "current", "--format", "json"), ("models", "export", "2", "--format", "skops")),
         *(("history", "jsonl"), ("history", "parquet"), ("verify",), ("verify", "--json"), ("alerts",)),
-        *(("alerts", "--json"), ("watch", "--rounds", "3", "--timeout", "0.001"), ("watch", "--json", "--timeout", "0.001")),
+        *(
+            ("alerts", "--json"),
+            ("watch", "--rounds", "3", "--timeout", "0.001"),
+            ("watch", "--json", "--timeout", "0.001"),
+        ),
         *(("latency", "--seconds", "0.001"), ("latency", "--seconds", "0.001", "--json"), ("live",)),
         *(("plot", "--max-readings", "0"), ("plot", "--max-readings", "500")),
     )
@@ -370,7 +381,14 @@ class FuzzedCommands:
                 old.add(log, b"k", (alert | times, {"n": each}, {"n": each, "square": each * each})[number])
         for node in (1, 2):  # the running weights that latency looks for
             for samples in (10, 40, 70):
-                weight = NodeWeight(f"fog-{node}", 40.0, samples, 0, (75.0 * samples, 0.06 * samples), (5700.0 * samples, 0.0042 * samples))
+                weight = NodeWeight(
+                    f"fog-{node}",
+                    40.0,
+                    samples,
+                    0,
+                    (75.0 * samples, 0.06 * samples),
+                    (5700.0 * samples, 0.0042 * samples),
+                )
                 old.add(MODEL_WEIGHTS, b"k", weight)
         self.donors = [json.loads(r.value) for log in old.records.values() for r in log if r.value]
         self.number, self.calls, self.kinds = 0, 0, Counter()
@@ -414,7 +432,7 @@ class FuzzedCommands:
     def come_later(self):
         """Let the second half of each topic come while a command listens."""
         whole = {topic: list(log) for topic, log in self.topics.records.items()}
-        for topic, log in self.topics.records.items():
+        for log in self.topics.records.values():
             del log[len(log) // 2 :]
 
         def come(topic):
@@ -452,13 +470,20 @@ def test_a_command_ends_well_or_says_why_whatever_is_on_the_topics(fuzz, tmp_pat
         assert all(is_printable(record.getMessage()) for record in caplog.records)
         caplog.clear()
     with capsys.disabled():
-        print(f"\ncommands: {commands.calls} calls, {commands.calls / seconds:.0f}/s, {commands.number} messages, {dict(commands.kinds)}")
+        print(
+            f"\ncommands: {commands.calls} calls, {commands.calls / seconds:.0f}/s, {commands.number} messages, {dict(commands.kinds)}"
+        )
 
 
 CLOUDS = {
     "sync": {"drift_threshold": 0.3, "drift_action": "boost"},
     "async": {"round_mode": "async", "max_staleness": 3},
-    "sampled": {"strategy": "FedAdam", "strategy_options": "fraction_train=0.5", "known_nodes": "fog-*", "model": "mlp"},
+    "sampled": {
+        "strategy": "FedAdam",
+        "strategy_options": "fraction_train=0.5",
+        "known_nodes": "fog-*",
+        "model": "mlp",
+    },
 }
 
 
