@@ -7,6 +7,10 @@ MAKEFLAGS += --no-print-directory
 # .env, unless the variable is set in the shell or on the command line.
 $(foreach assignment,$(shell sed -n 's/^\([A-Z][A-Z0-9_]*\)=\(.*\)/\1?=\2/p' .env),$(eval export $(assignment)))
 
+ifneq ($(words $(CURDIR)),1)
+$(error this checkout lies in '$(CURDIR)'; expected a path without blanks, at which make, Maven and Spark split it. Move it: mv '$(CURDIR)' ~/$(subst $() ,-,$(notdir $(lastword $(CURDIR)))))
+endif
+
 # Which runner: docker if an engine with Compose answers, else local (no Docker).
 ifndef STACK
 ifeq ($(shell docker compose version >/dev/null 2>&1 && timeout 5 docker info >/dev/null 2>&1 && echo yes),yes)

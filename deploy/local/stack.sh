@@ -17,6 +17,14 @@ expect_own_folder() {
   exit 1
 }
 
+# supervisord listens on a socket below it, whose path the kernel limits to 107 bytes.
+expect_short_path() {
+  ((${#RUN_PATH} <= 80)) && return
+  echo "the stack's folder is $RUN_PATH, ${#RUN_PATH} characters; expected at most 80, since the path of a socket below" \
+    "it may not be longer than 107. Nothing was done. Move the checkout to a shorter path, such as ~/fed." >&2
+  exit 1
+}
+
 up() {
   processes --stop-left-over
   mkdir -p "$RUN_PATH"
@@ -76,7 +84,10 @@ logs() {
 }
 
 case $1 in
-  check) expect_own_folder ;;
+  check)
+    expect_short_path
+    expect_own_folder
+    ;;
   down)
     processes --stop
     echo "stopped; data kept in $RUN_DIR"

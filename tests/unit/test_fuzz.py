@@ -470,9 +470,8 @@ def test_a_command_ends_well_or_says_why_whatever_is_on_the_topics(fuzz, tmp_pat
         assert all(is_printable(record.getMessage()) for record in caplog.records)
         caplog.clear()
     with capsys.disabled():
-        print(
-            f"\ncommands: {commands.calls} calls, {commands.calls / seconds:.0f}/s, {commands.number} messages, {dict(commands.kinds)}"
-        )
+        rate = commands.calls / seconds
+        print(f"\ncommands: {commands.calls} calls, {rate:.0f}/s, {commands.number} messages, {dict(commands.kinds)}")
 
 
 CLOUDS = {

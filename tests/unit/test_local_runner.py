@@ -125,6 +125,21 @@ def test_an_empty_variable_of_the_shell_is_refused_too(checkout):
     assert "RUN_DIR is ''" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [("My Projects", "expected a path without blanks"), ("x" * 80, "characters; expected at most 80")],
+)
+def test_a_path_that_its_programs_cannot_use_is_refused_before_anything_is_installed(checkout, folder, words):
+    moved = checkout.parent / folder / "fed"
+    moved.parent.mkdir()
+    shutil.move(checkout, moved)
+    before = files(moved)
+    done = make(moved, "up")
+    assert files(moved) == before
+    assert done.returncode != 0
+    assert words in done.stderr
+
+
 def test_a_shell_that_sources_the_environment_outlives_a_bad_folder(checkout):
     line = "source deploy/local/env.sh || echo refused; echo goes on"
     done = subprocess.run(
