@@ -49,7 +49,7 @@ def test_the_messages_of_an_existing_producer_are_taken_as_they_come(stack: Stac
     topic = "of-an-existing-producer"
     stack.make("stop-jobs")
     letters = stack.end_offset("dead-letter")
-    stack.make("run-fog", f"ARGS=--topic {topic}", NODES="1", **FOREIGN)
+    stack.make("run-fog", f"ARGS=--topic {topic} --sensors 1", NODES="1", **FOREIGN)
     common = {"timestamp": "2026-01-17T07:54:53.993385", "node_id": 1}
     messages = [
         common | {"features": {"temperature": 70, "vibration_x": 0.05, "pressure": 101.2}, "anomaly": 1},
