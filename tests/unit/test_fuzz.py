@@ -398,7 +398,10 @@ class FuzzedCommands:
         if words[0] == "plot" or words[1:2] == ("export",):
             arguments += ["--output", str(self.folder / "file.png")]
         if words == ("live",):
-            return self.show_live()
+            self.show_live()
+            return
+        if words[1:2] == ("rollback",) and self.random.random() < 0.8:
+            return  # it waits for the cloud
         if words[0] in ("watch", "latency"):
             self.come_later()
         result = CliRunner().invoke(main.commands[words[0]], arguments)
