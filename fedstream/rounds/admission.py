@@ -38,7 +38,9 @@ def check_growth(weight: NodeWeight, latest: Mapping[str, NodeWeight]) -> None:
     before = latest.get(weight.node_id)
     if before is None:
         if len(latest) >= MOST_NODES:
-            raise BadMessage(f"node_id is {weight.node_id!r}, a new name; expected one of the {len(latest)} known nodes")
+            raise BadMessage(
+                f"node_id is {weight.node_id!r}, a new name; expected one of the {len(latest)} known nodes"
+            )
     elif weight.source == before.source and weight.samples > before.samples + MOST_GROWTH:
         grown = f"samples is {weight.samples} after {before.samples}; expected at most {MOST_GROWTH} more at once"
         raise BadMessage(f"{grown}. If the cloud was away for days: make reset S=cloud")

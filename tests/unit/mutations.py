@@ -8,14 +8,57 @@ from random import Random
 from typing import Any
 
 NUMBERS = (
-    *(0, -1, 1, 2, 3, 7, 255, 10**6, 10**9, 10**12, 10**14, 10**15, 2**31, 2**53, 2**62, 2**63 - 1, 2**63, 2**64, 10**400),
+    *(
+        0,
+        -1,
+        1,
+        2,
+        3,
+        7,
+        255,
+        10**6,
+        10**9,
+        10**12,
+        10**14,
+        10**15,
+        2**31,
+        2**53,
+        2**62,
+        2**63 - 1,
+        2**63,
+        2**64,
+        10**400,
+    ),
     *(0.0, -0.0, 0.5, 1.5, -1e9, 1e9, 1e149, 1e150, 1e200, 1e300, -1e300, 1.7e308, 5e-324, 1e-300, 1e-9),
     *(float("nan"), float("inf"), float("-inf")),  # as Python writes them; JSON does not have them
 )
 TEXTS = (
     *("", " ", "x", "fog-1", "fog-2", "fog-99", "fog-[/x]", "[bold]", ":smile:", "{}", "%s", "\n", "\t", "a\nb"),
-    *("\x1b]52;c;eA==\x07", "\x1b[2J", "\x9b31m", "\x7f", "\u202eabc", "\u2028", "\u200b", "\ufeff", "\ud800", "\udfff"),
-    *("é", "f\u043eg-1", "🙂", "x" * 201, "y" * 5000, "this:s", "unittest.__main__:x", "FedAdam", "mlp", "logistic", "async"),
+    *(
+        "\x1b]52;c;eA==\x07",
+        "\x1b[2J",
+        "\x9b31m",
+        "\x7f",
+        "\u202eabc",
+        "\u2028",
+        "\u200b",
+        "\ufeff",
+        "\ud800",
+        "\udfff",
+    ),
+    *(
+        "é",
+        "f\u043eg-1",
+        "🙂",
+        "x" * 201,
+        "y" * 5000,
+        "this:s",
+        "unittest.__main__:x",
+        "FedAdam",
+        "mlp",
+        "logistic",
+        "async",
+    ),
     *("eta=0.1", "sync", "../..", "NaN", "null", "1e999", "DifferentialPrivacyServerSideFixedClipping"),
 )
 RAW = (  # what no encoder of Python writes
@@ -28,7 +71,20 @@ KEYS = (
     *("values", "name", "dtype", "confusion", "loss_sum", "command", "model", "sent_at", "scaler", "mean", "std"),
     *("config", "learning-rate-factor", "proximal-mu", "participants", "strategy_state", "class", "counts", "updates"),
     *("place", "staleness", "failed", "restored_from", "opened_at", "trained_at", "num_examples", "base_version"),
-    *("source", "global_weight", "node_metrics", "kind", "detail", "action", "n", "square", "\x1b[1m", "\ud800", "", "@"),
+    *(
+        "source",
+        "global_weight",
+        "node_metrics",
+        "kind",
+        "detail",
+        "action",
+        "n",
+        "square",
+        "\x1b[1m",
+        "\ud800",
+        "",
+        "@",
+    ),
 )
 
 
@@ -138,7 +194,9 @@ def spoiled(value: bytes, random: Random) -> bytes | None:
         case 4:
             return random.randbytes(random.randrange(40))
         case 5:
-            return random.choice((None, b"", b"null", b"[]", b"{}", b"0", b'""', b"\x00", b"\xff\xfe", b"test", b"{" * 99))
+            return random.choice(
+                (None, b"", b"null", b"[]", b"{}", b"0", b'""', b"\x00", b"\xff\xfe", b"test", b"{" * 99)
+            )
         case 6:
             first, comma, rest = value.partition(b",")
             return first + comma + first.lstrip(b"{") + comma + rest  # a field that is there twice

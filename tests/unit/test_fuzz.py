@@ -1,6 +1,6 @@
 """Seeded fuzzing of all topics: whatever a record holds, nothing fails, and what is rejected changes nothing.
 
-    pytest tests/unit/test_fuzz.py --fuzz-seconds 600 --fuzz-seed 7
+pytest tests/unit/test_fuzz.py --fuzz-seconds 600 --fuzz-seed 7
 """
 
 from __future__ import annotations
@@ -54,10 +54,11 @@ from fedstream.messages.topics import (
     ROUND_CONTROL,
     SQUARES,
 )
-from fedstream.messages.weights import NodeWeight, RunningSums
+from fedstream.messages.weights import LONGEST_NAME, NodeWeight, RunningSums
 from fedstream.rounds.cloud_state import INITIAL, Rounds
 from fedstream.rounds.drift import PageHinkley
 from fedstream.rounds.federation import Federation, resumable
+from fedstream.rounds.nodes import is_known
 from fedstream.rounds.run_state import resumed_run
 from fedstream.settings import Settings
 from fedstream.spark.scoring import scorable, scoring_ddl, scoring_message
@@ -115,7 +116,10 @@ class Nodes:
 
     def __init__(self, random):
         """Start without a reading."""
-        self.random, self.seen = random, {f"fog-{n}": RunningSums(10, (750.0, 0.6), (57_000.0, 0.042)) for n in (1, 2, 3)}
+        self.random, self.seen = (
+            random,
+            {f"fog-{n}": RunningSums(10, (750.0, 0.6), (57_000.0, 0.042)) for n in (1, 2, 3)},
+        )
 
     def weight(self, node):
         """Return a node's next running weight."""
@@ -159,7 +163,8 @@ class FuzzedCloud:
 
     def begin(self):
         """Begin anew."""
-        self.state, self.nodes, self.versions = self.script.read_state(INITIAL), Nodes(self.random), []
+        self.value, self.nodes, self.versions = INITIAL, Nodes(self.random), []
+        self.state = self.script.read_state(self.value)
 
     def record(self, opened):
         """Return the next record."""
@@ -197,7 +202,7 @@ class FuzzedCloud:
                 if len(aggregator.rejected) > before[1]:
                     self.check_rejected(aggregator, before[0], now)
         with told(self.fuzz, self.number, *self.records, self.settings):
-            self.check_outcome(aggregator)
+            self.check_outcome(aggregator, now)
 
     def check_rejected(self, aggregator, before, now):
         """A rejected record has changed nothing, beside the offences and what a quarantine makes of the round."""
@@ -208,7 +213,9 @@ class FuzzedCloud:
         after = self.kept(aggregator)
         if after == before:
             return
-        (old_latest, old_run, old_missing, old_out), (latest, run, missing, out) = map(msgspec.json.decode, (before, after))
+        (old_latest, old_run, old_missing, old_out), (latest, run, missing, out) = map(
+            msgspec.json.decode, (before, after)
+        )
         assert latest == old_latest
         if old_run["nodes"]["quarantine"] != run["nodes"]["quarantine"]:
             self.kinds["quarantined"] += 1
@@ -220,7 +227,7 @@ class FuzzedCloud:
             each["opened"]["counts"].pop("rejected", None)
         assert run == old_run
 
-    def check_outcome(self, aggregator):
+    def check_outcome(self, aggregator, now):
         """What goes out can be read, models can be trained, and a restarted cloud goes on from the same state."""
         kept, outbox = self.kept(aggregator), aggregator.federation.outbox
         for topic, _, message in outbox:
@@ -228,13 +235,21 @@ class FuzzedCloud:
             if isinstance(message, GlobalModel):
                 fit_model(read_global(encode(message)), self.rounds.model, self.settings)
                 self.versions = [*self.versions[-9:], message]
+                means = zip(self.settings.table, message.scaler.mean, strict=True)
+                assert all(each.low - 1e-6 <= mean <= each.high + 1e-6 for each, mean in means), message.scaler
                 self.kinds["versions"] += topic == MODEL_VERSIONS
             else:
                 assert is_printable(message.detail), message
                 self.kinds[message.kind] += 1
         state = aggregator.outcome()
         assert all(map(is_printable, state.said)), state.said
-        value = json.loads(json.dumps(msgspec.to_builtins(state, str_keys=True), allow_nan=False))
+        names = {*state.latest, *state.run.nodes.heard, *state.run.nodes.offences, *state.run.nodes.quarantine}
+        assert all(is_known(name, self.settings) and len(name) <= LONGEST_NAME for name in names)
+        if self.random.random() < 0.2:  # the driver's own way, one topic after the other
+            taken = self.script.take_in(self.records, self.value, self.rounds, now)
+            assert not any("internal:" in reason for _, reason in taken.rejected), taken.rejected
+            encode(taken.outcome())
+        value = self.value = json.loads(json.dumps(msgspec.to_builtins(state, str_keys=True), allow_nan=False))
         self.state = self.script.read_state(value)
         again = self.script.CloudAggregator(self.state, self.rounds.open(self.state), self.settings)
         again.federation.outbox = outbox
@@ -287,6 +302,8 @@ class FuzzedDoors:
 
     def check_fog(self, model):
         """A node can test and train the model, or tells why not."""
+        if self.random.random() < 0.5:
+            return  # it takes its time
         x = self.x if model.scaler is None else model.scaler.apply(self.x)
         probabilities = self.model.predict(model.arrays, x)
         assert np.isfinite(probabilities).all()
@@ -298,7 +315,9 @@ class FuzzedDoors:
             trained = merge_groups([SimpleNamespace(**row)])
         assert is_printable(said.getvalue()), said.getvalue()
         result = trained.get("fog-1", Trained({}, 0, Score()))
-        update = model_update(NodeWeight("fog-1", 1.0, 5), model, 1, result.num_examples, arrays=result.arrays, score=result.score)
+        update = model_update(
+            NodeWeight("fog-1", 1.0, 5), model, 1, result.num_examples, arrays=result.arrays, score=result.score
+        )
         read_update(encode(update))
 
     def check_alerts(self, model):
@@ -340,6 +359,7 @@ def test_a_model_is_taken_and_can_be_used_or_is_told(fuzz, name, monkeypatch, ca
     started = time.monotonic()
     while (seconds := time.monotonic() - started) < fuzz.seconds / len(MODELS) / 3:
         doors.check()
+    assert len(doors.kinds) == 3, "each door took some"
     with capsys.disabled():
         print(f"\ndoors {name}: {doors.number} messages, {doors.number / seconds:.0f}/s, {dict(doors.kinds)}")
 
@@ -355,7 +375,11 @@ class FuzzedCommands:
         *(("models", "show", "best", "--json"), ("models", "show", "2"), ("models", "rollback", "best")),
         *(("models", "export", "current", "--format", "json"), ("models", "export", "2", "--format", "skops")),
         *(("history", "jsonl"), ("history", "parquet"), ("verify",), ("verify", "--json"), ("alerts",)),
-        *(("alerts", "--json"), ("watch", "--rounds", "3", "--timeout", "0.001"), ("watch", "--json", "--timeout", "0.001")),
+        *(
+            ("alerts", "--json"),
+            ("watch", "--rounds", "3", "--timeout", "0.001"),
+            ("watch", "--json", "--timeout", "0.001"),
+        ),
         *(("latency", "--seconds", "0.001"), ("latency", "--seconds", "0.001", "--json"), ("live",)),
         *(("plot", "--max-readings", "0"), ("plot", "--max-readings", "500")),
     )
@@ -370,7 +394,14 @@ class FuzzedCommands:
                 old.add(log, b"k", (alert | times, {"n": each}, {"n": each, "square": each * each})[number])
         for node in (1, 2):  # the running weights that latency looks for
             for samples in (10, 40, 70):
-                weight = NodeWeight(f"fog-{node}", 40.0, samples, 0, (75.0 * samples, 0.06 * samples), (5700.0 * samples, 0.0042 * samples))
+                weight = NodeWeight(
+                    f"fog-{node}",
+                    40.0,
+                    samples,
+                    0,
+                    (75.0 * samples, 0.06 * samples),
+                    (5700.0 * samples, 0.0042 * samples),
+                )
                 old.add(MODEL_WEIGHTS, b"k", weight)
         self.donors = [json.loads(r.value) for log in old.records.values() for r in log if r.value]
         self.number, self.calls, self.kinds = 0, 0, Counter()
@@ -417,7 +448,7 @@ class FuzzedCommands:
     def come_later(self):
         """Let the second half of each topic come while a command listens."""
         whole = {topic: list(log) for topic, log in self.topics.records.items()}
-        for topic, log in self.topics.records.items():
+        for log in self.topics.records.values():
             del log[len(log) // 2 :]
 
         def come(topic):
@@ -454,14 +485,21 @@ def test_a_command_ends_well_or_says_why_whatever_is_on_the_topics(fuzz, tmp_pat
                 commands.call(words)
         assert all(is_printable(record.getMessage()) for record in caplog.records)
         caplog.clear()
+    assert {f"{words[0]} 0" for words in commands.CALLS if words != ("live",)} <= set(commands.kinds)
     with capsys.disabled():
-        print(f"\ncommands: {commands.calls} calls, {commands.calls / seconds:.0f}/s, {commands.number} messages, {dict(commands.kinds)}")
+        print(f"\ncommands: {commands.calls} calls, {commands.calls / seconds:.0f}/s, {commands.number} messages")
+        print(dict(commands.kinds))
 
 
 CLOUDS = {
     "sync": {"drift_threshold": 0.3, "drift_action": "boost"},
     "async": {"round_mode": "async", "max_staleness": 3},
-    "sampled": {"strategy": "FedAdam", "strategy_options": "fraction_train=0.5", "known_nodes": "fog-*", "model": "mlp"},
+    "sampled": {
+        "strategy": "FedAdam",
+        "strategy_options": "fraction_train=0.5",
+        "known_nodes": "fog-*",
+        "model": "mlp",
+    },
 }
 
 
@@ -475,5 +513,6 @@ def test_the_cloud_takes_in_whatever_comes(script, fuzz, name, capsys):
         for _ in range(BATCHES_A_RUN):
             cloud.batch()
     seconds = time.monotonic() - started
+    assert {"taken", "rejected", "quarantined", "rollback", "versions"} <= set(cloud.kinds), "else nothing was tried"
     with capsys.disabled():
         print(f"\ncloud {name}: {cloud.number} messages, {cloud.number / seconds:.0f}/s, {dict(cloud.kinds)}")

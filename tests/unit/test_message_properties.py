@@ -65,7 +65,9 @@ def named_arrays(draw: st.DrawFn) -> NamedArray:
     """Return an array that holds what it says."""
     shape = tuple(draw(st.lists(st.integers(0, 3), max_size=3)))
     values = draw(st.lists(st.floats(**FINITE), min_size=math.prod(shape), max_size=math.prod(shape)))
-    return NamedArray(draw(st.text(SEEN, max_size=5)), shape, draw(st.sampled_from(["float64", "float32"])), tuple(values))
+    return NamedArray(
+        draw(st.text(SEEN, max_size=5)), shape, draw(st.sampled_from(["float64", "float32"])), tuple(values)
+    )
 
 
 @st.composite

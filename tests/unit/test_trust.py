@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,7 @@ from test_rounds import RUN, TwoNumbers, close, models, place, rollback, start, 
 
 from fedstream.broker.deadline import DeadlineTimer
 from fedstream.commands.cli import main
-from fedstream.commands.curves import model_of
+from fedstream.commands.curves import draw, model_of
 from fedstream.commands.latency import weight_of
 from fedstream.commands.registry import Run, read_runs, scores
 from fedstream.commands.verify import versions_and_gaps
@@ -172,6 +173,10 @@ def test_a_round_of_more_answers_than_a_message_holds_fails_with_an_event_and_th
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
+        (
+            {"scaler": {"mean": [75e6, 0.1], "std": [1.0, 1.0]}},
+            "mean of temperature is 7.5e.07; expected a number from",
+        ),
         ({"version": 2}, "version is 2; expected one that there is, at most 1"),
         # From (1, 1) to (1e300, 3); from version 0 to 1 are two steps of at most 1000.
         ({"arrays": [{"name": "w", "shape": [2], "dtype": "float64", "values": [1e300, 3.0]}]}, "2 x MAX_UPDATE_NORM"),
@@ -234,7 +239,14 @@ def test_no_run_goes_on_from_a_round_that_leaves_no_number_for_the_next():
 
 
 @pytest.mark.parametrize(
-    "state", [{"m_t": {"x": 1}}, {"m_t": {"array": [1]}}, {"m_t": {}}, {"m_t": {"array": ["<f8", [2], "!"]}}, {"a": {"strategy": {}}}]
+    "state",
+    [
+        {"m_t": {"x": 1}},
+        {"m_t": {"array": [1]}},
+        {"m_t": {}},
+        {"m_t": {"array": ["<f8", [2], "!"]}},
+        {"a": {"strategy": {}}},
+    ],
 )
 def test_a_state_that_is_none_is_refused_and_leaves_the_strategy_as_it_is(state):
     strategy = make_strategy("FedAdam", {})
@@ -265,10 +277,10 @@ def test_a_reason_is_one_line_that_can_be_printed():
 @pytest.mark.parametrize("text", ["\x1b[2J", "a\n", "\x9b1m", "\u202eabc", "\u2028", "\ufeff"])
 def test_an_event_or_an_array_with_what_a_terminal_obeys_is_no_message(text):
     event = {"kind": "drift", "run_id": "r", "round": 1, "node_id": None, "detail": text}
-    with pytest.raises(BadMessage, match="detail is .*; expected printable characters"):
+    with pytest.raises(BadMessage, match=r"detail is .*; expected printable characters"):
         decode(Event, json.dumps(event).encode())
     array = {"name": text, "shape": [0], "dtype": "float64", "values": []}
-    with pytest.raises(BadMessage, match="name is .*; expected printable characters"):
+    with pytest.raises(BadMessage, match=r"name is .*; expected printable characters"):
         decode(NamedArray, json.dumps(array).encode())
 
 
@@ -356,6 +368,13 @@ def test_a_weight_with_sums_of_other_features_is_not_measured():
     record = SimpleNamespace(value=encode(NodeWeight("fog-1", 40.0, 5, 0, (1.0, 2.0, 3.0), (1.0, 2.0, 3.0))))
     assert weight_of(record, 1, 2) is None
     assert weight_of(record, 1, 3).samples == 5
+
+
+def test_a_name_with_dollars_or_of_any_length_is_drawn_as_it_is():
+    curve = {1: {"f1": 0.5, "loss": 1.0}}
+    figure = draw({"global": curve, "$x^$": curve, "y" * 5000: curve}, "run $x^$")
+    figure.savefig(BytesIO())
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["global", r"\$x^\$", "y" * 100]
 
 
 def test_a_centralised_training_that_fails_says_how_to_draw_without_it(monkeypatch, tmp_path):
