@@ -65,6 +65,10 @@ RAW = (  # what no encoder of Python writes
     *(b"1e999", b"-1e999", b"1e-999", b"00", b"1.", b".5", b"+1", b"0x1", b"1_0", b"'a'", b"True", b"nul", b"}", b"]"),
     *(b"[" * 2000, b'{"a":' * 1500, b"9" * 5000, b'"\\ud800"', b'"\\u0000"', b'"\xff"', b'"\xed\xa0\x80"', b"/**/1"),
 )
+SHAPES = (  # and how many values
+    *(([], 1), ([0], 0), ([1], 1), ([2, 1], 2), ([1, 1, 1], 1), ([1] * 8, 1), ([1] * 65, 1), ([1] * 500, 1)),
+    *(([0, 2**62], 0), ([2**62, 0, 2], 0), ([2**32, 2**32], 0), ([2**63 - 1], 1), ([1, 3], 3), ([300], 300)),
+)
 AT_RAW = "@raw@"  # stands in a text for one of them
 KEYS = (
     *("node_id", "weight", "samples", "sums", "squares", "round", "run_id", "arrays", "metrics", "version", "shape"),
@@ -127,6 +131,15 @@ def like(value: Any, random: Random) -> Any:
     return random.choice([each for each in (TEXTS if kind is str else NUMBERS) if type(each) is kind])
 
 
+def reshape(message: Any, random: Random) -> None:
+    """Give one of a message's arrays another shape, mostly with as many values as it holds."""
+    inner = message.get("model")
+    arrays = (inner if isinstance(inner, dict) else message).get("arrays")
+    if isinstance(arrays, list) and arrays and isinstance(arrays[-1], dict):
+        shape, count = random.choice(SHAPES)
+        arrays[random.randrange(len(arrays))] = arrays[-1] | {"shape": shape, "values": [0.5] * count}
+
+
 def nudge(value: Any, random: Random) -> Any:
     """Return a value near to one, of the same kind: such a message gets farthest."""
     if isinstance(value, bool):
@@ -150,7 +163,9 @@ def edit(message: Any, donors: list[Any], random: Random) -> Any:
     if found is None:
         return odd(random)
     holder, key = found
-    match random.randrange(12):
+    match random.randrange(13):
+        case 12 if isinstance(message, dict):
+            reshape(message, random)
         case 0 | 1:
             holder[key] = odd(random)
         case 2 | 10 | 11:
