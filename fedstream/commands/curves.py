@@ -33,6 +33,7 @@ Readings = tuple[Matrix, npt.NDArray[np.int64]]
 Curve = dict[int, dict[str, float]]  # by round: f1 and loss
 
 CENTRAL = "centralised"
+LONGEST_LABEL = 100  # characters
 MOST_COLOURS = 10  # more nodes are one kind of line in the legend
 PANELS = {"f1": "prequential F1", "loss": "prequential log loss (nats)"}
 
@@ -91,6 +92,10 @@ def central_curve(run: Run, readings: Readings, settings: Settings) -> Curve:
     return curve
 
 
+def _as_it_is(text: str) -> str:
+    return text.replace("$", r"\$")  # between two of them matplotlib would read a formula
+
+
 def draw(curves: dict[str, Curve], title: str) -> Figure:
     """Return the figure: F1 above, loss below, the legend on the right of both."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -102,11 +107,12 @@ def draw(curves: dict[str, Curve], title: str) -> Figure:
     nodes = [name for name in curves if name != GLOBAL and not name.startswith(CENTRAL)]
     for panel, (measure, label) in zip(panels, PANELS.items(), strict=True):
         for name, curve in curves.items():
-            look: dict[str, Any] = {"linewidth": 1.0, "alpha": 0.75, "label": name}
+            shown = _as_it_is(f"{name:.{LONGEST_LABEL}}")
+            look: dict[str, Any] = {"linewidth": 1.0, "alpha": 0.75, "label": shown}
             if name == GLOBAL:
-                look = {"linewidth": 2.5, "color": "black", "zorder": 3, "label": name}
+                look = {"linewidth": 2.5, "color": "black", "zorder": 3, "label": shown}
             elif name not in nodes:
-                look = {"linewidth": 2.0, "color": "tab:red", "linestyle": "--", "zorder": 4, "label": name}
+                look = {"linewidth": 2.0, "color": "tab:red", "linestyle": "--", "zorder": 4, "label": shown}
             elif len(nodes) > MOST_COLOURS:
                 about = f"each of {len(nodes)} nodes" if name == nodes[0] else None
                 look = {"linewidth": 0.7, "alpha": 0.5, "color": "tab:blue", "label": about}
@@ -118,7 +124,7 @@ def draw(curves: dict[str, Curve], title: str) -> Figure:
     panels[1].set_ylim(bottom=0)
     panels[1].set_xlabel("round")
     panels[1].xaxis.get_major_locator().set_params(integer=True)
-    panels[0].set_title(title)
+    panels[0].set_title(_as_it_is(f"{title:.{2 * LONGEST_LABEL}}"))
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure
 

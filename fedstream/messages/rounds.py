@@ -280,7 +280,7 @@ def fit_model(found: GlobalModel, model: Model, settings: Settings) -> GlobalMod
     if wire.layout(found.arrays) != wire.layout(own):
         both = f"{wire.layout(found.arrays)!s:.200}; expected {wire.layout(own)!s:.200}"
         raise BadMessage(f"the model's arrays are {both}, as MODEL_OPTIONS say here; set the same in .env")
-    check_scaler(found.scaler, len(settings.table))
+    check_means(found.scaler, settings)
     _check_probabilities(found, model, settings)
     try:
         train_config(settings, found.config)
@@ -318,6 +318,19 @@ def check_scaler(scaler: Scaler | None, features: int) -> None:
     if scaler and len(scaler.mean) != features:
         msg = f"the scaler has {len(scaler.mean)} numbers; expected {features}, one for each feature"
         raise BadMessage(msg)
+
+
+def check_means(scaler: Scaler | None, settings: Settings) -> None:
+    """Refuse a scaler that is not one of readings within FEATURES: all readings would be the same to the model.
+
+    Raises:
+        BadMessage: it has another number of features, or a mean beyond its feature's limits.
+    """
+    check_scaler(scaler, len(settings.table))
+    for feature, mean in zip(settings.table, scaler.mean if scaler else (), strict=False):
+        slack = 1e-6 * max(abs(feature.low), abs(feature.high))
+        if not feature.low - slack <= mean <= feature.high + slack:
+            raise BadMessage(f"the scaler's mean of {feature.name} is {mean:g}; expected {feature.expected}")
 
 
 def check_size(message: Struct, what: str, max_update_bytes: int) -> None:

@@ -25,7 +25,7 @@ from fedstream.messages.rounds import (
     Rollback,
     TooLargeError,
     UsedUpdate,
-    check_scaler,
+    check_means,
     check_size,
     fit_model,
     global_model,
@@ -217,7 +217,7 @@ class Federation:
         if not is_fit or wire.layout(old.arrays) != wire.layout(opened.arrays):
             msg = f"version {old.version} of run {old.run_id} does not fit; expected one of run {self.run.run_id}"
             raise BadMessage(msg)
-        check_scaler(old.scaler, self.run.features)
+        check_means(old.scaler, self.settings)
         if old.version > opened.version:
             raise BadMessage(f"version is {old.version}; expected one that there is, at most {opened.version}")
         norm, steps = wire.distance(old.arrays, opened.arrays), opened.version - old.version + 1

@@ -729,7 +729,9 @@ def test_commands_that_cannot_be_obeyed_are_rejected_with_reasons_and_the_round_
         b'{"command":"rollback","run_id":"r","sent_at":1}': "model is missing",
         b'{"command":"rollback","run_id":"r","sent_at":1,"model":{}}': "model.schema_version is missing",
         **{
-            command(command="rollback", run_id="r", sent_at=10**15, model=opened | change)[2]: reason
+            command(command="rollback", run_id=(opened | change)["run_id"], sent_at=10**15, model=opened | change)[
+                2
+            ]: reason
             for change, reason in (
                 ({"run_id": "other"}, "version 0 of run other"),
                 ({"arrays": []}, "version 0 of run logistic-"),

@@ -65,6 +65,10 @@ RAW = (  # what no encoder of Python writes
     *(b"1e999", b"-1e999", b"1e-999", b"00", b"1.", b".5", b"+1", b"0x1", b"1_0", b"'a'", b"True", b"nul", b"}", b"]"),
     *(b"[" * 2000, b'{"a":' * 1500, b"9" * 5000, b'"\\ud800"', b'"\\u0000"', b'"\xff"', b'"\xed\xa0\x80"', b"/**/1"),
 )
+SHAPES = (  # and how many values
+    *(([], 1), ([0], 0), ([1], 1), ([2, 1], 2), ([1, 1, 1], 1), ([1] * 8, 1), ([1] * 65, 1), ([1] * 500, 1)),
+    *(([0, 2**62], 0), ([2**62, 0, 2], 0), ([2**32, 2**32], 0), ([2**63 - 1], 1), ([1, 3], 3), ([300], 300)),
+)
 AT_RAW = "@raw@"  # stands in a text for one of them
 KEYS = (
     *("node_id", "weight", "samples", "sums", "squares", "round", "run_id", "arrays", "metrics", "version", "shape"),
@@ -109,18 +113,31 @@ def odd(random: Random) -> Any:
             return random.choice(NUMBERS[:12]) * random.choice((1, -1))
 
 
-def places(value: Any) -> list[tuple[Any, Any]]:
-    """Return each container with each of its keys or indices; of a long list some."""
-    found: list[tuple[Any, Any]] = []
-    left = [value]
-    while left and len(found) < 400:
-        each = left.pop()
-        keys = list(each) if isinstance(each, dict) else range(min(len(each), 6)) if isinstance(each, list) else ()
-        for key in keys:
-            found.append((each, key))
-            if isinstance(each[key], (dict, list)):
-                left.append(each[key])
+def place(value: Any, random: Random) -> tuple[Any, Any] | None:
+    """Return a container and one of its keys or indices; a field at the top is as likely as one deep inside."""
+    found = None
+    while isinstance(value, (dict, list)) and value and (found is None or random.random() < 0.7):
+        key = random.choice(list(value)) if isinstance(value, dict) else random.randrange(len(value))
+        found = value, key
+        value = value[key]
     return found
+
+
+def like(value: Any, random: Random) -> Any:
+    """Return a value of the same kind from far away: such a message passes the types."""
+    if isinstance(value, (bool, type(None), list, dict)):
+        return odd(random)
+    kind = str if isinstance(value, str) else int if isinstance(value, int) else float
+    return random.choice([each for each in (TEXTS if kind is str else NUMBERS) if type(each) is kind])
+
+
+def reshape(message: Any, random: Random) -> None:
+    """Give one of a message's arrays another shape, mostly with as many values as it holds."""
+    inner = message.get("model")
+    arrays = (inner if isinstance(inner, dict) else message).get("arrays")
+    if isinstance(arrays, list) and arrays and isinstance(arrays[-1], dict):
+        shape, count = random.choice(SHAPES)
+        arrays[random.randrange(len(arrays))] = arrays[-1] | {"shape": shape, "values": [0.5] * count}
 
 
 def nudge(value: Any, random: Random) -> Any:
@@ -142,13 +159,17 @@ def nudge(value: Any, random: Random) -> Any:
 
 def edit(message: Any, donors: list[Any], random: Random) -> Any:
     """Change one thing of a message in place, or return another one."""
-    spots = places(message)
-    if not spots:
+    found = place(message, random)
+    if found is None:
         return odd(random)
-    holder, key = random.choice(spots)
-    match random.randrange(10):
-        case 0 | 1 | 2:
+    holder, key = found
+    match random.randrange(13):
+        case 12 if isinstance(message, dict):
+            reshape(message, random)
+        case 0 | 1:
             holder[key] = odd(random)
+        case 2 | 10 | 11:
+            holder[key] = like(holder[key], random)
         case 3 | 4 | 5:
             holder[key] = nudge(holder[key], random)
         case 6:
@@ -160,8 +181,8 @@ def edit(message: Any, donors: list[Any], random: Random) -> Any:
             else:
                 holder.insert(key, deepcopy(holder[key]))
         case 8:
-            other, place = random.choice(places(random.choice(donors)) or spots)
-            holder[key] = deepcopy(other[place])
+            other, name = place(random.choice(donors), random) or found
+            holder[key] = deepcopy(other[name])
         case _:
             holder[key] = {key: holder[key]} if random.random() < 0.5 else [holder[key]]
     return message
