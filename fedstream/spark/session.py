@@ -43,7 +43,8 @@ def start_session(app_name: str, settings: Settings) -> SparkSession:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s [%(levelname)s] %(message)s")
     logging.getLogger("py4j").setLevel(logging.WARNING)
     logging.getLogger("kafka").setLevel(logging.WARNING)
-    logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)  # it warns of each 0.1 s without a CPU
+    # It logs each attempt to reach a broker that is away, many a second; who waits for an answer tells it once.
+    logging.getLogger("kafka.net").setLevel(logging.CRITICAL)
     spark = SparkSession.builder.appName(app_name).getOrCreate()
     if str(spark.sparkContext.master).startswith("spark://"):
         watchdog.watch_in_background(watchdog.ExecutorCheck(lambda: watchdog.count_executors(spark)))

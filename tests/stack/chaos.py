@@ -21,11 +21,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import click
 from kafka import KafkaProducer
+from kafka.errors import KafkaError
 from rich.console import Console
 from rich.table import Table
 
@@ -42,6 +44,7 @@ PATIENCE_SECONDS = 240.0  # so long it is waited for, to tell how long it took
 LOOK_BACK = 200  # records of a topic in which the newest message of each stream is found
 RATE = 50  # readings a second and node, and numbers a second
 NODES = (1, 2)
+STREAMS = ("global weights", "rounds", "squares")  # beside those of the nodes
 
 
 class Cell(NamedTuple):
@@ -72,11 +75,11 @@ class Numbers(threading.Thread):
     def __init__(self, bootstrap: str) -> None:
         """Nothing is sent yet."""
         super().__init__(daemon=True)
-        self._bootstrap, self._stopping, self.sent = bootstrap, threading.Event(), 0
+        self._servers, self._stopping, self.sent = bootstrap, threading.Event(), 0
 
     def run(self) -> None:
         """Send at the rate."""
-        with KafkaProducer(bootstrap_servers=self._bootstrap, delivery_timeout_ms=300_000) as producer:
+        with KafkaProducer(bootstrap_servers=self._servers, delivery_timeout_ms=300_000) as producer:
             while not self._stopping.wait(1 / RATE):
                 producer.send("numbers", value=b'{"n":%d}' % self.sent, partition=0)
                 self.sent += 1
@@ -93,7 +96,7 @@ class Chaos:
     def __init__(self, stack: Stack, console: Console) -> None:
         """Start the stack and its load, and wait until all streams flow."""
         self.stack, self.console = stack, console
-        self._places = dict.fromkeys((*(f"weights of fog-{node}" for node in NODES), "global weights", "rounds"), 0)
+        self._places = dict.fromkeys((*(f"weights of fog-{node}" for node in NODES), *STREAMS), 0)
         stack.empty()
         stack.make("-j3", "run-fog", "run-cloud", "run-squares-kafka", **QUICK)
         self.numbers = Numbers(stack.bootstrap)
@@ -102,14 +105,16 @@ class Chaos:
         self.wait_until_all_go_on({}, PATIENCE_SECONDS)
 
     def places(self) -> dict[str, int]:
-        """Return how far each stream has come, by the newest messages of its topic."""
-        for message in self._newest("model-weights"):
-            if "round" not in message:
-                self._places[f"weights of {message['node_id']}"] = message["samples"]
-        for message in self._newest("global-model"):
-            stream, place = ("rounds", "round") if "round" in message else ("global weights", "samples")
-            self._places[stream] = message[place]
-        return self._places | {"squares": self.stack.end_offset("squares")}
+        """Return how far each stream has come, by its newest messages; no further while no broker answers."""
+        with suppress(KafkaError):
+            for message in self._newest("model-weights"):
+                if "round" not in message:
+                    self._places[f"weights of {message['node_id']}"] = message["samples"]
+            for message in self._newest("global-model"):
+                stream, place = ("rounds", "round") if "round" in message else ("global weights", "samples")
+                self._places[stream] = message[place]
+            self._places["squares"] = self.stack.end_offset("squares")
+        return dict(self._places)
 
     def _newest(self, topic: str) -> list[dict[str, Any]]:
         return self.stack.messages(topic, max(self.stack.end_offset(topic) - LOOK_BACK, 0))
@@ -226,6 +231,8 @@ def main(minutes: float, seed: int, only: str | None) -> None:
     console = Console(highlight=False, width=150)
     if only and only not in (*PARTS, *KINDS):
         raise click.UsageError(f"--only is {only!r}; expected one of {', '.join((*PARTS, *KINDS))}")
+    for name in ("ARGS", "MAKEFLAGS", "MAKEOVERRIDES"):  # of `make chaos`, and not of the targets that it calls
+        os.environ.pop(name, None)
     stack = Stack(os.environ.get("STACK", "local"))
     console.print(f"chaos on the {stack.runner} runner, {minutes:g} minutes, seed {seed}")
     outcomes: list[Outcome] = []
