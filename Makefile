@@ -139,7 +139,7 @@ growth: setup $(PACKAGES) ## what more nodes, partitions, readings and parameter
 soak: setup $(PACKAGES) ## steady load for MINUTES=60: is anything lost, wrong, or does anything grow
 	@$(PYTHON) -m bench.endurance.soak --minutes $(MINUTES) $(ARGS)
 
-chaos: setup $(PACKAGES) ## kill and pause parts for MINUTES=10 while data flow: is anything lost; ARGS="--seed 7"
+chaos: setup $(PACKAGES) ## kill and pause parts for MINUTES=60 while data flow: is anything lost; ARGS="--seed 7"
 	@PYTHONPATH=. $(PYTHON) -m tests.stack.chaos --minutes $(MINUTES) $(ARGS)
 
 test: test-unit test-spark test-stack ## every test, the stack's on the chosen runner
