@@ -128,6 +128,8 @@ def _docker_troubles(env: Mapping[str, str]) -> dict[str, str]:
             found[name] = ended(MANY.format(ends), _docker_log(name))
         elif status in ("exited", "dead", "restarting") and code not in STOPPED_CODES:
             found[name] = ended(status, _docker_log(name))
+        elif status == "paused":
+            found[name] = f"is paused; go on with: docker unpause {name}"
         elif condition == "unhealthy":
             checks = json.loads(_output("docker", "inspect", "--format", "{{json .State.Health.Log}}", name))
             found[name] = unhealthy(checks[-1]["Output"])
