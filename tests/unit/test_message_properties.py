@@ -99,7 +99,7 @@ def from_type(kind: Any) -> st.SearchStrategy[Any]:
         case inspect.FloatType():
             return st.floats(kind.ge, kind.le, **FINITE)
         case inspect.StrType():
-            signs = SEEN if kind.pattern else st.characters()
+            signs = SEEN if kind.pattern else st.characters(codec="utf-8")
             return st.text(signs, min_size=kind.min_length or 0, max_size=min(kind.max_length or 20, 20))
         case inspect.BoolType():
             return st.booleans()
