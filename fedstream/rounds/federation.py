@@ -293,8 +293,8 @@ class Federation:
         }
         try:
             replies = [reply_of(update, run.opened, run.bases, settings.round_mode) for update in updates]
-            has_secret = self._draw_secret and strategies.is_private(self.strategy)
-            seed = self._draw_secret() if has_secret and self._draw_secret else settings.seed
+            draw = self._draw_secret if strategies.is_private(self.strategy) else None
+            seed = draw() if draw else settings.seed
             arrays, _ = strategies.aggregate(self.strategy, opened.round, replies, seed=seed)
         except StrategyError as error:
             self._fail(now, str(error), **about)
