@@ -152,7 +152,7 @@ def progress_table(env: Mapping[str, str]) -> str:
             ["docker", "exec", f"{env['CONTAINER_PREFIX']}spark-master", "sh", "-c", script],
             capture_output=True, text=True, timeout=30, check=False,
         )  # fmt: skip
-        found = [json.loads(line) for line in done.stdout.splitlines()]
+        found = [json.loads(line) for line in done.stdout.splitlines() if line]  # none: no job has run yet
     else:
         found = list(filter(None, (jobs.read_progress(Path(env["CHECKPOINT_DIR"]), job) for job in sorted(restarts))))
     return jobs.table([each for each in found if each["job"] in restarts], restarts)
