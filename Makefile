@@ -69,8 +69,8 @@ clean: ## stop everything and delete topics, checkpoints and outputs together
 ps: ## what runs, and is it well
 	@$(RUNNER) ps
 
-reset: need-S ## one job begins anew: first records, counts from 0; S=fog-2
-	@$(RUNNER) reset '$(S)'
+reset: need-S ## one job begins anew, at the first record or FROM=15m (a time, an offset, end); S=fog-2
+	@$(RUNNER) reset '$(S)' '$(FROM)'
 
 logs: need-S ## last lines of one service or job, followed in a terminal: S=fog-1
 	@$(RUNNER) logs '$(S)'

@@ -51,7 +51,7 @@ from fedstream.rounds.nodes import is_known
 from fedstream.rounds.run_state import is_of_model
 from fedstream.settings import Settings
 from fedstream.spark import session, watchdog
-from fedstream.spark.state import BatchState, StateError
+from fedstream.spark.state import BatchState, Reset, StateError
 from fedstream.tables import console_table, round_table
 from fedstream.terminal import Command
 from fedstream.texts import printable
@@ -244,7 +244,7 @@ def main(start: Position | None) -> None:
     check_topics = watchdog.guard_topics(settings, TOPICS, folder)
     publish = kafka.connect_publisher(settings, sole="cloud")
     spark = session.start_session("CloudAggregator", settings)
-    state = BatchState(folder, INITIAL, check_topics)
+    state = BatchState(folder, INITIAL, check_topics, [feature.name for feature in settings.table])
     saved = read_state(state.value)
     if model and not saved.run:
         fit = functools.partial(resumable, settings=settings, model=model)
@@ -255,7 +255,9 @@ def main(start: Position | None) -> None:
         publish(message)
         print(line, flush=True)
         timer.arm(saved.opened)
-    records = session.read_topic(spark, settings, TOPICS, settings.max_updates_per_trigger, start)
+    records = session.read_topic(
+        spark, settings, TOPICS, settings.max_updates_per_trigger, start or Reset.of(folder).start
+    )
     query = build_query(records, state, rounds, Outlets(publish, timer.arm))
     session.run_query(settings, query, ready=f"Cloud prêt : {topics.MODEL_WEIGHTS} -> {topics.GLOBAL_MODEL}")
 

@@ -36,7 +36,7 @@ from fedstream.settings import Settings
 from fedstream.spark import realtime, session, watchdog
 from fedstream.spark.readings import RECORD, SUMS, NodeReadings
 from fedstream.spark.scope import Scope, parse_nodes, share_slots
-from fedstream.spark.state import BatchState, Publish, reset_at
+from fedstream.spark.state import BatchState, Publish, Reset
 from fedstream.spark.training import OpenRounds, Trainer, build_training_query
 from fedstream.terminal import Command
 
@@ -135,7 +135,8 @@ def main(nodes: list[int], topic: str | None, sensors: str | None, start: Positi
     settings, scope = Settings.from_env(os.environ), Scope.of(nodes, topic, sensors)
     wanted = [] if "*" in scope.topics else scope.topics.split(",")
     kafka.ensure_topics(settings, [*wanted, *kafka.ROUND_TOPICS, DEAD_LETTER])
-    folder = scope.folder(settings.checkpoint_dir, start)
+    folder, reset = scope.folder(settings.checkpoint_dir, start), Reset.of(settings.checkpoint_dir / scope.name)
+    start = start or reset.start
     check_topics = watchdog.guard_topics(settings, scope.topics, folder)
     publish = kafka.connect_publisher(settings)
     spark = session.start_session(f"FogNode{scope.name.removeprefix('fog-')}", settings)
@@ -147,8 +148,9 @@ def main(nodes: list[int], topic: str | None, sensors: str | None, start: Positi
     reject = functools.partial(send_dead_letters, settings=settings)
     readings = NodeReadings(settings, scope.node_of_sensor, reject)
 
-    source = scope.source(start, since=reset_at(settings.checkpoint_dir / scope.name))
-    node = FogNode(settings, BatchState(folder, FogNode.initial(), check_topics), publish, source)
+    source = scope.source(start, since=reset.at)
+    names = [feature.name for feature in settings.table]
+    node = FogNode(settings, BatchState(folder, FogNode.initial(), check_topics, names), publish, source)
     records = read(settings.max_offsets_per_trigger).coalesce(weight_tasks)
     queries = [build_query(records, scope.name, readings, node)]
     if is_trained:

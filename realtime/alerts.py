@@ -35,6 +35,7 @@ from fedstream.messages.topics import ALERTS, DEAD_LETTER, GLOBAL_MODEL, SENSOR_
 from fedstream.settings import Settings
 from fedstream.spark import expressions, realtime, session, watchdog
 from fedstream.spark.scoring import Layout, scorable, scoring_ddl, scoring_message, with_probability
+from fedstream.spark.state import Reset
 from fedstream.terminal import Command
 
 POLL_SECONDS = 0.5
@@ -135,8 +136,8 @@ def main(topics: str, mode: str, start: Position | None) -> None:
     settings = Settings.from_env(os.environ)
     wanted = [] if "*" in topics else topics.split(",")
     kafka.ensure_topics(settings, [*wanted, GLOBAL_MODEL, ALERTS, DEAD_LETTER])
-    folder = settings.checkpoint_dir / "alerts" / topics.replace("*", "_")[:100]
-    folder /= f"from-{start}" if start else "start"
+    own = settings.checkpoint_dir / "alerts"
+    folder, reset = own / topics.replace("*", "_")[:100] / (f"from-{start}" if start else "start"), Reset.of(own)
     watchdog.guard_topics(settings, topics, folder)
     spark = session.start_session("Alerts", settings)
     mode = realtime.usable_mode(mode, realtime.count_slots(spark), kafka.count_partitions(settings, topics))
@@ -144,7 +145,7 @@ def main(topics: str, mode: str, start: Position | None) -> None:
     model = wait_for_model(newest, settings.wait_timeout_seconds)
     while True:
         serve(spark, model)
-        records = realtime.read_topics(spark, settings, topics, mode, start)
+        records = realtime.read_topics(spark, settings, topics, mode, start or reset.start)
         writer = build_query(records, settings, mode, folder, layout(model.arrays))
         (query,) = session.start_queries(settings, writer, pause_seconds=realtime.pause_seconds(settings, mode))
         print(f"Alertes prêtes ({mode}) : {topics} -> {ALERTS}, version {model.version}", flush=True)

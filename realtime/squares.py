@@ -22,6 +22,7 @@ from fedstream.broker.position import Position, start_option
 from fedstream.messages.topics import DEAD_LETTER, NUMBERS, SQUARES
 from fedstream.settings import Settings
 from fedstream.spark import expressions, realtime, session, watchdog
+from fedstream.spark.state import Reset
 from fedstream.terminal import Command
 
 
@@ -73,11 +74,12 @@ def main(source: str, output: str, mode: str, start: Position | None) -> None:
     """Square numbers until it is stopped."""
     settings = Settings.from_env(os.environ)
     kafka.ensure_topics(settings, [source, output, DEAD_LETTER])
-    folder = settings.checkpoint_dir / "squares-kafka" / source / (f"from-{start}" if start else "start")
+    own = settings.checkpoint_dir / "squares-kafka"
+    folder, reset = own / source / (f"from-{start}" if start else "start"), Reset.of(own)
     watchdog.guard_topics(settings, source, folder)
     spark = session.start_session("SquaresOverKafka", settings)
     mode = realtime.usable_mode(mode, realtime.count_slots(spark), kafka.count_partitions(settings, source))
-    records = realtime.read_topics(spark, settings, source, mode, start)
+    records = realtime.read_topics(spark, settings, source, mode, start or reset.start)
     squares = square_numbers(records, output, kafka.count_partitions(settings, output), settings.max_value_bytes)
     query = realtime.build_query(squares, "squares-kafka", folder, settings, mode)
     ready = f"Carrés prêts ({mode}) : {source} -> {output}"

@@ -36,7 +36,7 @@ reset() {
   expect_stack
   was=$(docker inspect -f '{{.State.Status}}' "$name" 2>/dev/null) || true
   [[ -z $was ]] || docker stop -t 30 "$name" >/dev/null
-  docker exec -e "NODES_PER_DRIVER=$NODES_PER_DRIVER" "$master" python -m fedstream.commands.reset "$1" || code=$?
+  docker exec -e "NODES_PER_DRIVER=$NODES_PER_DRIVER" "$master" python -m fedstream.commands.reset "$1" "$2" || code=$?
   if [[ $was =~ running|restarting ]]; then docker start "$name"; fi
   return "$code"
 }

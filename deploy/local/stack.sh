@@ -69,7 +69,7 @@ reset() {
   local was code=0
   was=$(ctl status "jobs:$1" 2>/dev/null) || true
   ctl stop "jobs:$1" >/dev/null 2>&1 || true
-  python -m fedstream.commands.reset "$1" || code=$?
+  python -m fedstream.commands.reset "$1" "$2" || code=$?
   if [[ $was =~ RUNNING|STARTING|BACKOFF ]]; then ctl start "jobs:$1"; fi
   return "$code"
 }

@@ -32,8 +32,9 @@ def made_by(settings: Settings) -> list[str]:
 
 
 def is_of_model(run: RunState | None, settings: Settings) -> bool:
-    """Tell whether a run trains the model of the settings."""
-    return run is not None and run.made_by[:2] == [settings.model, settings.model_options]
+    """Tell whether a run trains the model of the settings, for their classes."""
+    wanted = [settings.model, settings.model_options], settings.classes
+    return run is not None and (run.made_by[:2], run.classes) == wanted
 
 
 def new_run(run_id: str, settings: Settings, features: int = 2, classes: int = 2) -> RunState:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from fedstream.broker.position import Position
 from fedstream.errors import StackError
 
 
@@ -16,15 +19,26 @@ class StateError(StackError):
     """The state on disk and the checkpoint do not belong together, or another driver holds them."""
 
 
+RESET = "reset.json"  # file in a job's folder
+
 Publish = Callable[..., None]  # publish(*outgoing), each (topic, key, message); returns when the broker has them
 
-RESET_AT = "reset-at"  # file in a job's folder: when it was last reset
 
+class Reset(msgspec.Struct, frozen=True):
+    """The last reset of a job, kept in its folder: when it was, and from where the job reads since then."""
 
-def reset_at(folder: Path) -> str:
-    """Return when a job's folder was last reset, as a text, or an empty one."""
-    path = folder / RESET_AT
-    return path.read_text() if path.exists() else ""
+    at: str = ""
+    start: Position | None = None
+
+    @classmethod
+    def of(cls, folder: Path) -> Reset:
+        """Return the last reset of the job with this folder, one without a time if there was none."""
+        path = folder / RESET
+        return msgspec.json.decode(path.read_bytes(), type=cls) if path.exists() else cls()
+
+    def write(self, folder: Path) -> None:
+        """Keep it in a job's folder."""
+        write_json(folder / RESET, msgspec.to_builtins(self))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -62,13 +76,20 @@ class BatchState:
     batch.
     """
 
-    def __init__(self, folder: Path, initial: dict[str, Any], check: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        initial: dict[str, Any],
+        check: Callable[[], None] = lambda: None,
+        features: Sequence[str] = (),
+    ) -> None:
         """Open or create the state in a folder, and lock it against a second driver.
 
-        `check` is called before a new value is kept, and raises if the micro-batch is not to count.
+        `check` is called before a new value is kept, and raises if the micro-batch is not to count. `features` names
+        what the value is about: sums of other features cannot be added to.
 
         Raises:
-            StateError: another running driver uses the folder, or the file is not this class's.
+            StateError: another running driver uses the folder, the file is not this class's, or of other features.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -80,7 +101,7 @@ class BatchState:
             self._lock.close()
             msg = f"another running driver uses {folder}: stop it first, or set CHECKPOINT_DIR to another folder"
             raise StateError(msg) from error
-        self._check = check
+        self._check, self._features = check, list(features)
         self.batch_id = -1
         self.value = initial
         self._offsets: list[str] | None = None
@@ -88,7 +109,7 @@ class BatchState:
             try:
                 stored = json.loads(self._path.read_text())
                 self.batch_id, self.value = stored["batch_id"], stored["value"]
-                self._offsets = stored["offsets"]
+                self._offsets, was = stored["offsets"], stored["features"]
                 if missing := set(initial) - set(self.value):
                     raise KeyError(", ".join(sorted(missing)))
             except (ValueError, KeyError, TypeError) as error:
@@ -96,6 +117,10 @@ class BatchState:
                 anew = to_begin_anew(folder)
                 msg = f"{self._path} is not a saved state ({error}): restore it, or begin anew: {anew}"
                 raise StateError(msg) from error
+            if was != self._features:
+                self._lock.close()
+                msg = f"{self._path} was made with the features {', '.join(was)}; FEATURES names {', '.join(features)}"
+                raise StateError(f"{msg}. Set FEATURES as it was, or begin anew: {self._anew}")
 
     def advance(self, batch_id: int, compute: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
         """Return the value after a micro-batch: `compute(value before it)`, or what that gave if it has run already.
@@ -118,7 +143,8 @@ class BatchState:
             return self.value
         value = compute(self.value)
         self._check()
-        write_json(self._path, {"batch_id": batch_id, "offsets": offsets, "value": value})
+        about = {"batch_id": batch_id, "offsets": offsets, "features": self._features}
+        write_json(self._path, about | {"value": value})
         self.batch_id, self.value, self._offsets = batch_id, value, offsets
         return value
 

@@ -19,7 +19,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from fedstream.broker import deadline
 from fedstream.learning import arrays as wire
-from fedstream.learning.models import make_model
+from fedstream.learning.models import configured_model
 from fedstream.learning.scores import Score
 from fedstream.messages.door import encode
 from fedstream.messages.rounds import Deadline, GlobalModel, TooLargeError, global_model
@@ -83,7 +83,7 @@ class Cloud:
 
     def rounds(self) -> Any:
         """Return from where a federation goes on."""
-        model = make_model(self.settings.model, {}) if self.settings.model != "mean" else None
+        model = configured_model(self.settings) if self.settings.model != "mean" else None
         return self.cloud.Rounds(self.settings, model, self.cloud.new_id(self.settings), self.last)
 
     def run(self) -> StreamingQuery:
@@ -669,13 +669,18 @@ def test_another_strategy_after_a_restart_goes_on_with_the_run_and_starts_afresh
     assert values_of(closed) == [1.0, 2.0, 3.0], "the plain mean of two that are alike"
 
 
-def test_another_model_after_a_restart_starts_a_new_run(make_cloud, topic, rounds):
-    other = make_cloud(**LOGISTIC | {"model": "mlp"})
+@pytest.mark.parametrize("change", [{"model": "mlp"}, {"classes": 3}], ids=str)
+def test_another_model_or_other_classes_after_a_restart_start_a_new_run(make_cloud, topic, rounds, change):
+    topic.append_records(joins(1, 2))
+    rounds.run()
+    other = make_cloud(**LOGISTIC | change)
     topic.append_records(joins(1, 2))
     other.run()
-    (opened,) = [message for _, key, message in other.published if key == "mlp"]
+    (opened,) = [message for _, key, message in other.published if key == other.settings.model]
     assert (opened["round"], opened["version"]) == (1, 0)
-    assert opened["run_id"].startswith("mlp-")
+    assert opened["run_id"].startswith(f"{other.settings.model}-")
+    first = next(message["run_id"] for _, key, message in rounds.published if key == "logistic")
+    assert opened["run_id"] != first
 
 
 # --- commands

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import stat
 from pathlib import Path
 
@@ -66,7 +67,8 @@ def test_a_batch_that_is_not_to_count_changes_nothing(tmp_path):
     with pytest.raises(StateError, match="made anew"):
         state.advance(1, add(4))
     assert (state.batch_id, state.value) == (0, {"n": 3})
-    assert json.loads((tmp_path / "state.json").read_text()) == {"batch_id": 0, "offsets": None, "value": {"n": 3}}
+    stored = json.loads((tmp_path / "state.json").read_text())
+    assert stored == {"batch_id": 0, "offsets": None, "features": [], "value": {"n": 3}}
 
 
 @pytest.mark.parametrize("batch_id", [0, 1, 4, 100], ids=lambda batch_id: f"batch {batch_id} after batch 2")
@@ -116,6 +118,15 @@ def test_a_value_is_on_the_disk_with_its_name_before_it_counts(tmp_path, monkeyp
 def test_a_state_that_was_removed_alone_is_noticed(tmp_path):
     with pytest.raises(StateError, match="is at micro-batch -1 but Spark's checkpoint runs micro-batch 5"):
         BatchState(tmp_path, {"n": 0}).advance(5, never)
+
+
+def test_a_state_of_other_features_is_not_added_to(tmp_path):
+    BatchState(tmp_path, {"n": 0}, features=["temperature", "humidity"]).advance(0, add(3))
+    text = "state.json was made with the features temperature, humidity; FEATURES names temperature, vibration"
+    anew = f"Set FEATURES as it was, or begin anew: remove {tmp_path}, or start the program with --from"
+    with pytest.raises(StateError, match=re.escape(f"{text}. {anew}")):
+        BatchState(tmp_path, {"n": 0}, features=["temperature", "vibration"])
+    assert BatchState(tmp_path, {"n": 0}, features=["temperature", "humidity"]).value == {"n": 3}
 
 
 def advance_and_crash(folder: Path, error: type[Exception]) -> None:
