@@ -5,7 +5,8 @@ text=$1
 shift
 log=$(mktemp)
 ticker=
-trap 'kill $ticker 2>/dev/null || true; rm -f "$log"' EXIT
+# Not in the ticker: one that is ended as soon as it is forked still has this trap.
+trap 'if ((BASHPID == $$)); then kill $ticker 2>/dev/null || true; rm -f "$log"; fi' EXIT
 
 # In a terminal one line is brought up to date, elsewhere a line is added now and then.
 if [[ -t 1 ]]; then start='\r\e[K' every=1 end=''; else start='' every=10 end='\n'; fi
