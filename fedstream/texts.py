@@ -8,6 +8,8 @@ from msgspec import Meta
 
 # Control characters, line breaks, and signs that turn the line around or cannot be seen.
 UNSEEN = r"\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+NAMED = "[A-Za-z0-9][A-Za-z0-9._-]*"  # no letters of other alphabets: some look like these
+Name = Annotated[str, Meta(pattern=rf"^{NAMED}(?![\s\S])")]
 Line = Annotated[str, Meta(pattern=rf"^(?![\s\S]*[{UNSEEN}])")]
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from fedstream.errors import BadMessage
+from fedstream.texts import NAMED
 
 T = TypeVar("T")
 
@@ -142,8 +143,8 @@ def _in_words(text: str) -> str:
         return "a number that fits"
     if text.startswith("Invalid"):
         return "one of the values that it may have"
-    if "matching regex" in text:  # the only pattern there is: `texts.Line`
-        return "printable characters"
+    if "matching regex" in text:  # `texts.Name` or `texts.Line`
+        return "a name of letters (a to z), digits, '.', '_' and '-'" if NAMED in text else "printable characters"
     text = re.sub(r", got .*", "", text).removeprefix("Expected ")
     text = re.sub(r"`([\w |]+)`", lambda kind: " or ".join(_KINDS.get(k, k) for k in kind[1].split(" | ")), text)
     text = re.sub(r"of length >= (\d+)", r"of length \1 or more", text)

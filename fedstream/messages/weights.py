@@ -15,7 +15,7 @@ from fedstream.errors import BadMessage
 from fedstream.learning.arrays import Matrix
 from fedstream.learning.scores import Count
 from fedstream.learning.training import Scaler, scaler_of
-from fedstream.texts import Line
+from fedstream.texts import Line, Name
 
 LONGEST_NAME = 200  # characters of a node's name
 LONGEST_SOURCE = 1000  # characters; of many topics it is a long list
@@ -98,10 +98,10 @@ class NodeWeight(Struct, frozen=True, omit_defaults=True):
     `sums` and `squares` are what the cloud needs of the `samples` readings to scale features alike on all nodes.
 
     Raises:
-        BadMessage: the node's name cannot be printed, or it is not one sum and one square for every feature.
+        BadMessage: it is not one sum and one square for every feature.
     """
 
-    node_id: Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME, description="such as fog-1")]
+    node_id: Annotated[Name, Meta(max_length=LONGEST_NAME, description="such as fog-1")]
     weight: Annotated[float, Meta(ge=-LARGEST_WEIGHT, le=LARGEST_WEIGHT, description="the report's local model")]
     samples: Annotated[int, Meta(ge=1, le=MOST_SAMPLES, description="good readings behind it")]
     rejected: Annotated[Count, Meta(description="records that went to dead-letter instead")] = field(
@@ -116,9 +116,6 @@ class NodeWeight(Struct, frozen=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         """Check what the types do not say."""
-        if not self.node_id.isprintable():
-            msg = f"node_id is {self.node_id!r:.250}; expected a name of printable characters"
-            raise BadMessage(msg)
         if len(self.sums) != len(self.squares):
             both = f"sums has {len(self.sums)} numbers and squares {len(self.squares)}"
             raise BadMessage(f"{both}; expected one of each for every feature")

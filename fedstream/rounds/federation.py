@@ -68,6 +68,9 @@ def resumable(last: GlobalModel, settings: Settings, model: Model) -> GlobalMode
         raise BadMessage(
             f"round is {last.round}, version {last.version}; expected at most {MOST_ROUNDS}, to go on from"
         )
+    options = strategies.options_in(strategy_of(settings), last.strategy_state)
+    if options and [last.strategy, last.strategy_options] == [settings.strategy, settings.strategy_options]:
+        raise BadMessage(f"strategy_state sets {', '.join(options)}; expected no option of STRATEGY_OPTIONS")
     run = resumed_run(last, settings, len(settings.table), settings.classes)
     try:
         Federation(run, settings, model, {})

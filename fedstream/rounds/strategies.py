@@ -15,13 +15,14 @@ import numpy as np
 
 from fedstream.learning.arrays import Arrays, distance, layout
 from fedstream.rounds.strategy_options import make_strategy
-from fedstream.rounds.strategy_state import PLAIN, StrategyError, restore_strategy, strategy_state
+from fedstream.rounds.strategy_state import PLAIN, StrategyError, options_in, restore_strategy, strategy_state
 
 if TYPE_CHECKING:
     from flwr.app import ArrayRecord
     from flwr.serverapp.strategy import Strategy
 
-__all__ = ["Reply", "StrategyError", "aggregate", "make_strategy", "open_round", "restore_strategy", "strategy_state"]
+__all__ = ["Reply", "StrategyError", "aggregate", "make_strategy", "open_round"]
+__all__ += ["options_in", "restore_strategy", "strategy_state"]
 
 MOST_LOOKS = 10  # at the nodes in one round: Flower looks twice, or once a second for ever when there are too few
 

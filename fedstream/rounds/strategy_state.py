@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
@@ -64,6 +65,15 @@ def restore_strategy(strategy: Strategy, state: Mapping[str, Any]) -> None:
     for name in _attributes(strategy).keys() - wanted.keys():
         del vars(strategy)[name]
     vars(strategy).update(decoded)
+
+
+def options_in(strategy: Strategy, state: Mapping[str, Any]) -> list[str]:
+    """Return the options of a strategy that a state would set: arguments of its constructor, also of one inside it."""
+    found = [name for name in inspect.signature(type(strategy)).parameters if name in state and name != "strategy"]
+    inner, more = vars(strategy).get("strategy"), state.get("strategy")
+    if inner is not None and isinstance(more, dict) and isinstance(more.get("strategy"), dict):
+        found += [f"strategy.{name}" for name in options_in(inner, more["strategy"])]
+    return found
 
 
 def _attributes(strategy: Strategy) -> dict[str, Any]:

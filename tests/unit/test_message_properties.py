@@ -57,7 +57,7 @@ JSON = st.recursive(
     max_leaves=5,
 )
 SEEN = st.characters(exclude_categories=["C", "Zl", "Zp"])
-NAMES = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=9)
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,9}", fullmatch=True)
 
 
 @st.composite

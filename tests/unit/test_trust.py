@@ -238,6 +238,24 @@ def test_no_run_goes_on_from_a_round_that_leaves_no_number_for_the_next():
         resumable(replace(last, round=10**12 + 1), settings, Pair())
 
 
+def test_no_run_goes_on_without_the_noise_that_the_options_ask_for():
+    class Pair(TwoNumbers):
+        def predict(self, arrays, x):
+            return np.full((len(x), 2), 0.5)
+
+    private, options = "DifferentialPrivacyServerSideFixedClipping", "noise_multiplier=1.0,clipping_norm=1.0"
+    settings = Settings(strategy=private, strategy_options=f"{options},num_sampled_clients=2")
+    state = {"class": private, "noise_multiplier": 0.0, "clipping_norm": 1e9}
+    named = {"strategy": private, "strategy_options": settings.strategy_options}
+    last = replace(global_model(RUN, 3, 2, {"w": np.zeros(2)}), **named)
+    assert resumable(last, settings, Pair()).round == 3
+    with pytest.raises(BadMessage, match="strategy_state sets noise_multiplier, clipping_norm; expected no option"):
+        resumable(replace(last, strategy_state=state), settings, Pair())
+    inner = {"class": private, "strategy": {"strategy": {"class": "FedAvg", "fraction_train": 0.1}}}
+    with pytest.raises(BadMessage, match=r"strategy_state sets strategy\.fraction_train; expected no option"):
+        resumable(replace(last, strategy_state=inner), settings, Pair())
+
+
 @pytest.mark.parametrize(
     "state",
     [
