@@ -145,7 +145,9 @@ class CloudAggregator:
             message, line = said_again(state.opened, state.latest)
             outgoing.append(message)
             said.append(line)
-        state.outbox = [(topic, key, encode(message).decode()) for topic, key, message in outgoing]
+        state.outbox = [
+            (topic, key, None if message is None else encode(message).decode()) for topic, key, message in outgoing
+        ]
         return state
 
 
@@ -220,7 +222,7 @@ def build_query(records: DataFrame, state: BatchState, rounds: Rounds, outlets: 
 
     def handle_batch(batch: DataFrame, batch_id: int) -> None:
         after = read_state(state.advance(batch_id, functools.partial(merge_batch, batch, rounds, outlets)))
-        outlets.publish(*((topic, key, msgspec.Raw(text.encode())) for topic, key, text in after.outbox))
+        outlets.publish(*((topic, key, text and msgspec.Raw(text.encode())) for topic, key, text in after.outbox))
         print(*after.said, console_table(batch_id, merged_weight(after.latest)), sep="\n", flush=True)
         outlets.arm_deadline(after.opened)
 

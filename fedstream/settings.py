@@ -85,6 +85,7 @@ class Settings:
     round_quorum: int = _setting(1, "fewest updates that close a round", low=1)
     round_deadline_seconds: float = _setting(10.0, "longest wait for a node once the round is open", low=0.1)
     round_min_examples: int = _setting(1, "fewest examples that close a round", low=1)
+    versions_kept: int = _setting(1000, "newest versions of a run that topic model-versions keeps, and the best", low=2)
     round_patience: int = _setting(3, "rounds without a sign of a node after which none waits for it", low=1)
     known_nodes: str = _setting("", "names or patterns of the nodes that may take part, `fog-*`; empty = all")
     async_buffer: int = _setting(2, "updates that make a new model in mode async", low=1)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -35,6 +35,7 @@ DEAD_LETTER_MAX_BYTES = 2 * 2**20
 
 ROUND_TOPICS = (MODEL_WEIGHTS, GLOBAL_MODEL, ROUND_CONTROL, MODEL_VERSIONS, EVENTS)
 
+VERSIONS_SEGMENT_BYTES = 2**24
 RECORD_OVERHEAD_BYTES = 50_000  # of a message's other fields, its key and the record batch around it
 
 # Of a consumer that reads a part of a topic: records that are gone are an error.
@@ -189,9 +190,10 @@ def connect_publisher(settings: Settings, sole: str = "") -> Callable[..., None]
         if sole:
             take(f"no transaction began at {brokers}", producer.begin_transaction)
         places = [f"topic {topic} at {brokers} did not take a message of key {key}" for topic, key, _ in outgoing]
+        values = [None if message is None else encode(message) for _, _, message in outgoing]
         answers = [
-            take(place, producer.send, topic=topic, key=key and key.encode(), value=encode(message))
-            for place, (topic, key, message) in zip(places, outgoing, strict=True)
+            take(place, producer.send, topic=topic, key=key and key.encode(), value=value)
+            for place, (topic, key, _), value in zip(places, outgoing, values, strict=True)
         ]
         # A transaction does not outlive a broker that was paused: its driver ends soon, and begins another one.
         timeout_seconds = settings.wait_timeout_seconds / (2 if sole else 1)
@@ -231,17 +233,40 @@ def connect_admin(settings: Settings) -> KafkaAdminClient:
         raise _unavailable(settings) from error
 
 
-def follow_topic(
-    settings: Settings, topic: str, last: int | None = None, first: int | None = None
-) -> Callable[[float], list[Any]]:
+def follow_topic(settings: Settings, topic: str, last: int | None = None) -> Callable[[float], list[Any]]:
     """Return `read(timeout_seconds)`: the records of a topic that have come since the last call, in order.
 
     The first call returns all there is, or of each partition the `last` ones. A call waits for new records up to the
-    timeout, and ends once it has `first` ones.
+    timeout.
 
     Raises:
         KafkaUnavailableError: no broker answered within `wait_timeout_seconds`, or there is no such topic.
     """
+    consumer, partitions = _consumer_at(settings, topic, last)
+
+    def read(timeout_seconds: float) -> list[Any]:
+        ends = consumer.end_offsets(partitions)
+        new: list[Any] = []
+        if all(consumer.position(partition) >= ends[partition] for partition in partitions):
+            for batch in consumer.poll(timeout_ms=int(timeout_seconds * 1000)).values():
+                new += batch
+        return new + list(_up_to(ends, consumer, settings))
+
+    return read
+
+
+def read_topic(settings: Settings, topic: str, last: int | None = None) -> Iterator[Any]:
+    """Yield the records that are on a topic now, or of each partition the `last` ones, in order; few are in memory.
+
+    Raises:
+        KafkaUnavailableError: no broker answered within `wait_timeout_seconds`, or there is no such topic.
+    """
+    consumer, partitions = _consumer_at(settings, topic, last)
+    with closing(consumer):
+        yield from _up_to(consumer.end_offsets(partitions), consumer, settings)
+
+
+def _consumer_at(settings: Settings, topic: str, last: int | None) -> tuple[KafkaConsumer, list[TopicPartition]]:
     consumer = connect_consumer(settings)
     numbers = consumer.partitions_for_topic(topic)
     if not numbers:
@@ -252,19 +277,21 @@ def follow_topic(
     starts, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
     for partition in partitions:
         consumer.seek(partition, max(starts[partition], ends[partition] - last) if last else starts[partition])
+    return consumer, partitions
 
-    def read(timeout_seconds: float) -> list[Any]:
-        records: list[Any] = []
-        ends = consumer.end_offsets(partitions)
-        if all(consumer.position(partition) >= ends[partition] for partition in partitions):
-            for batch in consumer.poll(timeout_ms=int(timeout_seconds * 1000)).values():
-                records += batch
-        while any(consumer.position(each) < ends[each] for each in partitions) and len(records) < (first or math.inf):
-            for batch in consumer.poll(timeout_ms=500).values():
-                records += batch
-        return records
 
-    return read
+def _up_to(ends: Mapping[TopicPartition, int], consumer: KafkaConsumer, settings: Settings) -> Iterator[Any]:
+    deadline = time.monotonic() + settings.wait_timeout_seconds
+    while left := [each for each in ends if consumer.position(each) < ends[each]]:
+        if batches := consumer.poll(timeout_ms=500):
+            deadline = time.monotonic() + settings.wait_timeout_seconds
+        elif time.monotonic() > deadline:
+            place = f"partition {left[0].partition} of topic {left[0].topic}"
+            where = f"{place} at {settings.kafka_bootstrap_servers}, offset {consumer.position(left[0])}"
+            msg = f"nothing more came of {where} within {settings.wait_timeout_seconds:g} s"
+            raise KafkaUnavailableError(f"{msg}; does the broker run: make ps")
+        for batch in batches.values():
+            yield from batch
 
 
 def ensure_topics(settings: Settings, names: Iterable[str]) -> list[str]:
@@ -299,7 +326,8 @@ def _topic_configs(name: str, settings: Settings) -> dict[str, str]:
     if name in (MODEL_WEIGHTS, GLOBAL_MODEL, ROUND_CONTROL):
         return configs
     if name == MODEL_VERSIONS:
-        return configs | {"cleanup.policy": "compact"}
+        # Only a finished segment is compacted; one of the default size is so after weeks.
+        return configs | {"cleanup.policy": "compact", "segment.bytes": str(VERSIONS_SEGMENT_BYTES)}
     return {}
 
 

@@ -42,19 +42,17 @@ def follow_models(
             print(f"{who} -> modèle ignoré : {reason} ({where})", flush=True)
         return None
 
-    last: int | None = 100
-    while True:  # most records are running weights: look back farther until a model is found
-        read = kafka.follow_topic(settings, GLOBAL_MODEL, last)
-        records = read(0)
-        if last is None or any(usable(record) for record in records):
+    read = kafka.follow_topic(settings, GLOBAL_MODEL, last=100)  # from here on nothing is missed
+    for last in (100, 10_000, None):  # most records are running weights: look back farther until a model is found
+        for record in kafka.read_topic(settings, GLOBAL_MODEL, last):
+            newest = usable(record) or newest
+        if newest:
             break
-        last = last * 100 if last < 10_000 else None
 
     def look(timeout_seconds: float) -> GlobalModel | None:
         nonlocal newest
-        for record in [*records, *read(0 if records else timeout_seconds)]:
+        for record in read(timeout_seconds):
             newest = usable(record) or newest
-        records.clear()
         return newest
 
     return look

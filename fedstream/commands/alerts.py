@@ -82,10 +82,10 @@ def alerts(last: int, is_json: bool) -> None:
         fedstream alerts --last 1000 --json
     """
     settings = Settings.from_env(os.environ)
-    records = kafka.follow_topic(settings, ALERTS, last)(0)
+    records = list(kafka.read_topic(settings, ALERTS, last))
     if not records:
         raise StackError(f"topic {ALERTS} is empty; start the job first: make run-alerts (and run-fog, run-cloud)")
-    times = version_times(kafka.follow_topic(settings, MODEL_VERSIONS)(0))
+    times = version_times(kafka.read_topic(settings, MODEL_VERSIONS))
     scored = [(r.key, alert) for r in records for alert in read_messages([r], lambda value: decode(Alert, value))]
     rows = alert_rows([key for key, _ in scored], [alert for _, alert in scored], times)
     if is_json:

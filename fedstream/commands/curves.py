@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,7 +146,7 @@ def load_readings(run: Run, settings: Settings, most: int) -> Readings:
     records: list[Any] = []
     for number in numbers:
         try:
-            records += kafka.follow_topic(settings, sensor_topic(number), first=most)(0)
+            records += islice(kafka.read_topic(settings, sensor_topic(number)), most)
         except kafka.KafkaUnavailableError as error:
             click.echo(f"Without the readings of node {number}: {error.message}", err=True)
     x, y = read_readings(records, settings)

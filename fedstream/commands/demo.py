@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Any, TypeVar
 
 import click
@@ -74,13 +75,13 @@ def readings_behind(settings: Settings, node: int, update: NodeWeight) -> list[R
     """
     if update.rejected or update.samples > MOST_RECOMPUTED:
         return None
-    records = kafka.follow_topic(settings, sensor_topic(node), first=update.samples)(0)
+    records = list(islice(kafka.read_topic(settings, sensor_topic(node)), update.samples))
     if any(record.partition for record in records):
         return None
     if len(records) < update.samples:
         return None
     form = reading_format(settings)
-    return [form.decode(record.value) for record in records[: update.samples]]
+    return [form.decode(record.value) for record in records]
 
 
 def explains(model: GlobalWeight, updates: list[NodeWeight]) -> float | None:

@@ -7,7 +7,7 @@ had not seen. So how good a version is stands in the message of a later round.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from fedstream.settings import Settings
 
 M = TypeVar("M")
 
+LOOK_BACK = 10_000  # newest records of topic global-model: what is older is told by the versions
 GLOBAL = "global"  # stands for all nodes together, beside the nodes' names
 
 
@@ -37,25 +38,33 @@ class Run:
         return self.rounds[max(self.rounds)].version
 
 
-def read_messages(records: Iterable[Any], read: Callable[[bytes | None], M]) -> list[M]:
-    """Return the messages of Kafka records; what is none (a tombstone of a compacted topic, too) is left out."""
-    found = []
+def read_messages(records: Iterable[Any], read: Callable[[bytes | None], M]) -> Iterator[M]:
+    """Yield the messages of Kafka records; what is none (a tombstone of a compacted topic, too) is left out."""
     for record in records:
         try:
-            found.append(read(record.value))
+            yield read(record.value)
         except BadMessage as error:
             if record.value is not None:
                 where = place_of(record)
                 logging.getLogger(__name__).warning("unusable message at %s: %s", where, error)
-    return found
 
 
-def read_models(records: Iterable[Any]) -> list[GlobalModel]:
-    """Return the models that open a round; the running weights between them, and what cannot be used, are left out."""
-    return [model for model in read_messages(records, read_round_model) if model]
+def read_models(records: Iterable[Any]) -> Iterator[GlobalModel]:
+    """Yield the models that open a round; the running weights between them, and what cannot be used, are left out."""
+    return (model for model in read_messages(records, read_round_model) if model)
 
 
-def read_runs(versions: Sequence[GlobalModel], models: Sequence[GlobalModel]) -> list[Run]:
+def newest_of_keys(records: Iterable[Any]) -> list[Any]:
+    """Return the newest record of each key of a compacted topic, without those whose newest one is empty."""
+    newest: dict[Any, Any] = {}
+    for record in records:
+        newest.pop(record.key, None)  # so that the keys are in the order of their newest records
+        if record.value is not None:
+            newest[record.key] = record
+    return list(newest.values())
+
+
+def read_runs(versions: Iterable[GlobalModel], models: Iterable[GlobalModel]) -> list[Run]:
     """Return the runs, the newest one last.
 
     Args:
@@ -63,13 +72,21 @@ def read_runs(versions: Sequence[GlobalModel], models: Sequence[GlobalModel]) ->
         models: those of topic `global-model`, which may no longer hold the first rounds, but also holds failed ones.
     """
     runs: dict[str, Run] = {}
-    for message in (*versions, *models):
-        runs.setdefault(message.run_id, Run(message.run_id)).rounds[message.round] = message
-    for message in (*models, *versions):
+    others: dict[str, dict[int, GlobalModel]] = {}  # versions that only `global-model` tells of
+    for message in versions:
+        run = runs.setdefault(message.run_id, Run(message.run_id))
+        run.rounds[message.round] = message
         if message.failed is None:
-            runs[message.run_id].versions[message.version] = message
-    known = (run for run in runs.values() if run.versions)  # one of failed rounds alone tells nothing
-    return sorted(known, key=lambda run: max(each.opened_at for each in run.rounds.values()))
+            run.versions[message.version] = message
+    for message in models:
+        runs.setdefault(message.run_id, Run(message.run_id)).rounds[message.round] = message
+        if message.failed is None:
+            others.setdefault(message.run_id, {})[message.version] = message
+    for run_id, more in others.items():
+        known = runs[run_id].versions
+        known |= more | known
+    found = (run for run in runs.values() if run.versions)  # one of failed rounds alone tells nothing
+    return sorted(found, key=lambda run: max(each.opened_at for each in run.rounds.values()))
 
 
 def pick_run(runs: Sequence[Run], run_id: str | None = None) -> Run:
@@ -91,13 +108,14 @@ def pick_run(runs: Sequence[Run], run_id: str | None = None) -> Run:
 
 
 def load_run(settings: Settings, run_id: str | None = None) -> Run:
-    """Read a run from the topics, the newest one by default.
+    """Read a run from the topics, the newest one by default: the versions that are kept, and the newest rounds.
 
     Raises:
         StackError: there is no such run, or no broker answered.
     """
-    versions, models = (read_models(kafka.follow_topic(settings, each)(0)) for each in (MODEL_VERSIONS, GLOBAL_MODEL))
-    return pick_run(read_runs(versions, models), run_id)
+    versions = newest_of_keys(kafka.read_topic(settings, MODEL_VERSIONS))
+    models = kafka.read_topic(settings, GLOBAL_MODEL, LOOK_BACK)
+    return pick_run(read_runs(read_models(versions), read_models(models)), run_id)
 
 
 def find(run: Run, version: int) -> GlobalModel:

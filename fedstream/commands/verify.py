@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -43,19 +43,19 @@ class _GoneError(Exception):
 def verify_run(run: Run, settings: Settings) -> list[Row]:
     """Return `verify_rows` of a run, with its updates and events from the topics."""
     named = {each.place for message in run.versions.values() for each in message.updates}
-    records = [r for r in kafka.follow_topic(settings, MODEL_WEIGHTS)(0) if (r.partition, r.offset) in named]
     updates = {
         (r.partition, r.offset): update
-        for r in records
+        for r in kafka.read_topic(settings, MODEL_WEIGHTS)
+        if (r.partition, r.offset) in named
         for update in read_messages([r], read_update)
         if isinstance(update, ModelUpdate)
     }
-    events = read_messages(kafka.follow_topic(settings, EVENTS)(0), lambda value: decode(Event, value))
+    events = read_messages(kafka.read_topic(settings, EVENTS), lambda value: decode(Event, value))
     return verify_rows(run, updates, events, settings)
 
 
 def verify_rows(
-    run: Run, updates: Mapping[Place, ModelUpdate], events: Sequence[Event], settings: Settings
+    run: Run, updates: Mapping[Place, ModelUpdate], events: Iterable[Event], settings: Settings
 ) -> list[Row]:
     """Aggregate each version's updates anew and compare: a row for each version, in order.
 

@@ -12,7 +12,7 @@ GLOBAL_MODEL = "global-model"
 DEAD_LETTER = "dead-letter"
 
 ROUND_CONTROL = "round-control"  # deadlines and rollbacks: what changes the rounds beside the updates
-MODEL_VERSIONS = "model-versions"  # compacted: every version of the global model, for ever
+MODEL_VERSIONS = "model-versions"  # compacted: the newest VERSIONS_KEPT versions of each run, and its best one
 EVENTS = "events"  # drift, quarantine, failed aggregations
 
 NUMBERS = "numbers"
@@ -21,7 +21,7 @@ ALERTS = "alerts"  # each reading with the probability of trouble
 
 GLOBAL_MODEL_KEY = "weight"  # the running global weight; a round's model has its name as key
 
-Outgoing = tuple[str, str | None, Any]  # topic, key, message
+Outgoing = tuple[str, str | None, Any]  # topic, key, message; None: what the key had is gone
 
 
 def place_of(record: Any) -> str:

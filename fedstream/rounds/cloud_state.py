@@ -24,7 +24,7 @@ class CloudState(Struct):
 
     latest: dict[str, NodeWeight]  # by node
     run: RunState | None  # none without rounds: MODEL=mean
-    outbox: list[tuple[str, str | None, str]]  # topic, key, JSON
+    outbox: list[tuple[str, str | None, str | None]]  # topic, key, JSON
     said: list[str]  # on the console
 
     @property

@@ -302,6 +302,9 @@ class Federation:
         except StrategyError as error:
             self._fail(now, str(error), **about)
             return
+        if updates:
+            most = settings.versions_kept
+            self._forget(run.kept.rate(opened.version, about["metrics"].f1, opened.version, most))
         for update in updates:
             if self._drifts(update):
                 arrays = self._act_on_drift(arrays)
@@ -374,6 +377,11 @@ class Federation:
         self.outbox.append((GLOBAL_MODEL, settings.model, model))
         if arrays is not None:
             self.outbox.append((MODEL_VERSIONS, f"{run.run_id}/{version}", model))
+            self._forget(run.kept.add(version, settings.versions_kept))
+
+    def _forget(self, versions: list[int]) -> None:
+        """Have versions removed from their topic: an empty message under its key does that."""
+        self.outbox += [(MODEL_VERSIONS, f"{self.run.run_id}/{version}", None) for version in versions]
 
     def _scaler(self, number: int) -> Scaler | None:
         """Return the scaler of all readings of the nodes that are not kept out; of none, that of the round before."""

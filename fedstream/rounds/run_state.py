@@ -9,6 +9,7 @@ from fedstream.messages.rounds import GlobalModel
 from fedstream.rounds.drift import Drift
 from fedstream.rounds.nodes import Nodes
 from fedstream.rounds.open_round import OpenRound
+from fedstream.rounds.versions import Kept
 from fedstream.settings import Settings
 
 
@@ -23,6 +24,7 @@ class RunState(Struct):
     opened: OpenRound = field(default_factory=OpenRound)
     nodes: Nodes = field(default_factory=Nodes)
     drift: Drift = field(default_factory=Drift)
+    kept: Kept = field(default_factory=Kept)
     bases: dict[int, NamedArrays] = field(default_factory=dict)  # async: the versions a stale update may start from
 
 

@@ -473,6 +473,18 @@ def test_a_round_closes_with_the_mean_weighted_by_num_examples_and_its_table_is_
     assert "│ fog-2  │       30 │ 0.3000 │     0.9667 │" in out
 
 
+def test_a_version_that_is_no_longer_kept_is_removed_from_its_topic(make_cloud, topic):
+    aggregator = make_cloud(**LOGISTIC, versions_kept=2)
+    topic.append_records(joins(1, 2))
+    aggregator.run()
+    for _ in range(2):
+        topic.append_records([answer(models(aggregator)[-1], node, ONES) for node in (1, 2)])
+        aggregator.run()
+    versions = [(key, message is None) for topic, key, message in aggregator.published if topic == "model-versions"]
+    run = models(aggregator)[0]["run_id"]
+    assert versions == [(f"{run}/0", False), (f"{run}/1", False), (f"{run}/2", False), (f"{run}/0", True)]
+
+
 def test_the_updates_give_the_same_bits_in_one_micro_batch_and_in_several_in_any_order(make_cloud, tmp_path, spark):
     found = []
     for name, order in (("one", [[1, 2]]), ("reversed", [[2, 1]]), ("several", [[2], [1]])):

@@ -9,11 +9,21 @@ Logs of a failed run are kept in the folder test-logs/.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
 from tests.stack.stack import Stack
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show beside a failure what ran, and how well."""
+    report = yield
+    stack = item.funcargs.get("one_stack")
+    if report.failed and stack:
+        report.sections.append(("make ps", stack.make("ps", check=False)))
+    return report
 
 
 @pytest.fixture(scope="session")

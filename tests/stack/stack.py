@@ -319,7 +319,9 @@ def eventually(what: str, observe: Callable[[], Any], good: Callable[[Any], bool
         if good(seen):
             return seen
         if time.monotonic() > deadline:
-            pytest.fail(f"{what}: not within {timeout_seconds:g} s; last seen: {seen!r:.2000}")
+            shown = repr(seen)
+            shown = shown if len(shown) < 1000 else f"{shown[:500]} ... {shown[-500:]}"
+            pytest.fail(f"{what}: not within {timeout_seconds:g} s; last seen: {shown}")
         time.sleep(0.2)  # between two observations
 
 

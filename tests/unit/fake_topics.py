@@ -49,9 +49,9 @@ class Topics:
 
     def models(self, topic):
         """Return the models of the rounds on a topic."""
-        return read_models(self.records.get(topic, []))
+        return list(read_models(self.records.get(topic, [])))
 
-    def follow_topic(self, settings, topic, last=None, first=None):
+    def follow_topic(self, settings, topic, last=None):
         """See `fedstream.broker.kafka.follow_topic`; `on_read` may add records before each reading."""
         position = max(0, len(self.records.get(topic, [])) - last) if last else 0
 
@@ -63,6 +63,10 @@ class Topics:
             return new
 
         return read
+
+    def read_topic(self, settings, topic, last=None):
+        """See `fedstream.broker.kafka.read_topic`."""
+        return iter(self.follow_topic(settings, topic, last)(0))
 
     def connect_publisher(self, settings):
         """See `fedstream.broker.kafka.connect_publisher`."""
@@ -77,6 +81,7 @@ class Topics:
     def install(self, monkeypatch):
         """Put these topics in the broker's place."""
         monkeypatch.setattr(kafka, "follow_topic", self.follow_topic)
+        monkeypatch.setattr(kafka, "read_topic", self.read_topic)
         monkeypatch.setattr(kafka, "connect_publisher", self.connect_publisher)
         return self
 

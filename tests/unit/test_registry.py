@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from fedstream.broker.models import follow_models
 from fedstream.commands.export import as_json, export, pipeline_of
 from fedstream.commands.models import models
-from fedstream.commands.registry import best, find, load_run, pick_run, pick_version, read_runs, scores
+from fedstream.commands.registry import best, find, load_run, newest_of_keys, pick_run, pick_version, read_runs, scores
 from fedstream.commands.watch import watch
 from fedstream.errors import StackError
 from fedstream.learning import arrays as wire
@@ -69,6 +69,18 @@ RUN = (
 )
 def test_the_best_version_is_the_one_a_later_round_measured_as_best(metric, expected):
     assert best(run_of(*RUN), metric) == expected
+
+
+def test_versions_that_are_no_longer_kept_are_not_listed(monkeypatch):
+    topics = Topics()
+    Stack(topics, versions_kept=2).run(5)
+    kept = newest_of_keys(topics.records[MODEL_VERSIONS])
+    assert all(record.value for record in kept)
+    assert {record.key for record in kept} >= {"run-a/4", "run-a/5"}
+    assert len(kept) <= 3  # the newest two, and the best one
+    topics.install(monkeypatch)
+    topics.records[GLOBAL_MODEL] = topics.records[GLOBAL_MODEL][-1:]
+    assert set(load_run(SETTINGS).versions) == {int(record.key.rpartition("/")[2]) for record in kept}
 
 
 def test_a_version_without_a_score_has_none_and_is_not_the_best():

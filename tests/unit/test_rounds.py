@@ -184,6 +184,25 @@ def test_every_version_goes_to_the_registry_under_its_own_key():
     assert keys == ["run-1/0", "run-1/1"]
 
 
+def test_the_registry_keeps_the_newest_versions_and_the_best_one():
+    # F1 of versions 0 to 3: 2/(2+1+1) = 0.5, 4/(4+0+1) = 0.8, 6/(6+2+0) = 0.75, 4/4 = 1
+    confusions = [((7, 1), (1, 1)), ((7, 0), (1, 2)), ((5, 2), (0, 3)), ((8, 0), (0, 2))]
+    federation = start("a", versions_kept=2)
+    for confusion in confusions:
+        federation = again(federation)
+        answer = update(federation, "a", [1.0, 1.0], score=Score(5.0, confusion))
+        federation.receive(answer)
+        federation.settle(1)
+        sent = [(key, message is None) for topic, key, message in federation.outbox if topic == "model-versions"]
+        if confusion == confusions[0]:
+            assert sent == [("run-1/1", False)]
+        if confusion == confusions[1]:
+            assert sent == [("run-1/2", False), ("run-1/0", True)]
+        if confusion == confusions[2]:
+            assert sent == [("run-1/3", False)]  # version 1 is old, and the best
+    assert sent == [("run-1/1", True), ("run-1/4", False), ("run-1/2", True)]
+
+
 def test_a_silent_node_is_waited_for_until_the_deadline_and_counted_missing():
     federation = start("a", "b", "c")
     federation.receive(update(federation, "a", [1.0, 1.0]))

@@ -52,6 +52,7 @@ ANOTHER_VALUE = {
     "ROUND_QUORUM": ("5", 5),
     "ROUND_DEADLINE_SECONDS": ("2", 2.0),
     "ROUND_MIN_EXAMPLES": ("50", 50),
+    "VERSIONS_KEPT": ("2", 2),
     "ROUND_PATIENCE": ("1", 1),
     "KNOWN_NODES": ("fog-*", "fog-*"),
     "ASYNC_BUFFER": ("7", 7),
