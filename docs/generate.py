@@ -1,4 +1,6 @@
-"""Writes the pages of docs/reference/ that follow from the code: settings, environment, targets, commands, messages.
+"""Writes the pages of docs/reference/ that follow from something else.
+
+Settings, environment, targets, commands and messages follow from the code, faults from kept results of `make chaos`.
 
 Examples:
     make docs                        write them
@@ -207,6 +209,43 @@ def schemas() -> str:
     return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
 
 
+def cell_of(rows: list[dict[str, Any]]) -> str:
+    """Return what came of a fault on a runner, of all runs."""
+    run = [each for each in rows if each["times"]]
+    if not run:
+        return "not run" + next((f": {each['not_run']}" for each in rows if "not_run" in each), "")
+    health = [each["health"] for each in run]
+    seen = ", seen" if all(text.startswith("red") for text in health) else ", not seen" if all(health) else ""
+    return f"{max(each['seconds'] for each in run)} s{seen}"
+
+
+def faults() -> str:
+    """Return the page of the fault matrix, from the runs of `make chaos` that were kept."""
+    runs = json.loads((ROOT / "bench" / "results" / "faults.json").read_text())
+    runners = ("local", "docker")
+    of = {runner: [run for run in runs if run["runner"] == runner] for runner in runners}
+    page = (
+        "# The fault matrix\n\n"
+        "Results of `make chaos` on two cores: after how many seconds the slowest stream went on when the fault was\n"
+        "over (kill: when the part was dead), and whether `make doctor` had told the fault within 30 s. Pause, cut,\n"
+        "loss (5 % of the packets) and slow disk (each fsync half a second later) last 30 s. A full disk and another\n"
+        "clock are never run.\n\n"
+    )
+    summary = [head("runner", "seeds", "faults", "lost, doubled or wrong")]
+    for runner in runners:
+        mistakes = sum(len(run["mistakes"]) for run in of[runner])
+        seeds = ", ".join(str(run["seed"]) for run in of[runner]) or "none"
+        summary.append(row(runner, seeds, str(sum(run["faults"] for run in of[runner])), str(mistakes)))
+    table = [head("part", "fault", *runners)]
+    keys = dict.fromkeys((each["part"], each["fault"]) for run in runs for each in run["cells"])
+    for part, fault in keys:
+        cells = (
+            [c for run in of[r] for c in run["cells"] if (c["part"], c["fault"]) == (part, fault)] for r in runners
+        )
+        table.append(row(part, fault, *map(cell_of, cells)))
+    return page + "\n".join(summary) + "\n\n" + "\n".join(table)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings,
     "environment.md": environment,
@@ -214,6 +253,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "cli.md": command_lines,
     "messages.md": messages,
     "messages.schema.json": schemas,
+    "faults.md": faults,
 }
 
 

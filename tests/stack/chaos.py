@@ -1,13 +1,15 @@
 """Faults while data flow: is anything lost, doubled or wrong, and how long does each stream take to go on?
 
 Sensors send readings to two fog nodes, and numbers go through the squares over Kafka, on a stack of its own. One fault
-follows the other, in an order drawn from the seed: a part is killed (-9), or paused. After each one all streams must go
-on; at the end every count is compared with what is on the topics. The exit code is not 0 if something was lost, doubled
-(squares may come again after a crash: at least once) or wrong, or if a stream did not go on in time.
+follows the other, in an order drawn from the seed: a part is killed (-9), paused, cut off from the network, loses
+packets, or gets a slow disk. After each one all streams must go on; at the end every count is compared with what is on
+the topics. The exit code is not 0 if something was lost, doubled (squares may come again after a crash: at least once)
+or wrong, or if a stream did not go on in time. What this machine cannot do is named as not run.
 
 Examples:
     make chaos MINUTES=30
     make chaos MINUTES=10 ARGS="--seed 7 --only pause" STACK=docker
+    make chaos MINUTES=30 ARGS="--output bench/results/faults.json"; make docs
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
@@ -32,13 +35,12 @@ from rich.console import Console
 from rich.table import Table
 
 from fedstream.terminal import Command
+from tests.stack.faults import FAULTS, TO_BE_SEEN, NotRunError
 from tests.stack.stack import QUICK, Stack, weight_of
 
 PARTS = ("kafka", "zookeeper", "spark-master", "spark-worker-1", "fog-1", "cloud", "squares-kafka")
-KINDS = ("kill", "pause")
-NOT_RUN = "partition, packet loss, full disk, another clock, slow disk"
-PAUSE_SECONDS = 30.0
-RED_SECONDS = 30.0  # a fault that lasts is to be seen by then
+NEVER_RUN = "full disk, another clock"
+FAULT_SECONDS = 30.0  # so long a fault lasts that is not over at once; it is to be seen by then
 LIMIT_SECONDS = 60.0  # after a fault's end each stream is to go on by then
 PATIENCE_SECONDS = 240.0  # so long it is waited for, to tell how long it took
 LOOK_BACK = 200  # records of a topic in which the newest message of each stream is found
@@ -61,12 +63,18 @@ class Outcome:
     cell: Cell
     seconds: dict[str, float] = field(default_factory=dict)
     health: str = ""
+    not_run: str = ""  # why not
 
     @property
     def is_good(self) -> bool:
-        """Whether all streams went on in time, and a fault that lasted was seen."""
+        """Whether all streams went on in time, and a fault that stops its part was seen."""
         in_time = all(seconds <= LIMIT_SECONDS for seconds in self.seconds.values())
-        return in_time and (self.cell.kind != "pause" or self.health.startswith("red"))
+        return in_time and (self.cell.kind not in TO_BE_SEEN or self.health.startswith("red") or bool(self.not_run))
+
+    @property
+    def slowest(self) -> tuple[str, float]:
+        """The stream that took longest to go on, and how long."""
+        return max(self.seconds.items(), key=lambda each: each[1], default=("", 0.0))
 
 
 class Numbers(threading.Thread):
@@ -136,11 +144,13 @@ class Chaos:
     def suffer(self, cell: Cell) -> Outcome:
         """Do what the cell says, and see what comes of it."""
         outcome = Outcome(cell)
-        if cell.kind == "kill":
-            self.stack.kill(cell.part)
-        else:
-            with self.stack.paused(cell.part):
-                outcome.health = self.health_within(PAUSE_SECONDS)
+        try:
+            with FAULTS[cell.kind](self.stack, cell.part):
+                if cell.kind != "kill":
+                    outcome.health = self.health_within(FAULT_SECONDS)
+        except NotRunError as error:
+            outcome.not_run = str(error)
+            return outcome
         # Of what was on its way when the fault ended nothing is proven; what comes later is.
         settled = self.places()
         outcome.seconds = self.wait_until_all_go_on(settled, PATIENCE_SECONDS)
@@ -202,35 +212,56 @@ def _until(observe: Callable[[], int], wanted: int, deadline: float) -> int:
 def deck(seed: int, only: str | None) -> Iterator[Cell]:
     """Yield faults for ever: all cells in an order of the seed, then all of them in another one."""
     source = random.Random(seed)
-    cells = [Cell(part, kind) for part, kind in itertools.product(PARTS, KINDS) if only in (None, part, kind)]
+    cells = [Cell(part, kind) for part, kind in itertools.product(PARTS, FAULTS) if only in (None, part, kind)]
     while True:
         yield from source.sample(cells, len(cells))
 
 
-def report(outcomes: list[Outcome]) -> Table:
-    """Return a row for each cell: how often it was run, the longest a stream took, and what health said."""
+def rows(outcomes: list[Outcome]) -> list[dict[str, Any]]:
+    """Return what came of each cell: how often it was run, the longest that a stream took, and what health said."""
+    found = []
+    for cell in itertools.starmap(Cell, itertools.product(PARTS, FAULTS)):
+        own = [outcome for outcome in outcomes if outcome.cell == cell]
+        row: dict[str, Any] = {"part": cell.part, "fault": cell.kind, "times": sum(not each.not_run for each in own)}
+        if row["times"]:
+            worst = max((each for each in own if not each.not_run), key=lambda each: each.slowest[1])
+            row |= {"stream": worst.slowest[0], "seconds": round(worst.slowest[1]), "health": worst.health}
+        elif own:
+            row["not_run"] = own[0].not_run
+        found.append(row)
+    return found
+
+
+def table_of(cells: list[dict[str, Any]]) -> Table:
+    """Return the table of the cells."""
     table = Table("part", "fault", "times", "slowest stream", "seconds", "health meanwhile", title="Faults")
-    for part, kind in itertools.product(PARTS, KINDS):
-        found = [outcome for outcome in outcomes if outcome.cell == (part, kind)]
-        if not found:
-            table.add_row(part, kind, "0", "not run", "", "")
-            continue
-        worst: Any = max(found, key=lambda outcome: max(outcome.seconds.values()))
-        name = max(worst.seconds, key=worst.seconds.get)
-        table.add_row(part, kind, str(len(found)), name, f"{worst.seconds[name]:.0f}", worst.health)
-    table.caption = f"not run: {NOT_RUN}"
+    for row in cells:
+        if row["times"]:
+            shown = (str(row["times"]), row["stream"], str(row["seconds"]), row["health"])
+        else:
+            shown = ("0", "not run", "", row.get("not_run", ""))
+        table.add_row(row["part"], row["fault"], *shown)
+    table.caption = f"never run: {NEVER_RUN}"
     return table
+
+
+def keep(run: dict[str, Any], path: Path) -> None:
+    """Put a run into a file of runs, in the place of one of the same runner and seed."""
+    runs = json.loads(path.read_text()) if path.exists() else []
+    others = [each for each in runs if (each["runner"], each["seed"]) != (run["runner"], run["seed"])]
+    path.write_text(json.dumps([*others, run], indent=1) + "\n")
 
 
 @click.command(cls=Command, help=__doc__)
 @click.option("--minutes", default=10.0, show_default=True, type=click.FloatRange(0, min_open=True))
 @click.option("--seed", default=1, show_default=True, help="The order of the faults.")
-@click.option("--only", metavar="PART|KIND", help="Only this part or kind, such as fog-1 or pause.")
-def main(minutes: float, seed: int, only: str | None) -> None:
+@click.option("--only", metavar="PART|FAULT", help="Only this part or fault, such as fog-1 or pause.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="File of runs to add this one to.")
+def main(minutes: float, seed: int, only: str | None, output: Path | None) -> None:
     """Run it."""
     console = Console(highlight=False, width=150)
-    if only and only not in (*PARTS, *KINDS):
-        raise click.UsageError(f"--only is {only!r}; expected one of {', '.join((*PARTS, *KINDS))}")
+    if only and only not in (*PARTS, *FAULTS):
+        raise click.UsageError(f"--only is {only!r}; expected one of {', '.join((*PARTS, *FAULTS))}")
     for name in ("ARGS", "MAKEFLAGS", "MAKEOVERRIDES"):  # of `make chaos`, and not of the targets that it calls
         os.environ.pop(name, None)
     stack = Stack(os.environ.get("STACK", "local"))
@@ -243,18 +274,22 @@ def main(minutes: float, seed: int, only: str | None) -> None:
             outcome = chaos.suffer(cell)
             outcomes.append(outcome)
             seconds = ", ".join(f"{name} {value:.0f} s" for name, value in outcome.seconds.items())
-            result = "ok  " if outcome.is_good else "FAIL"
-            console.print(f"{result} {cell.kind} {cell.part}: {seconds} {outcome.health}")
+            result = "not run" if outcome.not_run else "ok     " if outcome.is_good else "FAIL   "
+            console.print(f"{result} {cell.kind} {cell.part}: {seconds} {outcome.health}{outcome.not_run}")
             if time.monotonic() > end:
                 break
         mistakes = list(chaos.mistakes())
     finally:
         stack.make("clean")  # which keeps the logs in test-logs/
-    console.print(report(outcomes))
+    cells = rows(outcomes)
+    console.print(table_of(cells))
     for mistake in mistakes:
         console.print(f"FAIL {mistake}")
-    late = [outcome for outcome in outcomes if not outcome.is_good]
-    console.print(f"{len(outcomes)} faults: {len(mistakes)} mistakes, {len(late)} late or not seen")
+    late, count = [outcome for outcome in outcomes if not outcome.is_good], sum(not each.not_run for each in outcomes)
+    console.print(f"{count} faults: {len(mistakes)} mistakes, {len(late)} late or not seen")
+    if output:
+        about = {"runner": stack.runner, "seed": seed, "minutes": minutes, "faults": count, "late": len(late)}
+        keep(about | {"mistakes": mistakes, "cells": cells}, output)
     sys.exit(bool(mistakes or late))
 
 

@@ -177,7 +177,7 @@ class Stack:
             done = self.run(job, "sh", "-c", "kill -9 -1")
             assert done.returncode in (0, 137), done
         else:
-            os.killpg(self._pid(job), signal.SIGKILL)
+            os.killpg(self.pid(job), signal.SIGKILL)
 
     @contextmanager
     def paused(self, job: str) -> Iterator[None]:
@@ -187,7 +187,7 @@ class Stack:
             if self.runner == "docker":
                 subprocess.run(["docker", verb, PREFIX + job], check=True, capture_output=True)
             else:
-                os.killpg(self._pid(job), number)
+                os.killpg(self.pid(job), number)
 
         tell("pause", signal.SIGSTOP)
         try:
@@ -215,7 +215,8 @@ class Stack:
             return f"spark-worker:{job}"
         return job if job in SERVICES else f"jobs:{job}"
 
-    def _pid(self, job: str) -> int:
+    def pid(self, job: str) -> int:
+        """Return the first process of a service or job of the local runner, which leads a group."""
         line = f"{SUPERVISORCTL} pid {self._name(job)}"
         return int(subprocess.check_output(["bash", "-c", line], cwd=ROOT, env=os.environ | ENV, text=True))
 

@@ -512,7 +512,9 @@ CLOUDS = {
 
 @pytest.mark.parametrize("name", CLOUDS)
 def test_the_cloud_takes_in_whatever_comes(script, fuzz, name, capsys):
-    settings = Settings(**{"model": "logistic", "quarantine_rounds": 2, "versions_kept": 2, "model_options": ""} | CLOUDS[name])
+    settings = Settings(
+        **{"model": "logistic", "quarantine_rounds": 2, "versions_kept": 2, "model_options": ""} | CLOUDS[name]
+    )
     cloud = FuzzedCloud(script, fuzz, settings, history())
     end, started = time.monotonic() + fuzz.seconds / len(CLOUDS) / 3, time.monotonic()
     while time.monotonic() < end:
