@@ -16,6 +16,7 @@ import click
 from fedstream.commands.alerts import alerts
 from fedstream.commands.curves import plot
 from fedstream.commands.history import history
+from fedstream.commands.jobs import show_jobs
 from fedstream.commands.latency import latency
 from fedstream.commands.models import models
 from fedstream.commands.replay import replay
@@ -30,7 +31,7 @@ def main() -> None:
     """Run a command."""
 
 
-for command in (simulate, models, watch, history, verify, replay, plot, alerts, latency):
+for command in (simulate, models, watch, history, verify, replay, plot, alerts, latency, show_jobs):
     main.add_command(command)
 
 

@@ -134,8 +134,9 @@ def show_version(version: str, run_id: str | None, metric: str, is_json: bool) -
 @models.command("rollback")
 @click.argument("version")
 @metric_option
-def rollback(version: str, metric: str) -> None:
-    """Make an older version of the newest run the current one.
+@run_option
+def rollback(version: str, metric: str, run_id: str | None) -> None:
+    """Make an older version of a run the current one.
 
     VERSION is a number or best. The cloud opens a new round with its arrays, under a new version. The command
     waits for it, at most WAIT_TIMEOUT_SECONDS.
@@ -145,7 +146,7 @@ def rollback(version: str, metric: str) -> None:
         fedstream models rollback best --metric loss
     """
     settings = Settings.from_env(os.environ)
-    run = registry.load_run(settings)
+    run = registry.load_run(settings, run_id)
     message = registry.pick_version(run, version, metric)
     command = Rollback(run.run_id, now_ms(), message)
     check_size(command, "the command", settings.max_update_bytes)

@@ -43,7 +43,7 @@ def trouble_of(progress: Progress, now: float) -> str:
     return ""
 
 
-def rows(progress: Iterable[Progress], restarts: Mapping[str, int], now: float) -> list[list[str]]:
+def rows(progress: Iterable[Progress], restarts: Mapping[str, int] | None, now: float) -> list[list[str]]:
     """Return a row for each query: job, query, last micro-batch, how long ago, records behind, restarts of the job."""
     return [
         [
@@ -52,16 +52,16 @@ def rows(progress: Iterable[Progress], restarts: Mapping[str, int], now: float) 
             str(query["micro_batch"]) if query["micro_batch"] >= 0 else "none yet",
             f"{now - query['finished_at']:.0f} s" if query["micro_batch"] >= 0 else "-",
             "-" if query["behind"] is None else f"{query['behind']:,}",
-            str(restarts.get(each["job"], 0)),
+            *([] if restarts is None else [str(restarts.get(each["job"], 0))]),
         ]
         for each in progress
         for query in each["queries"]
     ]
 
 
-def table(progress: Iterable[Progress], restarts: Mapping[str, int]) -> str:
-    """Return the rows as a table, an empty text without jobs."""
-    heading = ["JOB", "QUERY", "LAST MICRO-BATCH", "AGO", "RECORDS BEHIND", "RESTARTS"]
+def table(progress: Iterable[Progress], restarts: Mapping[str, int] | None = None) -> str:
+    """Return the rows as a table, an empty text without jobs; without `restarts` it has no column of them."""
+    heading = ["JOB", "QUERY", "LAST MICRO-BATCH", "AGO", "RECORDS BEHIND"] + ["RESTARTS"] * (restarts is not None)
     found = rows(progress, restarts, time.time())
     widths = [max(map(len, column)) for column in zip(heading, *found, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [heading, *found])

@@ -122,6 +122,19 @@ def test_rollback_publishes_the_version_and_waits_for_the_clouds_answer(topics):
     assert "= version 1" in call("models", "list").output
 
 
+def test_a_rollback_goes_to_the_run_that_is_named_whatever_else_says_that_it_is_newer(topics):
+    stack = Stack(topics).run(2)
+    forged = topics.messages(GLOBAL_MODEL)[-1] | {"run_id": "forged", "opened_at": 2**60}
+    topics.add(GLOBAL_MODEL, b"mlp", forged)
+    assert "Run forged" in call("models", "list").output
+    topics.on_publish = lambda topic, key, command: (
+        stack.federation.rollback(command.model, stack.clock),
+        stack.send(),
+    )
+    result = call("models", "rollback", 1, "--run", "run-a")
+    assert result.output == "Version 1 of run run-a is back as version 3.\n"
+
+
 def test_a_rollback_that_nobody_obeys_ends_with_what_was_waited_for(topics):
     Stack(topics).run(2)
     result = call("models", "rollback", 1)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import time
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
+from fedstream.commands.cli import main
 from fedstream.spark.progress import DriverProgress, ProgressCheck, StalledError, last_done
+from fedstream.spark.state import write_json
 from fedstream.stack import jobs
 
 
@@ -136,3 +142,20 @@ def test_what_a_driver_has_said_is_read_from_its_file(tmp_path):
     (tmp_path / "running").mkdir()
     (tmp_path / "running" / "fog-1.json").write_text(json.dumps(progress()))
     assert jobs.read_progress(tmp_path, "fog-1") == progress()
+
+
+def test_the_command_shows_each_job_and_fails_where_one_is_not_well(tmp_path, monkeypatch):
+    monkeypatch.setenv("CHECKPOINT_DIR", str(tmp_path))
+    call = partial(CliRunner().invoke, main, catch_exceptions=False)
+    assert "no job has said anything in" in call(["jobs"]).output
+    now = time.time()
+    write_json(tmp_path / "running" / "cloud.json", progress(moved_at=now) | {"job": "cloud", "at": now})
+    shown = call(["jobs"])
+    assert (shown.exit_code, shown.output.splitlines()[0].split()[0]) == (0, "JOB")
+    assert re.search(r"^cloud +fog-1 +7 +\d+ s +1,234$", shown.output, re.MULTILINE)
+    write_json(tmp_path / "running" / "fog-1.json", progress())  # which was in 1970
+    shown = call(["jobs"])
+    assert shown.exit_code == 1
+    assert "fog-1: its driver has said nothing for" in shown.output
+    found = json.loads(call(["jobs", "--json"]).output)
+    assert [(each["job"], bool(each["trouble"])) for each in found] == [("cloud", False), ("fog-1", True)]
