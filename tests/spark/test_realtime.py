@@ -282,7 +282,8 @@ class Models:
         """Put an empty topic in the broker's place."""
         self.records: list[SimpleNamespace] = []
         self.read = 0
-        monkeypatch.setattr(kafka, "follow_topic", lambda *_: self.take)
+        monkeypatch.setattr(kafka, "follow_topic", lambda *_, **__: self.take)
+        monkeypatch.setattr(kafka, "read_topic", lambda *_: iter(()))
 
     def add(self, *messages: dict[str, Any]) -> None:
         """Put messages on the topic."""
