@@ -46,6 +46,7 @@ SAY = @echo "==>"
 RUNNER := deploy/$(STACK)/stack.sh
 RUN_JOB := deploy/$(STACK)/run-job.sh
 MVN := mvn -B -q -ntp -Dstyle.color=never
+PIP := .venv/bin/pip install --disable-pip-version-check
 NEEDS_MVN = command -v mvn >/dev/null || { echo "mvn is missing; on Debian: apt-get install maven" >&2; exit 1; }
 
 include deploy/$(STACK)/runner.mk
@@ -175,12 +176,12 @@ check: # before anything is installed
 	$(SAY) "runner: $(STACK) ($(STACK_REASON))"
 	@$(RUNNER) check
 
-# The package in a virtual environment of its own, with the exact versions of requirements.lock.
+# The package in a virtual environment of its own, with the exact files of requirements.lock.
 $(PACKAGES): pyproject.toml requirements.lock
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "python3 is $$(python3 --version); expected 3.11 or newer" >&2; exit 1; }
 	@[[ -x $(PYTHON) ]] || python3 -m venv .venv || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@deploy/progress.sh "Python packages into .venv (about a minute)" \
-	  .venv/bin/pip install --disable-pip-version-check -c requirements.lock -e '.[spark,local,bench,dev]' && touch $@
+	  bash -c '$(PIP) --require-hashes -r requirements.lock && $(PIP) --no-deps --no-build-isolation -e .' && touch $@
 
 $(JAVA_RIVALS): bench/rivals/jvm/pom.xml $(shell find bench/rivals/jvm/src -name '*.java' 2>/dev/null)
 	@$(NEEDS_MVN); deploy/progress.sh "the rivals in Java" $(MVN) -f $< package

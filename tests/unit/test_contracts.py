@@ -65,17 +65,33 @@ def supervised() -> dict[str, str]:
 
 # --- versions and .env
 
+LOCKS = ("requirements.lock", "requirements-spark.lock")
+
 
 @pytest.mark.parametrize(
     ("file", "pattern"),
     [
         ("pyproject.toml", r'"pyspark==([^"]+)"'),
-        ("requirements.lock", r"(?m)^pyspark==(\S+)$"),
+        ("requirements.lock", r"(?m)^pyspark==(\S+)"),
         ("java-sum/pom.xml", r"<spark\.version>([^<]+)</spark\.version>"),
     ],
 )
 def test_the_version_of_spark_is_the_one_of_dotenv(file, pattern):
     assert re.findall(pattern, (ROOT / file).read_text()) == [DOTENV["SPARK_VERSION"]]
+
+
+def test_the_image_has_the_same_packages_as_a_setup_without_docker():
+    whole, image = (re.findall(r"(?m)^\S+==[^\\\n]+", (ROOT / name).read_text()) for name in LOCKS)
+    assert set(image) < set(whole)
+    assert len(image) > 20
+    (wanted,) = re.findall(r'requires = \["(setuptools==\S+)"\]', (ROOT / "pyproject.toml").read_text())
+    assert {f"{wanted} "} <= set(image)
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_package_is_one_of_the_files_that_were_locked(name):
+    for package in re.split(r"\n(?=\S)", (ROOT / name).read_text().strip()):
+        assert package.startswith("#") or "--hash=sha256:" in package
 
 
 @pytest.mark.parametrize("line", DOTENV_LINES)
@@ -243,3 +259,19 @@ def test_the_images_hold_every_job():
     scripts = re.findall(r"\b([\w-]+)/\w+\.py\b", (ROOT / "spark_cluster/start-job.sh").read_text())
     assert len(scripts) >= 7
     assert set(scripts) <= kept
+
+
+def test_a_jar_that_is_not_the_locked_one_is_refused_and_named(tmp_path):
+    (tmp_path / "jars").mkdir()
+    (tmp_path / "jars" / "a.jar").write_text("a")
+    digest = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"  # SHA-256 of the letter a
+    for listed, code in (
+        (f"{digest}  a.jar\n", 0),
+        (f"{'0' * 64}  a.jar\n", 1),
+        (f"{digest}  a.jar\n{digest}  b.jar\n", 1),
+    ):
+        (tmp_path / "jars.sha256").write_text(listed)
+        command = [ROOT / "deploy" / "check-jars.sh", tmp_path / "jars", tmp_path / "jars.sha256"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == code, done
+        assert ("are not those of jars.sha256" in done.stderr) == bool(code)
