@@ -281,17 +281,18 @@ def _consumer_at(settings: Settings, topic: str, last: int | None) -> tuple[Kafk
 
 
 def _up_to(ends: Mapping[TopicPartition, int], consumer: KafkaConsumer, settings: Settings) -> Iterator[Any]:
-    deadline = time.monotonic() + settings.wait_timeout_seconds
+    came_at = time.monotonic()
     while left := [each for each in ends if consumer.position(each) < ends[each]]:
-        if batches := consumer.poll(timeout_ms=500):
-            deadline = time.monotonic() + settings.wait_timeout_seconds
-        elif time.monotonic() > deadline:
+        batches = consumer.poll(timeout_ms=500)
+        for batch in batches.values():
+            yield from batch
+        if batches:
+            came_at = time.monotonic()
+        elif time.monotonic() - came_at > settings.wait_timeout_seconds:
             place = f"partition {left[0].partition} of topic {left[0].topic}"
             where = f"{place} at {settings.kafka_bootstrap_servers}, offset {consumer.position(left[0])}"
             msg = f"nothing more came of {where} within {settings.wait_timeout_seconds:g} s"
             raise KafkaUnavailableError(f"{msg}; does the broker run: make ps")
-        for batch in batches.values():
-            yield from batch
 
 
 def ensure_topics(settings: Settings, names: Iterable[str]) -> list[str]:

@@ -186,3 +186,55 @@ def test_a_sole_publisher_sends_all_in_one_transaction_until_another_takes_over(
     producer.is_fenced = True
     with pytest.raises(FencedError, match="another cloud has been started on the topics at somewhere:1: this one ends"):
         publish(("a", "k", 3))
+
+
+class Consumer:
+    """Has so many records on a topic of one partition, hands them out in twos, and falls silent at an offset."""
+
+    def __init__(self, count: int, silent_at: int) -> None:
+        """Nothing is read yet."""
+        self.count, self.silent_at, self.at, self.is_closed = count, silent_at, 0, False
+        self.assign = lambda partitions: None
+        self.partitions_for_topic = lambda topic: {0}
+
+    def beginning_offsets(self, partitions):
+        return dict.fromkeys(partitions, 0)
+
+    def end_offsets(self, partitions):
+        return dict.fromkeys(partitions, self.count)
+
+    def seek(self, partition, offset):
+        self.at = offset
+
+    def position(self, partition):
+        return self.at
+
+    def poll(self, timeout_ms):
+        if self.at >= self.silent_at:
+            return {}
+        batch = range(self.at, min(self.at + 2, self.silent_at))
+        self.at = batch.stop
+        return {"": list(batch)}
+
+    def close(self):
+        self.is_closed = True
+
+
+def test_a_topic_is_read_to_its_end_or_from_so_many_records_before_it(monkeypatch):
+    for last, expected in ((None, [0, 1, 2, 3, 4]), (2, [3, 4]), (9, [0, 1, 2, 3, 4])):
+        consumer = Consumer(count=5, silent_at=5)
+        monkeypatch.setattr(kafka, "connect_consumer", lambda settings, consumer=consumer: consumer)
+        assert list(kafka.read_topic(Settings(), "t", last)) == expected
+        assert consumer.is_closed
+
+
+def test_a_broker_that_falls_silent_in_the_midst_of_a_topic_is_told_with_the_place(monkeypatch):
+    consumer = Consumer(count=9, silent_at=6)
+    monkeypatch.setattr(kafka, "connect_consumer", lambda settings: consumer)
+    read = kafka.read_topic(Settings(wait_timeout_seconds=0.01), "t")
+    assert [next(read) for _ in range(6)] == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(
+        KafkaUnavailableError, match=r"nothing more came of partition 0 of topic t at .*, offset 6 within"
+    ):
+        next(read)
+    assert consumer.is_closed
