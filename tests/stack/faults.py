@@ -66,10 +66,10 @@ def _dropping(stack: Stack, part: str, some: str) -> Iterator[None]:
     else:
         raise NotRunError("on the local runner its packets are not told from others'")
     chains = (
-        f"chain {hook}_{number} {{ type filter hook {hook} priority 0; {match} {some}drop; }}"
+        f"chain c{number} {{ type filter hook {hook} priority 0; {match} {some}drop; }}"
         for number, (hook, match) in enumerate(rules)
     )
-    _run([*inside, "nft", f"table {TABLE} {{ {' '.join(chains)} }}"])
+    _run([*inside, "nft", f"table {TABLE} {{ {'; '.join(chains)}; }}"])
     try:
         yield
     finally:
