@@ -9,6 +9,7 @@ import json
 import os
 import re
 import subprocess
+import time
 import xmlrpc.client
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
@@ -92,8 +93,8 @@ def supervised(env: Mapping[str, str]) -> list[dict[str, Any]]:
 def count_ends(supervisord_log: str, now: datetime, within: timedelta = LATELY) -> dict[str, int]:
     """Return how often each process has ended by itself lately, since it was last stopped on purpose."""
     ends: dict[str, int] = {}
-    for time, how, name in _END.findall(supervisord_log):
-        if now - datetime.fromisoformat(time) <= within:
+    for at, how, name in _END.findall(supervisord_log):
+        if now - datetime.fromisoformat(at) <= within:
             ends[name] = ends.get(name, 0) + 1 if how == "exited" else 0
     return ends
 
@@ -116,6 +117,8 @@ def _not_ready(name: str, uptime: float, env: Mapping[str, str]) -> str:
 def _docker_troubles(env: Mapping[str, str]) -> dict[str, str]:
     project = f"label=com.docker.compose.project={env['COMPOSE_PROJECT_NAME']}"
     names = _output("docker", "ps", "-aq", "--filter", project).split()
+    said = _docker_progress(env)
+    says = {f"{env['CONTAINER_PREFIX']}{each['job']}": jobs.trouble_of(each, time.time()) for each in said}
     form = "{{.Name}}\t{{.State.Status}}\t{{.State.ExitCode}}\t{{.RestartCount}}\t{{.State.StartedAt}}"
     form += "\t{{with .State.Health}}{{.Status}}{{end}}"
     found = {}
@@ -133,6 +136,8 @@ def _docker_troubles(env: Mapping[str, str]) -> dict[str, str]:
         elif condition == "unhealthy":
             checks = json.loads(_output("docker", "inspect", "--format", "{{json .State.Health.Log}}", name))
             found[name] = unhealthy(checks[-1]["Output"])
+        elif condition == "healthy" and (trouble := says.get(name)):  # the engine's next check will find it, too
+            found[name] = trouble
     return found
 
 
@@ -147,15 +152,21 @@ def progress_table(env: Mapping[str, str]) -> str:
     """Return how far each job is that is to run, and how often it was started again, as a table."""
     restarts = _docker_restarts(env) if env["STACK"] == "docker" else _local_restarts(env)
     if env["STACK"] == "docker":
-        script = "for file in $CHECKPOINT_DIR/running/*.json; do cat $file; echo; done"
-        done = subprocess.run(
-            ["docker", "exec", f"{env['CONTAINER_PREFIX']}spark-master", "sh", "-c", script],
-            capture_output=True, text=True, timeout=30, check=False,
-        )  # fmt: skip
-        found = [json.loads(line) for line in done.stdout.splitlines() if line]  # none: no job has run yet
+        found = _docker_progress(env)
     else:
         found = list(filter(None, (jobs.read_progress(Path(env["CHECKPOINT_DIR"]), job) for job in sorted(restarts))))
     return jobs.table([each for each in found if each["job"] in restarts], restarts)
+
+
+def _docker_progress(env: Mapping[str, str]) -> list[jobs.Progress]:
+    """Return what each driver has said last; nothing while no job has run yet, or the master does not answer."""
+    script = "for file in $CHECKPOINT_DIR/running/*.json; do cat $file; echo; done"
+    command = ["docker", "exec", f"{env['CONTAINER_PREFIX']}spark-master", "sh", "-c", script]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except subprocess.TimeoutExpired:
+        return []
+    return [json.loads(line) for line in done.stdout.splitlines() if line]
 
 
 def _local_restarts(env: Mapping[str, str]) -> dict[str, int]:
