@@ -21,8 +21,16 @@ if TYPE_CHECKING:
     from flwr.app import ArrayRecord
     from flwr.serverapp.strategy import Strategy
 
-__all__ = ["Reply", "StrategyError", "aggregate", "make_strategy", "open_round"]
-__all__ += ["options_in", "restore_strategy", "strategy_state"]
+__all__ = [
+    "Reply",
+    "StrategyError",
+    "aggregate",
+    "make_strategy",
+    "open_round",
+    "options_in",
+    "restore_strategy",
+    "strategy_state",
+]
 
 MOST_LOOKS = 10  # at the nodes in one round: Flower looks twice, or once a second for ever when there are too few
 

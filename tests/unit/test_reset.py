@@ -74,7 +74,7 @@ def test_a_reset_tells_what_it_means_for_the_counts(text, start, words):
     ("text", "reason"),
     [
         ("soon", "FROM is 'soon'; expected a time"),
-        ("2027-01-01", "FROM is 2027-01-01T00:00:00Z, which lies in the future"),
+        ("2999-01-01", "FROM is 2999-01-01T00:00:00Z, which lies in the future"),
     ],
 )
 def test_a_reset_to_no_position_is_refused_and_forgets_nothing(text, reason, tmp_path):
