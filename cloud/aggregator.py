@@ -246,7 +246,7 @@ def main(start: Position | None) -> None:
     check_topics = watchdog.guard_topics(settings, TOPICS, folder)
     publish = kafka.connect_publisher(settings, sole="cloud")
     spark = session.start_session("CloudAggregator", settings)
-    state = BatchState(folder, INITIAL, check_topics, [feature.name for feature in settings.table])
+    state = BatchState(folder, INITIAL, check_topics, settings.feature_names)
     saved = read_state(state.value)
     if model and not saved.run:
         fit = functools.partial(resumable, settings=settings, model=model)

@@ -113,6 +113,11 @@ class Settings:
         return parse_features(self.features)
 
     @property
+    def feature_names(self) -> list[str]:
+        """Their names, in order."""
+        return [feature.name for feature in self.table]
+
+    @property
     def paths(self) -> dict[str, str]:
         """Where each field of a reading stands in a message."""
         return parse_fields(self.fields, self.table)

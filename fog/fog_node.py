@@ -149,8 +149,8 @@ def main(nodes: list[int], topic: str | None, sensors: str | None, start: Positi
     readings = NodeReadings(settings, scope.node_of_sensor, reject)
 
     source = scope.source(start, since=reset.at)
-    names = [feature.name for feature in settings.table]
-    node = FogNode(settings, BatchState(folder, FogNode.initial(), check_topics, names), publish, source)
+    state = BatchState(folder, FogNode.initial(), check_topics, settings.feature_names)
+    node = FogNode(settings, state, publish, source)
     records = read(settings.max_offsets_per_trigger).coalesce(weight_tasks)
     queries = [build_query(records, scope.name, readings, node)]
     if is_trained:

@@ -67,7 +67,7 @@ def csv_readings(lines: Iterable[str], columns: Mapping[str, str], nodes: int, s
             finite number; the text names line, column and value.
     """
     header, rows = read_rows(lines)
-    names = [feature.name for feature in settings.table]
+    names = settings.feature_names
     column_of = settings.paths | dict(columns)
     for field, column in column_of.items():
         if column not in header and (field in columns or field in names):

@@ -64,7 +64,7 @@ def score_readings(readings: DataFrame, served: DataFrame, shapes: Layout, setti
 
     The key says where the reading stands (topic/partition/offset), so that one scored twice is seen to be the same.
     """
-    names = [feature.name for feature in settings.table]
+    names = settings.feature_names
     scored = with_probability(readings.withColumn("served", served.scalar()), shapes, names)
     is_good = F.col("reason").isNull()
     place = F.concat_ws("/", "topic", "partition", "offset")

@@ -52,7 +52,7 @@ def label_rule(settings: Settings) -> tuple[Condition, ...]:
     """
     if settings.label_rule:
         return parse_label_rule(settings.label_rule, settings.table)
-    names = [feature.name for feature in settings.table]
+    names = settings.feature_names
     conditions = parse_label_rule(REPORT_RULE, _OF_REPORT)
     found = [(_OF_REPORT[each.place].name, each) for each in conditions]
     rule = tuple(Condition(names.index(name), each.sign, each.limit) for name, each in found if name in names)

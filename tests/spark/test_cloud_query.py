@@ -89,7 +89,7 @@ class Cloud:
     def run(self) -> StreamingQuery:
         """Start a driver on the folder and let it process all there is."""
         outlets = self.cloud.Outlets(self.recorder.publish, self.arm_deadline, lambda: next(self.ms))
-        state = BatchState(self.folder, self.cloud.INITIAL, features=[each.name for each in self.settings.table])
+        state = BatchState(self.folder, self.cloud.INITIAL, features=self.settings.feature_names)
         writer = self.cloud.build_query(self.records, state, self.rounds(), outlets)
         return self.run_driver(writer, self.folder)
 
