@@ -109,6 +109,10 @@ run-alerts: ## score each reading with the global model, within milliseconds
 run-sum: ## run the Java job; ARGS="1 1000 --mean"
 	@$(RUN_SUM)
 
+history: ## look back at programs that have ended: start Spark's history server
+	@$(RUNNER) history
+	@echo "Look: http://$(PUBLIC_HOST):$(SPARK_HISTORY_UI_PORT)"
+
 stop-jobs: ## stop all jobs; the services go on
 	@$(RUNNER) stop-jobs
 

@@ -16,7 +16,7 @@ eval "set -- \"\$@\" ${JOB_ARGS-}"
 # Its page has a port of its own; the next one would be another job's.
 driver() {
   exec spark-submit --conf "spark.cores.max=$1" --conf "spark.executor.cores=$(($1 < WORKER_CORES ? $1 : WORKER_CORES))" \
-    --conf "spark.ui.port=$2" --conf spark.port.maxRetries=0 "${@:3}"
+    --conf "spark.eventLog.enabled=$EVENT_LOG" --conf "spark.ui.port=$2" --conf spark.port.maxRetries=0 "${@:3}"
 }
 
 # Driver N hosts NODES_PER_DRIVER nodes: N alone, or with 10 of them 1-10, 11-20 ...
@@ -36,7 +36,7 @@ case $job in
   # Real-time mode holds one slot for each partition that it reads.
   squares-kafka) driver "$TOPIC_PARTITIONS" "$SQUARES_KAFKA_UI_PORT" realtime/squares.py "$@" ;;
   alerts) driver $((NODES * TOPIC_PARTITIONS)) "$ALERTS_UI_PORT" realtime/alerts.py "$@" ;;
-  sum) exec spark-submit --class App "$APP_SUM_JAR" "$@" ;;
+  sum) exec spark-submit --conf spark.eventLog.enabled=true --class App "$APP_SUM_JAR" "$@" ;;
   *)
     echo "start-job.sh: got '$job', expected sensors, bridge, fog, cloud, squares, squares-kafka, alerts or sum" >&2
     exit 2

@@ -2,7 +2,7 @@
 # Starts the Spark master in the foreground. It keeps a list of workers and applications in $SPARK_RECOVERY_DIR: a master
 # that was killed and comes back goes on with them, where a new one would have the workers end all executors.
 set -euo pipefail
-mkdir -p "$SPARK_RECOVERY_DIR"
+mkdir -p "$SPARK_RECOVERY_DIR" "$DATA_DIR/spark-events"
 export SPARK_MASTER_OPTS="-Dspark.deploy.recoveryMode=FILESYSTEM -Dspark.deploy.recoveryDirectory=$SPARK_RECOVERY_DIR -Dspark.deploy.recoveryTimeout=20s"
 exec "$SPARK_HOME/bin/spark-class" org.apache.spark.deploy.master.Master \
   --host "$SPARK_MASTER_HOST" --port "$SPARK_MASTER_PORT" --webui-port "$SPARK_MASTER_UI_PORT"

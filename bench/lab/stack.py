@@ -21,7 +21,7 @@ PORTS = {
     f"{name}_PORT": BASE + number
     for number, name in enumerate((
         "ZOOKEEPER", "KAFKA", "KAFKA_NETWORK", "SPARK_MASTER", "SPARK_MASTER_UI", "SPARK_WORKER_1_UI",
-        "SPARK_WORKER_2_UI", "CLOUD_UI", "SQUARES_UI", "SQUARES_KAFKA_UI", "ALERTS_UI", "NUMBERS", "FEED",
+        "SPARK_WORKER_2_UI", "CLOUD_UI", "SQUARES_UI", "SQUARES_KAFKA_UI", "ALERTS_UI", "NUMBERS", "FEED", "SPARK_HISTORY_UI",
         "SPARK_DRIVER_UI",
     ))
 }  # fmt: skip

@@ -8,7 +8,7 @@ DOCTOR = python3 -m fedstream.stack.doctor
 IN_STACK_PYTHON = docker exec -i $$([[ ! -t 1 ]] || echo -e TERMINAL=yes) $(MASTER) python
 FOLLOW_SQUARES = docker logs -f --tail 0 $(CONTAINER_PREFIX)squares 2>/dev/null
 RUN_SUM = docker exec $(MASTER) spark_cluster/start-job.sh sum $(ARGS)
-SUBMIT = docker cp $(APP) $(MASTER):/tmp/ && docker exec $(MASTER) spark-submit $(OPTS) /tmp/$(notdir $(APP)) $(ARGS)
+SUBMIT = docker cp $(APP) $(MASTER):/tmp/ && docker exec $(MASTER) spark-submit --conf spark.eventLog.enabled=true $(OPTS) /tmp/$(notdir $(APP)) $(ARGS)
 
 runner-setup:
 	@$(RUNNER) setup

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# stack.sh check|setup|up|down|clean|ps|reset JOB|logs NAME|stop-jobs: the Docker runner's part of the make targets of
+# stack.sh check|setup|up|down|clean|ps|reset JOB|logs NAME|history|stop-jobs: the Docker runner's part of the make targets of
 # these names. Called by make, which exports .env.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source deploy/docker/containers.sh
 
-compose() { docker compose --profile jobs "$@"; }
+compose() { docker compose --profile "*" "$@"; }
 on_host() { ! command -v python3 >/dev/null || python3 -m "$@"; }
 
 setup() {
@@ -41,6 +41,12 @@ reset() {
   return "$code"
 }
 
+history() {
+  expect_stack
+  docker compose --progress quiet --profile history up -d --no-build --no-deps history
+  wait_for history
+}
+
 logs() {
   local options=(--tail 1000)
   [[ ! -t 1 ]] || options=(-f --tail 100)
@@ -58,9 +64,9 @@ case $1 in
     echo "deleted the volumes of project $COMPOSE_PROJECT_NAME: topics, checkpoints and outputs"
     ;;
   stop-jobs) of_stack -q --filter status=running --filter label=fedstream.job | xargs -r docker stop -t 30 >/dev/null ;;
-  setup | up | ps | reset | logs) "$@" ;;
+  setup | up | ps | reset | logs | history) "$@" ;;
   *)
-    echo "stack.sh: got '$1', expected check, setup, up, down, clean, ps, reset, logs or stop-jobs" >&2
+    echo "stack.sh: got '$1', expected check, setup, up, down, clean, ps, reset, logs, history or stop-jobs" >&2
     exit 2
     ;;
 esac

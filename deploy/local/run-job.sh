@@ -15,7 +15,7 @@ fi
 # What start-job.sh reads: a job takes its arguments and settings over when it is started again by itself, too.
 given() {
   python -m fedstream.settings
-  printf 'export NODES=%q NODES_PER_DRIVER=%q\nJOB_ARGS=%q\n' "$NODES" "$NODES_PER_DRIVER" "$(quoted "$@")"
+  printf 'export NODES=%q NODES_PER_DRIVER=%q EVENT_LOG=%q\nJOB_ARGS=%q\n' "$NODES" "$NODES_PER_DRIVER" "$EVENT_LOG" "$(quoted "$@")"
 }
 
 all=()

@@ -7,7 +7,7 @@ DOCTOR = $(ENV); $(if $(wildcard $(PACKAGES)),python,python3) -m fedstream.stack
 IN_STACK_PYTHON = $(ENV); python
 FOLLOW_SQUARES = tail -n 0 -F $(RUN_DIR)/logs/squares.log 2>/dev/null
 RUN_SUM = $(ENV); spark_cluster/start-job.sh sum $(ARGS)
-SUBMIT = $(ENV); spark-submit $(OPTS) $(APP) $(ARGS)
+SUBMIT = $(ENV); spark-submit --conf spark.eventLog.enabled=true $(OPTS) $(APP) $(ARGS)
 
 KAFKA_JARS := .venv/share/kafka
 SPARK_JARS := .venv/share/spark-connector

@@ -241,6 +241,20 @@ def test_sum_submitted_by_hand(stack: Stack) -> None:
         assert stack.run("spark-master", "test", "-x", "/opt/spark/bin/spark-submit").returncode == 0
 
 
+def test_the_history_server_shows_the_sum_that_has_ended(stack: Stack) -> None:
+    stack.make("run-sum")
+    assert f":{ENV['SPARK_HISTORY_UI_PORT']}" in stack.make("history")
+    ended = "/api/v1/applications?status=completed"
+    listed = eventually("it is listed", lambda: stack.get("SPARK_HISTORY_UI_PORT", ended), lambda seen: len(seen) > 0)
+    page = f"/api/v1/applications/{listed[0]['id']}"
+    (job,) = stack.get("SPARK_HISTORY_UI_PORT", f"{page}/jobs")
+    executors = [each for each in stack.get("SPARK_HISTORY_UI_PORT", f"{page}/allexecutors") if each["id"] != "driver"]
+    assert (listed[0]["name"], job["status"]) == ("SommeEntiers", "SUCCEEDED")
+    # Report B: the tasks were divided between the two workers.
+    assert [each["completedTasks"] for each in executors] == [job["numTasks"] // 2] * 2
+    stack.stop("history")
+
+
 def test_sensors_stop_without_losing_a_reading(stack: Stack) -> None:
     start = stack.end_offset("sensor-data")
     stack.make("run-producer", "ARGS=--rate 200 --topic sensor-data --seed 3")
