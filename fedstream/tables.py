@@ -16,6 +16,7 @@ from fedstream.messages.weights import GlobalWeight
 
 WIDTH = 110
 HEADINGS = [measure.heading for measure in MEASURES]
+SCORE_COLUMNS = {"num_examples": int, "positive_class": int, **dict.fromkeys((each.name for each in MEASURES), float)}
 
 
 def make_console() -> Console:
@@ -37,9 +38,24 @@ def make_table(title: str, *headings: str) -> Table:
     return table
 
 
+def of_class(classes: int, positive: str = "label 1 (trouble)") -> str:
+    """Return which class a measure such as F1 speaks of.
+
+    Example:
+        >>> of_class(2), of_class(3)
+        ('of label 1 (trouble)', 'mean over the 3 classes')
+    """
+    return f"of {positive}" if classes == 2 else f"mean over the {classes} classes"
+
+
+def positive_note(classes: int, positive: str = "label 1 (trouble)") -> str:
+    """Return the line of a table of measures that tells which class they speak of."""
+    return f"F1, recall, false alarms: {of_class(classes, positive)}"
+
+
 def measures(score: Score | None) -> dict[str, Any]:
-    """Return the examples and measures of a score by their names, all None where there is no score."""
-    return {name: getattr(score, name, None) for name in ("num_examples", *(measure.name for measure in MEASURES))}
+    """Return the examples, the positive class and the measures of a score, all None where there is no score."""
+    return {name: getattr(score, name, None) for name in SCORE_COLUMNS}
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:
@@ -82,7 +98,9 @@ def round_table(model: GlobalModel) -> str:
     scores = [*model.node_metrics.items(), ("global", model.metrics)]
     for place, (node, score) in enumerate(scores):
         table.add_row(node, *cells(measures(score)), end_section=place == len(scores) - 2)
-    table.caption = ", ".join(unusual_counts(model.counts)) or None
+    classes = len(model.metrics.confusion)
+    whose = "de la classe 1 (panne)" if classes == 2 else f"moyenne des {classes} classes"
+    table.caption = "\n".join([f"F1, rappel, fausses alarmes : {whose}", *unusual_counts(model.counts)])
     console = Console(width=WIDTH, highlight=False, color_system=None, markup=False, emoji=False)
     with console.capture() as capture:
         console.print(table)

@@ -5,23 +5,38 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 import numpy as np
 
 from fedstream.broker import kafka
 from fedstream.commands.registry import read_messages, read_models
-from fedstream.commands.terminal import json_option
+from fedstream.commands.terminal import json_option, output_option
 from fedstream.errors import StackError
 from fedstream.messages.alerts import Alert
 from fedstream.messages.door import decode
 from fedstream.messages.topics import ALERTS, MODEL_VERSIONS
+from fedstream.output import check_name, write_rows
 from fedstream.settings import Settings
 from fedstream.tables import make_console, make_table
 from fedstream.terminal import Command
 
 PERCENTS = (50, 95, 99, 100)
+COLUMNS = {
+    "reading": str,
+    "repeated": bool,
+    "sensor_id": str,
+    "probability": float,
+    "alert": bool,
+    "model_version": int,
+    "run_id": str,
+    "event_time": datetime,
+    "scored_at": datetime,
+}
 
 
 def delays(scored: Iterable[Alert]) -> dict[str, float]:
@@ -59,6 +74,17 @@ def alert_rows(
     return rows
 
 
+def scored_rows(keys: Sequence[bytes | None], messages: Sequence[Alert]) -> list[dict[str, Any]]:
+    """Return a row for each score: the place of its reading, whether it was scored before, and what was found."""
+    seen: set[bytes | None] = set()
+    rows = []
+    for key, message in zip(keys, messages, strict=True):
+        about = {"reading": (key or b"").decode(errors="replace"), "repeated": key in seen}
+        rows.append(about | msgspec.to_builtins(message))
+        seen.add(key)
+    return rows
+
+
 def version_times(records: Iterable[Any]) -> dict[tuple[str, int], int]:
     """Return when each version came onto `model-versions` (ms since 1970), by run and version."""
     found: dict[tuple[str, int], int] = {}
@@ -71,23 +97,32 @@ def version_times(records: Iterable[Any]) -> dict[tuple[str, int], int]:
 @click.command(cls=Command)
 @click.option("--last", default=100_000, show_default=True, type=click.IntRange(1), help="So many of each partition.")
 @json_option
-def alerts(last: int, is_json: bool) -> None:
+@output_option()
+def alerts(last: int, is_json: bool, output: Path | None) -> None:
     """Show what the alerts job has scored: readings, repeats, delays, and when each model version took over.
 
     A delay is that from a reading's event time to its score; repeats are readings that were scored before,
-    after a crash of the job. A version that was overtaken within an interval scored nothing.
+    after a crash of the job. A version that was overtaken within an interval scored nothing. The file of
+    --output has a row for each scored reading instead.
 
     Examples:
         fedstream alerts
         fedstream alerts --last 1000 --json
+        fedstream alerts --output alerts.csv
     """
+    if output:
+        check_name(output)
     settings = Settings.from_env(os.environ)
     records = list(kafka.read_topic(settings, ALERTS, last))
     if not records:
         raise StackError(f"topic {ALERTS} is empty; start the job first: make run-alerts (and run-fog, run-cloud)")
-    times = version_times(kafka.read_topic(settings, MODEL_VERSIONS))
     scored = [(r.key, alert) for r in records for alert in read_messages([r], lambda value: decode(Alert, value))]
-    rows = alert_rows([key for key, _ in scored], [alert for _, alert in scored], times)
+    keys, messages = [key for key, _ in scored], [alert for _, alert in scored]
+    if output:
+        write_rows(scored_rows(keys, messages), COLUMNS, output)
+        click.echo(f"{len(messages)} scored readings are in {output}.")
+        return
+    rows = alert_rows(keys, messages, version_times(kafka.read_topic(settings, MODEL_VERSIONS)))
     if is_json:
         click.echo(json.dumps(rows))
         return

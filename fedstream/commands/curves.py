@@ -25,6 +25,7 @@ from fedstream.messages.readings import reading_format
 from fedstream.messages.rounds import GlobalModel
 from fedstream.messages.topics import sensor_topic
 from fedstream.settings import Settings
+from fedstream.tables import of_class
 from fedstream.terminal import Command
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def _as_it_is(text: str) -> str:
     return text.replace("$", r"\$")  # between two of them matplotlib would read a formula
 
 
-def draw(curves: dict[str, Curve], title: str) -> Figure:
+def draw(curves: dict[str, Curve], title: str, classes: int = 2) -> Figure:
     """Return the figure: F1 above, loss below, the legend on the right of both."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -119,7 +120,7 @@ def draw(curves: dict[str, Curve], title: str) -> Figure:
                 look = {"linewidth": 0.7, "alpha": 0.5, "color": "tab:blue", "label": about}
             marker = "o" if len(curve) == 1 else None  # a line of one point would not be seen
             panel.plot(list(curve), [point[measure] for point in curve.values()], marker=marker, **look)
-        panel.set_ylabel(label)
+        panel.set_ylabel(f"{label}\n{of_class(classes)}" if measure == "f1" else label)
         panel.grid(alpha=0.3)
     panels[0].set_ylim(-0.02, 1.02)
     panels[1].set_ylim(bottom=0)
@@ -190,7 +191,9 @@ def plot(output: Path, run_id: str | None, most: int) -> None:
         curves[central_name(run, central, len(readings[1]), most)] = central
     about = run.versions[max(run.versions)]
     try:
-        figure = draw(curves, f"Learning curves of run {run.run_id} ({about.model}, {about.strategy})")
+        figure = draw(
+            curves, f"Learning curves of run {run.run_id} ({about.model}, {about.strategy})", settings.classes
+        )
         target: Any = sys.stdout.buffer if is_piped else output
         figure.savefig(target, format="png" if is_piped else None)
     except OSError as error:

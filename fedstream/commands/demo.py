@@ -36,6 +36,7 @@ from fedstream.messages.weights import GlobalWeight, NodeWeight, merge_update
 from fedstream.settings import Settings
 from fedstream.simulation.sensors import label_of, label_rule
 from fedstream.stack.progress import Progress
+from fedstream.tables import positive_note
 from fedstream.terminal import Command
 
 READINGS_WANTED = 5
@@ -113,6 +114,7 @@ def learning_table(rounds: list[GlobalModel]) -> Table:
         bar = "█" * round(40 * score.f1)
         cells = str(message.round - 1), str(len(message.node_metrics)), str(score.num_examples)
         table.add_row(*cells, f"{score.loss:.4f}", f"{score.f1:.4f}", bar)
+        table.caption = positive_note(len(score.confusion))
     return table
 
 

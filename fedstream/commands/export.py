@@ -27,6 +27,7 @@ def as_json(message: GlobalModel, measured: Mapping[str, Score]) -> dict[str, An
     """
     by_node: dict[str, Any] = {node: msgspec.to_builtins(score) for node, score in measured.items()}
     whole = by_node.pop(GLOBAL, None)
+    positive = measured[GLOBAL].positive_class if GLOBAL in measured else None
     kept = ("run_id", "version", "round", "model", "strategy", "opened_at", "scaler")
     restored = {} if message.restored_from is None else {"restored_from": message.restored_from}
     return (
@@ -34,6 +35,7 @@ def as_json(message: GlobalModel, measured: Mapping[str, Score]) -> dict[str, An
         | restored
         | {
             "arrays": {name: array.tolist() for name, array in message.arrays.items()},
+            "positive_class": positive,
             "metrics": whole,
             "node_metrics": by_node,
         }

@@ -18,14 +18,26 @@ from fedstream.broker.position import now_ms
 from fedstream.commands import export as exporting
 from fedstream.commands import registry
 from fedstream.commands.registry import GLOBAL, Run
-from fedstream.commands.terminal import json_option, metric_option, run_option
+from fedstream.commands.terminal import json_option, metric_option, output_option, run_option
 from fedstream.errors import StackError
 from fedstream.learning.scores import Score
 from fedstream.messages.rounds import GlobalModel, Rollback, check_size
 from fedstream.messages.topics import GLOBAL_MODEL, ROUND_CONTROL
+from fedstream.output import check_name, write_rows
 from fedstream.settings import Settings
-from fedstream.tables import HEADINGS, cells, make_console, make_table, measures
+from fedstream.tables import HEADINGS, SCORE_COLUMNS, cells, make_console, make_table, measures, positive_note
 from fedstream.terminal import Group
+
+COLUMNS = {
+    "run_id": str,
+    "version": int,
+    "round": int,
+    "strategy": str,
+    **SCORE_COLUMNS,
+    "best": bool,
+    "current": bool,
+    "restored_from": int,
+}
 
 
 def version_rows(run: Run, metric: str) -> list[dict[str, Any]]:
@@ -45,6 +57,7 @@ def describe(message: GlobalModel, measured: Mapping[str, Score]) -> dict[str, A
     more = ("counts", "updates", "participants", "scaler")
     own = exporting.as_json(message, measured)
     return {name: msgspec.to_builtins(getattr(message, name)) for name in (*kept, *more)} | {
+        "positive_class": own["positive_class"],
         "metrics": own["metrics"],
         "node_metrics": own["node_metrics"],
         "arrays": [
@@ -63,7 +76,8 @@ def models() -> None:
 @run_option
 @metric_option
 @json_option
-def list_versions(run_id: str | None, metric: str, is_json: bool) -> None:
+@output_option()
+def list_versions(run_id: str | None, metric: str, is_json: bool, output: Path | None) -> None:
     """List the versions of a run with their scores.
 
     A score is prequential: measured on readings the version had not seen. The best one has a star.
@@ -71,9 +85,17 @@ def list_versions(run_id: str | None, metric: str, is_json: bool) -> None:
     Examples:
         fedstream models list
         fedstream models list --metric loss --json
+        fedstream models list --output versions.csv
     """
-    run = registry.load_run(Settings.from_env(os.environ), run_id)
+    if output:
+        check_name(output)
+    settings = Settings.from_env(os.environ)
+    run = registry.load_run(settings, run_id)
     rows = version_rows(run, metric)
+    if output:
+        write_rows(rows, COLUMNS, output)
+        click.echo(f"{len(rows)} versions of run {run.run_id} are in {output}.")
+        return
     if is_json:
         click.echo(json.dumps(rows))
         return
@@ -82,6 +104,7 @@ def list_versions(run_id: str | None, metric: str, is_json: bool) -> None:
         marks = ["* best"] * row["best"] + ["current"] * row["current"]
         marks += [f"= version {row['restored_from']}"] if row["restored_from"] is not None else []
         table.add_row(str(row["version"]), str(row["round"]), *cells(row), row["strategy"], ", ".join(marks))
+    table.caption = positive_note(settings.classes)
     make_console().print(table)
 
 
@@ -99,7 +122,8 @@ def show_version(version: str, run_id: str | None, metric: str, is_json: bool) -
         fedstream models show 12
         fedstream models show best --json
     """
-    run = registry.load_run(Settings.from_env(os.environ), run_id)
+    settings = Settings.from_env(os.environ)
+    run = registry.load_run(settings, run_id)
     message = registry.pick_version(run, version, metric)
     about = describe(message, registry.scores(run).get(message.version, {}))
     if is_json:
@@ -111,6 +135,7 @@ def show_version(version: str, run_id: str | None, metric: str, is_json: bool) -
     table = make_table(f"Scores of version {about['version']}", "node", "examples", *HEADINGS)
     for node, score in [*about["node_metrics"].items(), *([(GLOBAL, about["metrics"])] if about["metrics"] else [])]:
         table.add_row(node, *cells(score))
+    table.caption = positive_note(settings.classes)
     if about["metrics"]:
         make_console().print(table)
     else:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 import click
 
 from fedstream.learning.scores import MEASURES
@@ -15,3 +18,9 @@ metric_option = click.option(
     help="What the best version is best in.",
 )
 json_option = click.option("--json", "is_json", is_flag=True, help="Print JSON, for scripts.")
+output_option = partial(
+    click.option,
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the rows to this file: *.csv, *.parquet or *.jsonl",
+)

@@ -24,7 +24,7 @@ from fedstream.messages.door import decode
 from fedstream.messages.rounds import Event, GlobalModel
 from fedstream.messages.topics import EVENTS, GLOBAL_MODEL
 from fedstream.settings import Settings
-from fedstream.tables import HEADINGS, cells, make_console, make_table, measures, unusual_counts
+from fedstream.tables import HEADINGS, cells, make_console, make_table, measures, positive_note, unusual_counts
 from fedstream.terminal import Command
 
 COLUMNS = ("round", "version", "nodes", "examples", *HEADINGS)
@@ -76,12 +76,13 @@ def texts(row: Row) -> list[str]:
     return [str(row["round"]), str(row["version"]), str(row["nodes"]), *cells(row), remarks(row)]
 
 
-def view(rows: Sequence[Row], events: Sequence[Row]) -> Group:
+def view(rows: Sequence[Row], events: Sequence[Row], classes: int = 2) -> Group:
     """Return the live table and the events below it."""
     run = rows[-1]["run_id"] if rows else "not known yet: waiting for a round to close"
     table = make_table(f"Run {run}", *COLUMNS, "")
     for row in rows:
         table.add_row(*texts(row))
+    table.caption = positive_note(classes)
     return Group(table, *(Text(f"round {event['round']}: {event_text(event)}") for event in events))
 
 
@@ -122,15 +123,16 @@ def follow(
                         return
 
 
-def _print_live(coming: Iterator[Row], past: Sequence[Row]) -> None:
+def _print_live(coming: Iterator[Row], past: Sequence[Row], classes: int) -> None:
     rows, events = deque(past, ROWS_SHOWN), deque[Row](maxlen=EVENTS_SHOWN)
-    with Live(view(rows, events), console=make_console(), auto_refresh=False) as live:
+    with Live(view(rows, events, classes), console=make_console(), auto_refresh=False) as live:
         for entry in coming:
             (rows if entry["type"] == "round" else events).append(entry)
-            live.update(view(rows, events), refresh=True)
+            live.update(view(rows, events, classes), refresh=True)
 
 
-def _print_plain(coming: Iterator[Row]) -> None:
+def _print_plain(coming: Iterator[Row], classes: int) -> None:
+    click.echo(positive_note(classes))
     click.echo(PLAIN.format(*COLUMNS, "").rstrip())
     for entry in coming:
         is_round = entry["type"] == "round"
@@ -182,8 +184,8 @@ def watch(is_json: bool, rounds: int | None, timeout_seconds: float | None) -> N
         if is_json:
             _print_json(coming)
         elif sys.stdout.isatty():
-            _print_live(coming, list(past.values()))
+            _print_live(coming, list(past.values()), settings.classes)
         else:
-            _print_plain(coming)
+            _print_plain(coming, settings.classes)
     except KeyboardInterrupt:  # how one ends it
         return

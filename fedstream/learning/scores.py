@@ -57,7 +57,7 @@ class Score(Struct, frozen=True):
     num_examples: Annotated[int, Meta(description="readings scored")] = 0
     loss: Annotated[float, Meta(description="mean log loss of a reading, in nats")] = 0.0
     accuracy: Annotated[float, Meta(description="share of readings whose class was predicted")] = 0.0
-    f1: Annotated[float, Meta(description="2 TP / (2 TP + FP + FN)")] = 0.0
+    f1: Annotated[float, Meta(description="of class 1: 2 TP / (2 TP + FP + FN)")] = 0.0
     recall: Annotated[float, Meta(description="TP / (TP + FN): share of true alarms that were raised")] = 0.0
     precision: Annotated[float, Meta(description="TP / (TP + FP): share of raised alarms that were true")] = 0.0
     false_alarm_rate: Annotated[float, Meta(description="FP / (FP + TN): share of negatives with an alarm")] = 0.0
@@ -80,6 +80,11 @@ class Score(Struct, frozen=True):
             ("false_alarm_rate", self._mean(lambda tp, fp, fn, tn: _ratio(fp, fp + tn))),
         ):
             force_setattr(self, name, value)
+
+    @property
+    def positive_class(self) -> int | None:
+        """The class that f1, recall, precision and false_alarm_rate speak of; None: they are the mean over all."""
+        return 1 if len(self.confusion) == 2 else None
 
     def __add__(self, other: Score) -> Score:
         if not self.confusion or not other.confusion:

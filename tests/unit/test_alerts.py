@@ -57,6 +57,18 @@ def test_the_command_prints_a_table(topics):
     assert result.output.splitlines()[-2].split() == ["7", "3", "1", "0", "101", "102", "102", "102", "1.1"]
 
 
+def test_the_scored_readings_go_to_a_file_with_those_of_a_crash_marked(topics, tmp_path):
+    result = CliRunner().invoke(main, ["alerts", "--output", str(tmp_path / "alerts.csv")])
+    assert result.output == f"3 scored readings are in {tmp_path}/alerts.csv.\n"
+    # 2000 ms after the begin of 1970, scored 100 to 102 ms later.
+    assert (tmp_path / "alerts.csv").read_text().splitlines() == [
+        "reading,repeated,sensor_id,probability,alert,model_version,run_id,event_time,scored_at",
+        "t/0/0,False,s,0.5,False,7,run-a,1970-01-01T00:00:02.000+00:00,1970-01-01T00:00:02.100+00:00",
+        "t/0/0,True,s,0.5,False,7,run-a,1970-01-01T00:00:02.000+00:00,1970-01-01T00:00:02.101+00:00",
+        "t/0/1,False,s,0.5,False,7,run-a,1970-01-01T00:00:02.000+00:00,1970-01-01T00:00:02.102+00:00",
+    ]
+
+
 def test_the_last_ones_only(topics):
     result = CliRunner().invoke(main, ["alerts", "--last", "1", "--json"])
     assert [row["scored"] for row in json.loads(result.output)] == [1]

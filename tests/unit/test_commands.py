@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import time
 
@@ -78,7 +79,21 @@ def test_list_shows_each_version_with_its_own_score(topics):
     output = call("models", "list").output
     [line] = [line for line in output.splitlines() if "* best" in line]
     assert f"{rounds[top]['f1']:.4f}" in line
-    assert "current" in output.rstrip().splitlines()[-1]
+    *_, newest, note = filter(str.strip, output.splitlines())
+    assert "current" in newest
+    assert note.strip() == "F1, recall, false alarms: of label 1 (trouble)"
+    assert [row["positive_class"] for row in rows] == [1, 1, 1, None]
+
+
+def test_list_writes_its_rows_into_a_table_that_a_spreadsheet_opens(topics, tmp_path):
+    Stack(topics).run(2)
+    rows, file = call_json("models", "list"), tmp_path / "versions.csv"
+    assert call("models", "list", "--output", file).output == f"3 versions of run run-a are in {file}.\n"
+    with file.open(newline="") as lines:
+        found = list(csv.DictReader(lines))
+    assert list(found[0]) == list(rows[0])
+    as_text = [{name: "" if value is None else str(value) for name, value in row.items()} for row in rows]
+    assert found == as_text
 
 
 def test_show_tells_scores_arrays_and_nodes(topics):
@@ -91,7 +106,9 @@ def test_show_tells_scores_arrays_and_nodes(topics):
     coef = message.arrays["coef"]
     assert about["arrays"][0] == {"name": "coef", "shape": [1, 2], "norm": pytest.approx(float(np.linalg.norm(coef)))}
     text = call("models", "show", "2").output
-    for part in ("Version 2 of run run-a", "fog-1", "accepted: 2", "1 x 2", "Scaler: mean", "all nodes"):
+    assert about["positive_class"] == 1
+    parts = ("Version 2 of run run-a", "fog-1", "accepted: 2", "1 x 2", "Scaler: mean", "all nodes", "of label 1")
+    for part in parts:
         assert part in text
     assert "Not measured yet" in call("models", "show", "current").output
 
@@ -193,7 +210,8 @@ def test_watch_prints_a_line_of_json_per_round_and_event(topics):
 def test_watch_prints_plain_rows_without_a_terminal(topics):
     stack = Stack(topics).run(1)
     play(topics, [lambda: None, lambda: stack.run(1)])
-    heading, row = call("watch", "--rounds", 1).output.splitlines()
+    note, heading, row = call("watch", "--rounds", 1).output.splitlines()
+    assert note == "F1, recall, false alarms: of label 1 (trouble)"
     assert heading.split()[:4] == ["round", "version", "nodes", "examples"]
     metrics = topics.messages(GLOBAL_MODEL)[-1]["metrics"]
     assert row.split() == ["2", "2", "2", "120", *(f"{metrics[measure.name]:.4f}" for measure in MEASURES)]
@@ -234,7 +252,7 @@ def test_the_live_table_has_rounds_with_what_is_out_of_the_ordinary_and_events_b
 # --- history
 
 
-def test_history_is_a_row_per_round_and_node_in_both_formats(topics, tmp_path):
+def test_history_is_a_row_per_round_and_node_in_every_format(topics, tmp_path):
     stack = Stack(topics).run(2)
     stack.federation.rollback(topics.models(MODEL_VERSIONS)[0], stack.clock)
     stack.send()
@@ -243,6 +261,9 @@ def test_history_is_a_row_per_round_and_node_in_both_formats(topics, tmp_path):
     assert call("history", "--output", table).output == f"7 rows of run run-a are in {table}.\n"
     rows = [json.loads(line) for line in lines.read_text().splitlines()]
     assert pq.read_table(table).to_pylist() == rows
+    assert call("history", "--output", tmp_path / "h.csv").exit_code == 0
+    with (tmp_path / "h.csv").open(newline="") as file:
+        assert [row["f1"] for row in csv.DictReader(file)] == [str(row["f1"] or "") for row in rows]
     assert [(row["round"], row["node"]) for row in rows[:6]] == [(r, n) for r in (1, 2) for n in (*NODES, "global")]
     message = topics.messages(GLOBAL_MODEL)[2]
     assert rows[3]["f1"] == message["node_metrics"]["fog-1"]["f1"]
@@ -259,9 +280,10 @@ def test_history_refuses_another_kind_of_file_and_a_run_without_rounds(topics, t
         assert result.exit_code == 1
         assert "no round of run run-a has closed yet" in result.stderr
     stack.run(2)
-    result = call("history", "--output", tmp_path / "h.csv")
-    assert result.exit_code == 1
-    assert "expected a name that ends in .jsonl or .parquet" in result.stderr
+    for words in (("history",), ("models", "list"), ("alerts",)):
+        result = call(*words, "--output", tmp_path / "h.xlsx")
+        assert result.exit_code == 1
+        assert "h.xlsx; expected a name that ends in .csv or .parquet or .jsonl" in result.stderr
 
 
 # --- verify
@@ -378,9 +400,11 @@ def test_plot_draws_a_picture_and_says_where_the_central_curve_ends(topics, tmp_
     Stack(topics).run(3)
     names = []
 
-    def draw(drawn, title):
+    def draw(drawn, *about):
         names.append(list(drawn))
-        return really_draw(drawn, title)
+        figure = really_draw(drawn, *about)
+        assert figure.axes[0].get_ylabel() == "prequential F1\nof label 1 (trouble)"
+        return figure
 
     really_draw = curves.draw
     monkeypatch.setattr(curves, "draw", draw)
