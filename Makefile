@@ -94,6 +94,11 @@ run-cloud: ## start the cloud aggregator
 plot: ## learning curves of the newest run, into the picture OUTPUT
 	@$(IN_STACK_PYTHON) -m fedstream.commands.cli plot --output - $(ARGS) >$(OUTPUT).new && mv $(OUTPUT).new $(OUTPUT) && echo "$(OUTPUT)"
 
+report: ## write down what the stack did, with its curves, as report.md (and .docx with pandoc): ARGS="--language fr"
+	@$(MAKE) plot ARGS= OUTPUT=learning-curves.png
+	@$(IN_STACK_PYTHON) -m fedstream.commands.cli report --output - $(ARGS) >report.md.new && mv report.md.new report.md && echo report.md
+	@! command -v pandoc >/dev/null || { pandoc --from gfm --output report.docx report.md && echo report.docx; }
+
 run-squares: ## start the squares of the number stream; ARGS="--output DIR --format csv"
 	@$(RUN_JOB) squares $(ARGS)
 

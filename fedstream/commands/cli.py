@@ -20,6 +20,7 @@ from fedstream.commands.jobs import show_jobs
 from fedstream.commands.latency import latency
 from fedstream.commands.models import models
 from fedstream.commands.replay import replay
+from fedstream.commands.report import report
 from fedstream.commands.simulate import simulate
 from fedstream.commands.verify import verify
 from fedstream.commands.watch import watch
@@ -31,7 +32,7 @@ def main() -> None:
     """Run a command."""
 
 
-for command in (simulate, models, watch, history, verify, replay, plot, alerts, latency, show_jobs):
+for command in (simulate, models, watch, history, verify, replay, plot, report, alerts, latency, show_jobs):
     main.add_command(command)
 
 

@@ -154,6 +154,24 @@ def load_readings(run: Run, settings: Settings, most: int) -> Readings:
     return x[:most], y[:most]
 
 
+def figure_of(run: Run, settings: Settings, most: int) -> Figure:
+    """Return the figure of a run; the centralised curve takes at most so many readings, and is left out with 0.
+
+    Raises:
+        StackError: no round has closed yet, or the centralised training fails.
+    """
+    if not measured_rounds(run):
+        raise StackError(f"no round of run {run.run_id} has closed yet; see: fedstream watch")
+    curves = federated_curves(run)
+    if most:
+        readings = load_readings(run, settings, most)
+        central = central_curve(run, readings, settings)
+        curves[central_name(run, central, len(readings[1]), most)] = central
+    about = run.versions[max(run.versions)]
+    title = f"Learning curves of run {run.run_id} ({about.model}, {about.strategy})"
+    return draw(curves, title, settings.classes)
+
+
 @click.command(cls=Command)
 @click.option(
     "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="*.png, *.svg, *.pdf or - (PNG)"
@@ -179,24 +197,14 @@ def plot(output: Path, run_id: str | None, most: int) -> None:
     """
     settings = Settings.from_env(os.environ)
     run = registry.load_run(settings, run_id)
-    if not measured_rounds(run):
-        raise StackError(f"no round of run {run.run_id} has closed yet; see: fedstream watch")
     is_piped = output == Path("-")
     if not is_piped and output.suffix not in (".png", ".svg", ".pdf"):
         raise StackError(f"--output is {output}; expected - or a name that ends in .png, .svg or .pdf")
-    curves = federated_curves(run)
-    if most:
-        readings = load_readings(run, settings, most)
-        central = central_curve(run, readings, settings)
-        curves[central_name(run, central, len(readings[1]), most)] = central
-    about = run.versions[max(run.versions)]
+    figure = figure_of(run, settings, most)
     try:
-        figure = draw(
-            curves, f"Learning curves of run {run.run_id} ({about.model}, {about.strategy})", settings.classes
-        )
         target: Any = sys.stdout.buffer if is_piped else output
         figure.savefig(target, format="png" if is_piped else None)
     except OSError as error:
         raise StackError(f"cannot write {output}: {error.strerror}") from error
     if not is_piped:
-        click.echo(f"The curves of run {run.run_id}, {len(curves[GLOBAL])} rounds, are in {output}.")
+        click.echo(f"The curves of run {run.run_id}, {len(measured_rounds(run))} rounds, are in {output}.")

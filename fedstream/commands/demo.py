@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 from rich.console import Console
@@ -48,6 +48,15 @@ SUM_LINE = "La somme des entiers de 1 à 100 est : 5050"
 
 T = TypeVar("T")
 M = TypeVar("M")
+
+
+class Check(NamedTuple):
+    """What came out of a part, what it was compared with, and whether it is right."""
+
+    part: str
+    came_out: str
+    against: str
+    is_good: bool
 
 
 def follow(settings: Settings, topic: str, read: Callable[[bytes | None], M]) -> Callable[[], list[M]]:
@@ -118,6 +127,14 @@ def learning_table(rounds: list[GlobalModel]) -> Table:
     return table
 
 
+def checks_table(checks: Sequence[Check]) -> Table:
+    """Return what was checked as a table."""
+    table = Table("part", "what came out", "checked against", "result", title="Edge-Fog-Cloud on live data")
+    for check in checks:
+        table.add_row(*check[:3], "ok" if check.is_good else "FAILED")
+    return table
+
+
 def piped_lines() -> queue.Queue[str]:
     """Return a queue that fills with the lines of standard input."""
     lines: queue.Queue[str] = queue.Queue()
@@ -131,7 +148,7 @@ def piped_lines() -> queue.Queue[str]:
 
 
 class Demo:
-    """What is checked, one part after the other, and the table of it."""
+    """What is checked, one part after the other."""
 
     def __init__(self, settings: Settings, timeout_seconds: float) -> None:
         """Begin with no part; each is waited for that long at most."""
@@ -141,14 +158,11 @@ class Demo:
         self._updates = follow(settings, MODEL_WEIGHTS, read_update)
         self._models = follow(settings, GLOBAL_MODEL, read_weight)
         self.console = Console(width=110, highlight=False)
-        self.table = Table("part", "what came out", "checked against", "result", title="Edge-Fog-Cloud on live data")
-        self.failed: list[str] = []
+        self.checks: list[Check] = []
 
     def row(self, part: str, came_out: str, against: str, good: bool) -> None:
         """Add what came out of a part."""
-        self.table.add_row(part, came_out, against, "ok" if good else "FAILED")
-        if not good:
-            self.failed.append(part)
+        self.checks.append(Check(part, came_out, against, good))
 
     def wait(self, what: str, observe: Callable[[], T | None]) -> T | None:
         """Observe until there is something, and return it; None when the time is up."""
@@ -206,7 +220,7 @@ class Demo:
         )
 
     def rounds(self) -> None:
-        """Check that the model has learned, and that each version comes out again."""
+        """Check that the model has learned, and its versions."""
 
         def enough() -> registry.Run | None:
             with suppress(StackError):  # no run yet
@@ -226,6 +240,10 @@ class Demo:
         came_out = f"{len(closed)} rounds, F1 {first:.3f} -> {last:.3f}"
         against = f"F1 of at least {F1_WANTED}, on readings not seen before"
         self.row("rounds", came_out, against, last >= max(first, F1_WANTED))
+        self.versions(run)
+
+    def versions(self, run: registry.Run) -> None:
+        """Check that each version of a run comes out again from its updates."""
         results = [each["result"] for each in verify_run(run, self._settings)]
         replayed = [result for result in results if result != NOT_VERIFIED]
         identical = replayed.count(IDENTICAL)
@@ -275,9 +293,9 @@ def main(nodes: int, timeout_seconds: float) -> None:
     if settings.model != "mean":
         demo.rounds()
     demo.squares_and_sum(lines)
-    demo.show(demo.table)
-    if demo.failed:
-        demo.console.print(f"failed: {', '.join(demo.failed)}; see: make logs S=NAME, make doctor")
+    demo.show(checks_table(demo.checks))
+    if failed := [check.part for check in demo.checks if not check.is_good]:
+        demo.console.print(f"failed: {', '.join(failed)}; see: make logs S=NAME, make doctor")
         sys.exit(1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,9 @@ def test_the_curves_are_drawn_and_the_newest_model_leaves_as_a_file(learning: St
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     model = json.loads(stack.fedstream("models", "show", "best", "--json"))
     assert model["run_id"] == rounds(stack)[-1]["run_id"]
+    report = stack.fedstream("report", "--output", "-", "--seconds", "0")
+    checks = re.findall(r"^\| (\S+) \|.*\| (ok|FAILED) \|$", report, re.M)
+    assert dict(checks) == {"fog-1": "ok", "fog-2": "ok", "cloud": "ok", "versions": "ok"}, report
 
 
 def test_each_reading_is_scored_by_the_model_in_service_though_the_driver_is_killed(learning: Stack) -> None:

@@ -275,8 +275,8 @@ def test_history_is_a_row_per_round_and_node_in_every_format(topics, tmp_path):
 def test_history_refuses_another_kind_of_file_and_a_run_without_rounds(topics, tmp_path):
     stack = Stack(topics)
     stack.answer("fog-1")  # opens the first round, which waits for fog-2
-    for command in ("history", "plot"):
-        result = call(command, "--output", tmp_path / "h.jsonl")
+    for command, name in (("history", "h.jsonl"), ("plot", "h.png")):
+        result = call(command, "--output", tmp_path / name)
         assert result.exit_code == 1
         assert "no round of run run-a has closed yet" in result.stderr
     stack.run(2)
