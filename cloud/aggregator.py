@@ -16,7 +16,8 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,6 +58,7 @@ from fedstream.terminal import Command
 from fedstream.texts import printable
 
 TOPICS = f"{topics.MODEL_WEIGHTS},{topics.ROUND_CONTROL}"
+MOST_BYTES = 2**25  # of records that are in the driver's memory at once
 
 
 def read_state(value: dict[str, Any]) -> CloudState:
@@ -157,8 +159,22 @@ def new_id(settings: Settings) -> str:
     return f"{settings.model.rpartition(':')[2].lower()}-{stamp}-{uuid.uuid4().hex[:4]}"
 
 
+def in_parts(records: Iterable[Row]) -> Iterator[list[Row]]:
+    """Yield records in lists of at most MOST_BYTES: one list, most often."""
+    part: list[Row] = []
+    size = 0
+    for record in records:
+        length = len(record.value or "")
+        if part and size + length > MOST_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(record)
+        size += length
+    yield part
+
+
 def take_in(records: Iterable[Row], value: dict[str, Any], rounds: Rounds, now: int) -> CloudAggregator:
-    """Take in a micro-batch, record by record in the topics' order; `value` is the state before, as JSON.
+    """Take in records, one by one in their topics' order; `value` is the state before, as JSON.
 
     A record that fails in a way that nobody foresaw is rejected, too: everything is computed anew without it.
     """
@@ -193,24 +209,31 @@ class Outlets:
 
 
 def merge_batch(batch: DataFrame, rounds: Rounds, outlets: Outlets, value: dict[str, Any]) -> dict[str, Any]:
-    """Return the state after a micro-batch, as JSON; its rejected records go to `dead-letter`."""
-    now, records = outlets.clock_ms(), batch.select("value", "topic", "partition", "offset").collect()
-    taken = take_in(records, value, rounds, now)
-    outlets.publish(
-        *(
-            (topics.DEAD_LETTER, None, dead_letter(row.value, reason, (row.topic, row.partition, row.offset), now))
-            for row, reason in taken.rejected
+    """Return the state after a micro-batch, as JSON; its rejected records go to `dead-letter`.
+
+    However large the records are, few are in memory: Spark hands them over in parts (`parted_options`).
+    """
+    now, counts = outlets.clock_ms(), Counter[str]()
+    sent: list[Any] = []
+    said: list[str] = []
+    for records in in_parts(batch.select("value", "topic", "partition", "offset").toLocalIterator()):
+        taken = take_in(records, value, rounds, now)
+        outlets.publish(
+            *(
+                (topics.DEAD_LETTER, None, dead_letter(row.value, reason, (row.topic, row.partition, row.offset), now))
+                for row, reason in taken.rejected
+            )
         )
-    )
-    for count, what in (
-        (len(taken.rejected), "rejeté(s) vers dead-letter"),
-        (taken.stale, "rejoué(s) ou en retard, ignoré(s)"),
-        (taken.unknown, "de noeuds inconnus (KNOWN_NODES), ignoré(s)"),
-    ):
+        counts["rejeté(s) vers dead-letter"] += len(taken.rejected)
+        counts["rejoué(s) ou en retard, ignoré(s)"] += taken.stale
+        counts["de noeuds inconnus (KNOWN_NODES), ignoré(s)"] += taken.unknown
+        value = msgspec.to_builtins(taken.outcome(), str_keys=True)
+        sent += value["outbox"]
+        said += value["said"]
+    for what, count in counts.items():
         if count:
             print(f"Cloud -> {count} message(s) {what}", flush=True)
-    found: dict[str, Any] = msgspec.to_builtins(taken.outcome(), str_keys=True)
-    return found
+    return value | {"outbox": sent, "said": said}
 
 
 def build_query(records: DataFrame, state: BatchState, rounds: Rounds, outlets: Outlets) -> DataStreamWriter:
@@ -257,9 +280,9 @@ def main(start: Position | None) -> None:
         publish(message)
         print(line, flush=True)
         timer.arm(saved.opened)
-    records = session.read_topic(
-        spark, settings, TOPICS, settings.max_updates_per_trigger, start or Reset.of(folder).start
-    )
+    start = start or Reset.of(folder).start
+    parts = kafka.parted_options(settings, MOST_BYTES)
+    records = session.read_topic(spark, settings, TOPICS, settings.max_updates_per_trigger, start, **parts)
     query = build_query(records, state, rounds, Outlets(publish, timer.arm))
     session.run_query(settings, query, ready=f"Cloud prêt : {topics.MODEL_WEIGHTS} -> {topics.GLOBAL_MODEL}")
 

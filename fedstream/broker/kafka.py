@@ -111,6 +111,11 @@ def gathering_options(settings: Settings, nodes: int) -> dict[str, str]:
     }
 
 
+def parted_options(settings: Settings, most_bytes: int) -> dict[str, str]:
+    """Return the options with which Spark reads updates in parts of at most so many bytes, to be taken one by one."""
+    return {"maxRecordsPerPartition": str(max(1, most_bytes // settings.max_update_bytes))}
+
+
 def sink_options(settings: Settings, topic: str | None = None) -> dict[str, str]:
     """Return the options with which Spark writes a topic, or to the topic that each row names."""
     options = {

@@ -17,7 +17,7 @@ from msgspec import convert, to_builtins
 from pyspark.sql import DataFrame, Row
 from pyspark.sql.streaming.query import StreamingQuery
 
-from fedstream.broker import deadline
+from fedstream.broker import deadline, kafka
 from fedstream.learning import arrays as wire
 from fedstream.learning.models import configured_model
 from fedstream.learning.scores import Score
@@ -210,6 +210,44 @@ def test_a_state_of_another_version_is_told_and_no_traceback(cloud):
     for odd in ({"latest": {"fog-1": {"weight": 1}}}, {"run": {"run_id": "x"}}):
         with pytest.raises(StateError, match=r"state is of another version of fedstream \(.*\); to begin anew: make"):
             cloud.read_state(cloud.INITIAL | odd)
+
+
+def test_a_micro_batch_is_taken_in_by_parts_of_bounded_size_as_if_it_were_one(cloud, make_cloud, topic, monkeypatch):
+    """Five records of 1000 bytes, and room for 2500: parts of two, two and one."""
+    topic.append_records(joins(1, 2))
+    records = [
+        (WEIGHTS, 0, update("fog-1", 41.0, 101).ljust(1000)),
+        (WEIGHTS, 0, update("fog-2", 42.0, 102).ljust(1000)),
+        (WEIGHTS, 0, b"hello".ljust(1000)),
+        command(command="deadline", run_id="another", round=1),
+        (WEIGHTS, 0, update("fog-1", 43.0, 105).ljust(1000)),
+        (WEIGHTS, 0, update("fog-3", 44.0, 30).ljust(1000)),
+    ]
+    topic.append_records(records)
+    whole, parted = make_cloud(**LOGISTIC, folder="whole"), make_cloud(**LOGISTIC, folder="parted")
+    monkeypatch.setattr(cloud, "new_id", lambda _: "run-1")
+    whole.run()
+    take_in, sizes = cloud.take_in, []
+
+    def measured(records: list[Row], *more: Any) -> Any:
+        sizes.append(sum(len(record.value) for record in records))
+        return take_in(records, *more)
+
+    monkeypatch.setattr(cloud, "take_in", measured)
+    monkeypatch.setattr(cloud, "MOST_BYTES", 2500)
+    parted.run()
+    assert max(sizes) <= 2500
+    assert len(sizes) == 1 + 3, "the micro-batch of two joins, and three parts"
+    assert [weight for _, key, weight in parted.published if key == "weight"][-1] == whole.published[-1][2]
+    assert saved_by(parted)["latest"] == saved_by(whole)["latest"]
+    assert saved_by(parted)["run"] == saved_by(whole)["run"]
+    assert reasons(parted) == reasons(whole) == ["not JSON: JSON is malformed: invalid character (byte 0)"]
+
+
+def test_no_part_that_spark_hands_over_at_once_is_larger_than_what_the_cloud_takes_at_once(cloud):
+    for size in (1_000, 1_000_000, 1_400_000):
+        parts = kafka.parted_options(Settings(max_update_bytes=size), cloud.MOST_BYTES)
+        assert 1 <= int(parts["maxRecordsPerPartition"]) <= 2**25 / size
 
 
 # --- the query
@@ -817,7 +855,7 @@ def test_the_cloud_says_the_open_round_again_when_it_starts(make_cloud, cloud, t
     monkeypatch.setattr(cloud.watchdog, "guard_topics", lambda *_: lambda: None)
     monkeypatch.setattr(cloud, "DeadlineTimer", lambda *_: SimpleNamespace(arm=lambda opened: None))
     monkeypatch.setattr(cloud.session, "start_session", lambda *_: aggregator.records.sparkSession)
-    monkeypatch.setattr(cloud.session, "read_topic", lambda *_: aggregator.records)
+    monkeypatch.setattr(cloud.session, "read_topic", lambda *_, **__: aggregator.records)
     monkeypatch.setattr(cloud.session, "run_query", lambda *_, **__: None)
     try:
         cloud.main.main([], standalone_mode=False)
