@@ -173,7 +173,7 @@ def rollback(version: str, metric: str, run_id: str | None) -> None:
     settings = Settings.from_env(os.environ)
     run = registry.load_run(settings, run_id)
     message = registry.pick_version(run, version, metric)
-    command = Rollback(run.run_id, now_ms(), message)
+    command = Rollback(run.run_id, now_ms(), message, run.current)
     check_size(command, "the command", settings.max_update_bytes)
     read = kafka.follow_topic(settings, GLOBAL_MODEL, last=1)
     read(0)  # what was there before the command is no answer to it

@@ -5,6 +5,7 @@ cloud --(GlobalModel, topic global-model)--> node --(ModelUpdate, topic model-we
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Annotated, Any, cast
@@ -150,6 +151,12 @@ class GlobalModel(Struct, frozen=True, omit_defaults=True, kw_only=True, dict=Tr
         return wire.from_wire(self.named_arrays)
 
     @property
+    def fingerprint(self) -> str:
+        """What tells a version's arrays, in whatever order, and scaler from all others."""
+        arrays = sorted(self.named_arrays, key=lambda array: array.name)
+        return hashlib.blake2b(encode((arrays, self.scaler)), digest_size=16).hexdigest()
+
+    @property
     def closes_round(self) -> bool:
         """Whether it ends a round, and does not only open a run's first one."""
         return self.metrics is not None or self.failed is not None or self.restored_from is not None
@@ -197,8 +204,9 @@ class Rollback(Struct, frozen=True, tag_field="command", tag="rollback"):
     """A command on `round-control`: open the next round with an older version of the run."""
 
     run_id: RunId
-    sent_at: Annotated[Milliseconds, Meta(description="tells one that was obeyed before")]
-    model: Annotated[GlobalModel, Meta(description="the version's message")]
+    sent_at: Annotated[Milliseconds, Meta(description="for people")]
+    model: Annotated[GlobalModel, Meta(description="the version's message, as the cloud has published it")]
+    current: Annotated[VersionNumber, Meta(description="the newest version then; tells one that was obeyed before")] = 0
 
 
 class Event(Struct, frozen=True, omit_defaults=True):

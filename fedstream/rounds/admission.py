@@ -78,10 +78,8 @@ def judge(update: ModelUpdate, run: RunState, settings: Settings) -> Verdict:
         return Verdict("unknown")
     if opened.number and run.nodes.is_kept_out(node, opened.number):
         return Verdict("quarantined")
-    if update.run_id != run.run_id and (opened.number == 0 or update.trained_at < run.started_at):
-        return Verdict("late")  # of the run before this one
-    if update.run_id != run.run_id:  # an answer to a model that was not the cloud's, say: no fault of the node
-        return Verdict("late", f"run_id is {update.run_id!r:.100}; expected the present run, {run.run_id!r}")
+    if update.run_id != run.run_id:  # of a run before this one, or to a model that was not the cloud's: no offence
+        return Verdict("late")
     if update.round > opened.number:
         return _rejected(f"round is {update.round}, which lies in the future; the open one is {opened.number}")
     if update.trained_at == run.nodes.trained_at.get(node):  # the same one again; whether it is later tells no clock

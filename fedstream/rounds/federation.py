@@ -200,7 +200,10 @@ class Federation:
         elif command.run_id != command.model.run_id:
             both = f"run_id is {command.run_id!r}, that of the model {command.model.run_id!r}"
             raise BadMessage(f"{both}; expected one name of a run")
-        elif command.sent_at >= self.run.started_at:  # else it was obeyed before
+        elif command.current < self.run.kept.since:
+            both = f"current is {command.current}; expected at least {self.run.kept.since}, the version with which"
+            raise BadMessage(f"{both} the cloud went on when its state was lost: it may have been obeyed before")
+        else:
             self.rollback(command.model, now)
 
     def pass_deadline(self, run_id: str, number: int) -> None:
@@ -212,10 +215,11 @@ class Federation:
         """Open the next round with the arrays and scaling of an older version, which becomes the newest one.
 
         Raises:
-            BadMessage: it is of another run or none of its versions so far, its arrays or scaler have another layout,
-                or its arrays are too far from those of now.
+            BadMessage: it is of another run or none of its versions so far, its arrays or scaler have another layout
+                or are not what the cloud has published; of a version before its state was lost, which it cannot know,
+                the arrays are too far from those of now.
         """
-        opened, most = self.run.opened, self.settings.max_update_norm
+        opened, kept, most = self.run.opened, self.run.kept, self.settings.max_update_norm
         is_fit = opened.model and old.run_id == self.run.run_id
         if not is_fit or wire.layout(old.arrays) != wire.layout(opened.arrays):
             msg = f"version {old.version} of run {old.run_id} does not fit; expected one of run {self.run.run_id}"
@@ -223,10 +227,14 @@ class Federation:
         check_means(old.scaler, self.settings)
         if old.version > opened.version:
             raise BadMessage(f"version is {old.version}; expected one that there is, at most {opened.version}")
-        norm, steps = wire.distance(old.arrays, opened.arrays), opened.version - old.version + 1
-        if not norm <= steps * most:  # no update of the rounds between was farther from its base
-            limit = f"{steps} x MAX_UPDATE_NORM={most:g}"
-            raise BadMessage(f"version {old.version} is {norm:g} away from that of now; expected at most {limit}")
+        if old.version >= kept.since and old.fingerprint != kept.fingerprints.get(old.version):
+            what = f"version {old.version} has arrays or a scaler that the cloud has not published as this version"
+            raise BadMessage(f"{what}; expected its message on topic {MODEL_VERSIONS}, if it is still kept there")
+        if old.version < kept.since:
+            norm, steps = wire.distance(old.arrays, opened.arrays), opened.version - old.version + 1
+            if not norm <= steps * most:  # no update of the rounds between was farther from its base
+                limit = f"{steps} x MAX_UPDATE_NORM={most:g}"
+                raise BadMessage(f"version {old.version} is {norm:g} away from that of now; expected at most {limit}")
         self.strategy = strategy_of(self.settings)
         self.event("rollback", f"version {opened.version + 1} is version {old.version} again")
         arrays = {name: old.arrays[name] for name in opened.arrays}
@@ -270,7 +278,6 @@ class Federation:
         known = self._telling()
         if len(known) < self.settings.round_quorum or sum(each.samples for each in known) < FIRST_SAMPLES:
             return False
-        self.run.started_at = now
         self.event("run-started", f"{self.settings.model}, {self.settings.strategy}")
         self._open(now, self.model.initial_arrays(self.settings.seed))
         return True
@@ -377,7 +384,7 @@ class Federation:
         self.outbox.append((GLOBAL_MODEL, settings.model, model))
         if arrays is not None:
             self.outbox.append((MODEL_VERSIONS, f"{run.run_id}/{version}", model))
-            self._forget(run.kept.add(version, settings.versions_kept))
+            self._forget(run.kept.add(version, model.fingerprint, settings.versions_kept))
 
     def _forget(self, versions: list[int]) -> None:
         """Have versions removed from their topic: an empty message under its key does that."""

@@ -20,7 +20,6 @@ class RunState(Struct):
     made_by: list[str]  # MODEL, MODEL_OPTIONS, STRATEGY, STRATEGY_OPTIONS
     features: int = 2
     classes: int = 2
-    started_at: int = 0  # ms since 1970
     opened: OpenRound = field(default_factory=OpenRound)
     nodes: Nodes = field(default_factory=Nodes)
     drift: Drift = field(default_factory=Drift)
@@ -51,7 +50,7 @@ def resumed_run(last: GlobalModel, settings: Settings, features: int = 2, classe
         [settings.model, settings.model_options, last.strategy, last.strategy_options],
         features,
         classes,
-        started_at=last.opened_at,  # what the topics hold from before has been counted by the cloud that was lost
         opened=OpenRound(last),
+        kept=Kept(since=last.version, fingerprints={last.version: last.fingerprint}),
         bases={last.version: last.named_arrays} if last.mode == "async" else {},
     )

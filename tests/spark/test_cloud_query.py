@@ -601,7 +601,7 @@ def outcome(aggregator: Cloud) -> tuple[dict[int, str], dict[str, Any]]:
     saved["opened"]["model"] |= {"run_id": "", "opened_at": 0}
     for each in saved["opened"]["pending"]:
         each["update"]["run_id"] = ""
-    return stripped, saved | {"run_id": "", "started_at": 0}
+    return stripped, saved | {"run_id": ""}
 
 
 @pytest.fixture(scope="module")

@@ -138,7 +138,7 @@ def test_bad_updates_go_to_dead_letter_and_the_node_is_kept_out_while_rounds_go_
     good |= {"base_version": model["version"], "trained_at": model["opened_at"] + 1, "arrays": model["arrays"]}
     infinite = json.dumps(good).replace('"values": [', '"values": [1e999, ', 1).encode()
     bad = {
-        json.dumps(good | {"run_id": "another"}).encode(): "expected the present run",
+        json.dumps(good | {"base_version": 10**6}).encode(): "which this round does not know",
         json.dumps(good | {"round": 10**6}).encode(): "which lies in the future",
         json.dumps(good | {"arrays": model["arrays"][:1]}).encode(): "arrays are",
         infinite: "arrays[0].values[0] is Infinity",

@@ -134,7 +134,8 @@ def test_rollback_publishes_the_version_and_waits_for_the_clouds_answer(topics):
     [(topic, key, command)] = topics.published
     assert (topic, key) == ("round-control", "run-a")
     assert abs(command.pop("sent_at") / 1000 - time.time()) < 60
-    assert command == {"command": "rollback", "run_id": "run-a", "model": topics.messages(MODEL_VERSIONS)[1]}
+    kept = topics.messages(MODEL_VERSIONS)[1]
+    assert command == {"command": "rollback", "run_id": "run-a", "model": kept, "current": 3}
     assert topics.messages(MODEL_VERSIONS)[4]["arrays"] == topics.messages(MODEL_VERSIONS)[1]["arrays"]
     assert "= version 1" in call("models", "list").output
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from fake_topics import Stack, Topics
 from msgspec.structs import replace
-from test_rounds import RUN, TwoNumbers, close, models, place, rollback, start, update, wire_models
+from test_rounds import RUN, TwoNumbers, close, models, place, resume, rollback, start, update, wire_models
 
 from fedstream.broker.deadline import DeadlineTimer
 from fedstream.commands.cli import main
@@ -178,9 +178,9 @@ def test_a_round_of_more_answers_than_a_message_holds_fails_with_an_event_and_th
             "mean of temperature is 7.5e.07; expected a number from",
         ),
         ({"version": 2}, "version is 2; expected one that there is, at most 1"),
-        # From (1, 1) to (1e300, 3); from version 0 to 1 are two steps of at most 1000.
-        ({"arrays": [{"name": "w", "shape": [2], "dtype": "float64", "values": [1e300, 3.0]}]}, "2 x MAX_UPDATE_NORM"),
-        ({"arrays": [{"name": "w", "shape": [2], "dtype": "float64", "values": [2001.1, 1.0]}]}, "is 2000.1 away"),
+        ({"arrays": [{"name": "w", "shape": [2], "dtype": "float64", "values": [0.0, 3.1]}]}, "has not published"),
+        ({"scaler": {"mean": [75.0, 0.1], "std": [1.0, 1.0]}}, "has not published as this version; expected its mess"),
+        ({"version": 1}, "version 1 has arrays or a scaler that the cloud has not published as this version"),
     ],
 )
 def test_a_rollback_to_what_was_no_version_changes_nothing(changes, reason):
@@ -189,6 +189,34 @@ def test_a_rollback_to_what_was_no_version_changes_nothing(changes, reason):
     with pytest.raises(BadMessage, match=reason):
         federation.obey(rollback(wire_models(federation)[0] | changes), 9)
     assert place(federation) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    # From (1, 1) to (1e300, 3); from version 0 to 1 are two steps of at most 1000.
+    ("values", "reason"),
+    [([1e300, 3.0], "2 x MAX_UPDATE_NORM"), ([2001.1, 1.0], "is 2000.1 away"), ([0.0, 3.0], "")],
+)
+def test_of_versions_before_its_state_was_lost_the_cloud_takes_what_is_not_far_away(values, reason):
+    federation = start("a")
+    close(federation, a=[1.0, 1.0])
+    resumed = resume(models(federation)[-1], federation.settings, federation)
+    old = wire_models(federation)[0]
+    old["arrays"][0]["values"] = values
+    if reason:
+        with pytest.raises(BadMessage, match=reason):
+            resumed.obey(rollback(old, current=1), 9)
+    else:
+        resumed.obey(rollback(old, current=1), 9)
+    assert place(resumed) == ((2, 1) if reason else (3, 2))
+
+
+def test_a_version_that_is_no_longer_kept_cannot_be_rolled_back_to():
+    federation = start("a", versions_kept=2)
+    for number in range(4):
+        close(federation, a=[float(number), 1.0])
+    assert sorted(federation.run.kept.fingerprints) == [3, 4], "the newest, the best among them"
+    with pytest.raises(BadMessage, match="version 1 has arrays or a scaler that the cloud has not published"):
+        federation.obey(rollback(wire_models(federation)[1]), 9)
 
 
 def test_a_rollback_in_the_name_of_another_run_is_refused():
