@@ -218,12 +218,11 @@ def merge_batch(batch: DataFrame, rounds: Rounds, outlets: Outlets, value: dict[
     said: list[str] = []
     for records in in_parts(batch.select("value", "topic", "partition", "offset").toLocalIterator()):
         taken = take_in(records, value, rounds, now)
-        outlets.publish(
-            *(
-                (topics.DEAD_LETTER, None, dead_letter(row.value, reason, (row.topic, row.partition, row.offset), now))
-                for row, reason in taken.rejected
-            )
-        )
+        letters = [
+            dead_letter(row.value, reason, (row.topic, row.partition, row.offset), now, "cloud")
+            for row, reason in taken.rejected
+        ]
+        outlets.publish(*((topics.DEAD_LETTER, None, letter) for letter in letters))
         counts["rejeté(s) vers dead-letter"] += len(taken.rejected)
         counts["rejoué(s) ou en retard, ignoré(s)"] += taken.stale
         counts["de noeuds inconnus (KNOWN_NODES), ignoré(s)"] += taken.unknown

@@ -34,6 +34,7 @@ from fedstream.messages.rounds import GlobalModel
 from fedstream.messages.topics import ALERTS, DEAD_LETTER, GLOBAL_MODEL, SENSOR_DATA
 from fedstream.settings import Settings
 from fedstream.spark import expressions, realtime, session, watchdog
+from fedstream.spark.scope import folder_of
 from fedstream.spark.scoring import Layout, scorable, scoring_ddl, scoring_message, with_probability
 from fedstream.spark.state import Reset
 from fedstream.terminal import Command
@@ -82,7 +83,7 @@ def score_readings(readings: DataFrame, served: DataFrame, shapes: Layout, setti
     return scored.select(
         F.when(is_good, F.lit(ALERTS)).otherwise(F.lit(DEAD_LETTER)).alias("topic"),
         F.when(is_good, place).alias("key"),
-        F.when(is_good, message).otherwise(expressions.dead_letter(realtime.now_ms())).alias("value"),
+        F.when(is_good, message).otherwise(expressions.dead_letter(realtime.now_ms(), "alerts")).alias("value"),
     )
 
 
@@ -137,7 +138,7 @@ def main(topics: str, mode: str, start: Position | None) -> None:
     wanted = [] if "*" in topics else topics.split(",")
     kafka.ensure_topics(settings, [*wanted, GLOBAL_MODEL, ALERTS, DEAD_LETTER])
     own = settings.checkpoint_dir / "alerts"
-    folder, reset = own / topics.replace("*", "_")[:100] / (f"from-{start}" if start else "start"), Reset.of(own)
+    folder, reset = own / folder_of(topics) / (f"from-{start}" if start else "start"), Reset.of(own)
     watchdog.guard_topics(settings, topics, folder)
     spark = session.start_session("Alerts", settings)
     mode = realtime.usable_mode(mode, realtime.count_slots(spark), kafka.count_partitions(settings, topics))

@@ -61,7 +61,7 @@ def square_numbers(records: DataFrame, output: str, partitions: int, max_value_b
         F.when(is_good, F.lit(output)).otherwise(F.lit(DEAD_LETTER)).alias("topic"),
         F.when(is_good, F.col("key")).alias("key"),
         F.when(is_good, F.col("partition") % partitions).alias("partition"),
-        F.when(is_good, pair).otherwise(expressions.dead_letter(realtime.now_ms())).alias("value"),
+        F.when(is_good, pair).otherwise(expressions.dead_letter(realtime.now_ms(), "squares-kafka")).alias("value"),
     )
 
 

@@ -17,8 +17,9 @@ class DeadLetter(Struct, frozen=True):
     partition: Annotated[int, Meta(ge=0)]
     offset: Annotated[int, Meta(ge=0)]
     time: Annotated[int, Meta(ge=0, description="when it was refused, ms since 1970")]
+    by: Annotated[str, Meta(description="which job refused it: fog-1, cloud, alerts ...")]
 
 
-def dead_letter(value: bytes | None, reason: str, place: tuple[str, int, int], time_ms: int) -> DeadLetter:
-    """Return the dead letter of a record that stood at this place: topic, partition, offset."""
-    return DeadLetter(None if value is None else b64encode(value).decode(), reason, *place, time_ms)
+def dead_letter(value: bytes | None, reason: str, place: tuple[str, int, int], time_ms: int, by: str) -> DeadLetter:
+    """Return the dead letter of a job for a record that stood at this place: topic, partition, offset."""
+    return DeadLetter(None if value is None else b64encode(value).decode(), reason, *place, time_ms, by)

@@ -144,8 +144,8 @@ def _whens(cases: Iterable[tuple[str, str]]) -> str:
     return " ".join(f"WHEN {condition} THEN {value}" for condition, value in cases)
 
 
-def dead_letter(time_ms: Column) -> Column:
-    """Return a record (value, reason, topic, partition, offset) as the JSON of a `DeadLetter`."""
+def dead_letter(time_ms: Column, by: str) -> Column:
+    """Return a record (value, reason, topic, partition, offset) as the JSON of a job's `DeadLetter`."""
     return F.to_json(
         F.struct(
             F.translate(F.base64("value"), "\r\n", "").alias("value"),  # Spark breaks it into lines as mail does
@@ -154,6 +154,7 @@ def dead_letter(time_ms: Column) -> Column:
             "partition",
             "offset",
             time_ms.alias("time"),
+            F.lit(by).alias("by"),
         ),
         {"ignoreNullFields": "false"},
     )

@@ -75,7 +75,7 @@ class NodeReadings:
                     readings[node].append(found)
                     continue
                 totals[node] += RunningSums(rejected=1)
-                letters.append(dead_letter(record[0], str(found), record[1:], now_ms()))
+                letters.append(dead_letter(record[0], str(found), record[1:], now_ms(), f"fog-{node}"))
                 size += len(letters[-1].value or "")
                 if len(letters) >= MOST_LETTERS or size >= MOST_LETTER_BYTES:
                     self.reject(letters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from fedstream.broker.position import Position
 from fedstream.messages.topics import sensor_topic
 
 FEW_TOPICS = 8  # of a driver that trains their nodes in one task
+LONGEST_FOLDER = 100  # characters
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,21 @@ class Scope:
 
     def folder(self, checkpoints: Path, start: Position | None) -> Path:
         """Return where this driver keeps its state."""
-        return checkpoints / self.name / self.topics.replace("*", "_")[:100] / (f"from-{start}" if start else "")
+        return checkpoints / self.name / folder_of(self.topics) / (f"from-{start}" if start else "")
 
     def source(self, start: Position | None, since: str) -> str:
         """Say what is counted, where that is not all of the nodes' own topics from their first record on."""
         parts = [self.topics] * self.is_shared + [f"from {start}"] * bool(start) + [f"since {since}"] * bool(since)
         return " ".join(parts)
+
+
+def folder_of(topics: str) -> str:
+    """Return the name of the folder for what a job keeps of topics (`a,b`, or a pattern with `*`)."""
+    name = topics.replace("*", "_")
+    if len(name) <= LONGEST_FOLDER:
+        return name
+    digest = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()  # two long lists may begin alike
+    return f"{name[: LONGEST_FOLDER - len(digest) - 1]}-{digest}"
 
 
 def parse_nodes(text: str) -> list[int]:

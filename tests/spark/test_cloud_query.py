@@ -319,6 +319,7 @@ def test_bad_messages_are_rejected_with_reasons_and_the_good_ones_are_kept(aggre
     assert aggregator.published == [model(43.0, 4, 2)]
     assert [bytes(row.value) for row in aggregator.rejected[:-1]] == list(records), "the whole of each, long ones too"
     assert aggregator.rejected[-1].value is None
+    assert {row.by for row in aggregator.rejected} == {"cloud"}
     for row, reason in zip(aggregator.rejected, [*records.values(), "empty value"], strict=True):
         assert row.reason.startswith(reason)
         assert (row.topic, row.partition) == ("some-topic", 0)

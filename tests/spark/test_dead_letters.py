@@ -33,7 +33,7 @@ def letters(spark) -> list[bytes]:
         for index, value in enumerate(VALUES)
     ]
     parsed = expressions.parse_readings(spark.createDataFrame(records, RECORD_DDL), Settings())
-    rows = parsed.select("offset", expressions.dead_letter(F.lit(TIME_MS)).alias("letter")).collect()
+    rows = parsed.select("offset", expressions.dead_letter(F.lit(TIME_MS), "alerts").alias("letter")).collect()
     return [row.letter.encode() for row in sorted(rows, key=lambda row: row.offset)]
 
 
@@ -42,7 +42,7 @@ def test_a_letter_is_the_one_that_the_executors_of_a_fog_node_send(letters):
     for offset, (value, letter, beginning) in enumerate(zip(VALUES, letters, beginnings, strict=True), start=7):
         found = decode(DeadLetter, letter)
         assert found.reason.startswith(beginning)
-        expected = dead_letter(value, found.reason, ("sensor-data-node-1", 3, offset), TIME_MS)
+        expected = dead_letter(value, found.reason, ("sensor-data-node-1", 3, offset), TIME_MS, "alerts")
         assert found == expected
         assert letter == encode(expected), "with null for no value, and no other field"
 
@@ -57,5 +57,5 @@ def test_a_letters_base64_is_one_line_as_strict_readers_want_it(letters):
 def test_a_reason_of_quotes_and_newlines_is_still_json(spark):
     reason = 'got "a\n\\b" — é'
     rejected = spark.createDataFrame([(reason, bytearray(b"x"), "t", 0, 0)], f"reason STRING, {RECORD_DDL}")
-    (row,) = rejected.select(expressions.dead_letter(F.lit(TIME_MS)).alias("letter")).collect()
+    (row,) = rejected.select(expressions.dead_letter(F.lit(TIME_MS), "alerts").alias("letter")).collect()
     assert decode(DeadLetter, row.letter.encode()).reason == reason

@@ -120,6 +120,7 @@ def test_every_bad_reading_goes_to_dead_letter_and_good_ones_of_the_batch_are_ke
         assert (letter["topic"], letter["partition"]) == ("sensor-data-node-1", 0)
         assert (None if letter["value"] is None else base64.b64decode(letter["value"])) == value
         assert letter["time"] > 1_700_000_000_000
+        assert letter["by"] == "fog-1"
     assert stack.updates(1)[-1]["rejected"] == last["rejected"] + len(bad)
 
 

@@ -125,10 +125,10 @@ def test_a_number_that_json_does_not_have_does_not_go_out(value):
 
 @pytest.mark.parametrize("value", [None, b"", b"\xff\x00", b'{"a":1}'])
 def test_a_dead_letter_keeps_the_bytes_of_the_record_and_where_it_stands(value):
-    letter = dead_letter(value, "why", ("sensor-data-node-1", 2, 30), 4000)
+    letter = dead_letter(value, "why", ("sensor-data-node-1", 2, 30), 4000, "fog-2")
     message = json.loads(door.encode(letter))
     kept = message.pop("value")
     assert (None if kept is None else base64.b64decode(kept)) == value
     place = {"topic": "sensor-data-node-1", "partition": 2, "offset": 30}
-    assert message == {"reason": "why", **place, "time": 4000}
+    assert message == {"reason": "why", **place, "time": 4000, "by": "fog-2"}
     assert door.decode(DeadLetter, door.encode(letter)) == letter

@@ -209,7 +209,7 @@ class FuzzedCloud:
         record, reason = aggregator.rejected[-1]
         assert is_printable(reason), reason
         assert len(reason) < 2000
-        encode(dead_letter(record.value, reason, (record.topic, record.partition, record.offset), now))
+        encode(dead_letter(record.value, reason, (record.topic, record.partition, record.offset), now, "cloud"))
         after = self.kept(aggregator)
         if after == before:
             return

@@ -53,6 +53,14 @@ def answering(answer: Callable[[bytes], bytes]) -> contextlib.AbstractContextMan
     return serving(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answer))
 
 
+def test_a_proxy_of_the_shell_is_not_asked_for_the_stacks_own_pages(monkeypatch, closed_port):
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{closed_port}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    workers = [{"id": "1", "state": "ALIVE"}, {"id": "2", "state": "ALIVE"}]
+    with web_pages({"/json/": {"workers": workers}}) as port:
+        health.check("spark", spark(port))
+
+
 def spark(port: int) -> dict[str, str]:
     """Return the variables that tell where the master's pages are."""
     return {"SPARK_MASTER_HOST": "127.0.0.1", "SPARK_MASTER_UI_PORT": str(port)}

@@ -217,5 +217,5 @@ def test_a_float_keeps_every_bit_on_its_way():
 
 
 def test_a_dead_letter_holds_the_bytes_as_they_came():
-    assert dead_letter(b"\xff\x00", "odd", ("t", 1, 2), 3) == DeadLetter("/wA=", "odd", "t", 1, 2, 3)
-    assert json.loads(encode(dead_letter(None, "empty", ("t", 1, 2), 3)))["value"] is None
+    assert dead_letter(b"\xff\x00", "odd", ("t", 1, 2), 3, "fog-1") == DeadLetter("/wA=", "odd", "t", 1, 2, 3, "fog-1")
+    assert json.loads(encode(dead_letter(None, "empty", ("t", 1, 2), 3, "cloud")))["value"] is None

@@ -125,7 +125,7 @@ def test_any_other_record_is_rejected_with_its_bytes_its_place_and_a_reason(valu
     job = Job()
     assert job.sums(batch((1, reading()), (1, value), (1, reading()))) == {1: (2, 1, [141.0, 1.0], [9940.5, 0.5])}
     (letter,) = job.letters
-    assert (letter.topic, letter.partition, letter.offset) == ("sensor-data-node-1", 3, 1)
+    assert (letter.topic, letter.partition, letter.offset, letter.by) == ("sensor-data-node-1", 3, 1, "fog-1")
     assert letter.value == (None if value is None else base64.b64encode(value).decode())
     assert "expected" in letter.reason or letter.reason.startswith("not JSON")
 
