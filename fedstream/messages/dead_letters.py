@@ -17,7 +17,7 @@ class DeadLetter(Struct, frozen=True):
     partition: Annotated[int, Meta(ge=0)]
     offset: Annotated[int, Meta(ge=0)]
     time: Annotated[int, Meta(ge=0, description="when it was refused, ms since 1970")]
-    by: Annotated[str, Meta(description="which job refused it: fog-1, cloud, alerts ...")]
+    by: Annotated[str, Meta(description="which job refused it: fog-1, cloud, alerts ...; older ones do not say")] = ""
 
 
 def dead_letter(value: bytes | None, reason: str, place: tuple[str, int, int], time_ms: int, by: str) -> DeadLetter:
