@@ -7,6 +7,7 @@ Examples:
     python producer/sensor_producer.py --nodes 4 --rate 1000 --count 100000 --seed 7
     python producer/sensor_producer.py --shift 2:10:0.02
     python producer/sensor_producer.py --csv machines.csv --rate 50 --columns temperature=temp_c,vibration=vib_g
+    python producer/sensor_producer.py --csv machines.csv --dry-run --column "temperature=Air temperature [K]"
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +30,21 @@ import click
 from kafka import KafkaProducer
 
 from fedstream.broker import kafka
+from fedstream.errors import SettingError
 from fedstream.features import Feature
-from fedstream.messages.readings import TIME, Reading, ReadingFormat, reading_format, time_ms
+from fedstream.files.options import FileOptions, data_files, file_options, take_file_options
+from fedstream.files.preview import preview, preview_table
+from fedstream.files.readings import Meaning, Replay
+from fedstream.files.table import BadRow, BadRows, open_table
+from fedstream.messages.readings import Reading, ReadingFormat, reading_format
 from fedstream.messages.topics import sensor_topic
 from fedstream.settings import Settings
-from fedstream.simulation.rows import read_number, read_rows
 from fedstream.simulation.sensors import digits, label_of, label_rule, simulated_ranges
+from fedstream.tables import make_console
 from fedstream.terminal import Command
 
 UNACKNOWLEDGED = 10_000  # most readings on their way to the broker
+SETTLE_SECONDS = 1.0  # how far a replay is, is written down as often
 QUIET_ABOVE_RATE = 20.0  # readings a second; above it a terminal shows a count, not every reading
 
 Readings = Iterator[tuple[int, Reading]]  # each with its node
@@ -55,90 +64,6 @@ def simulate_readings(settings: Settings, nodes: int, seed: int | None, shifts: 
         yield node, Reading(f"node-{node}", values, label_of(values, rule, settings.classes))
 
 
-def csv_readings(lines: Iterable[str], columns: Mapping[str, str], nodes: int, settings: Settings) -> Readings:
-    """Yield (node, reading) for each row of a CSV file.
-
-    `columns` maps a field to its column; the others stand under the names of FIELDS. Without a column for `sensor_id`
-    the rows are dealt out to the nodes in turn; with one, each sensor belongs to a node, in the order in which the
-    sensors appear. Without a column for `label` it follows LABEL_RULE.
-
-    Raises:
-        ValueError: a column is missing, or a line cannot be read (`read_rows`), has no sensor, or a value that is no
-            finite number; the text names line, column and value.
-    """
-    header, rows = read_rows(lines)
-    names = settings.feature_names
-    column_of = settings.paths | dict(columns)
-    for field, column in column_of.items():
-        if column not in header and (field in columns or field in names):
-            msg = f"no column {column!r} for {field}; the file has {', '.join(header)}. Map it: --columns {field}=NAME"
-            raise ValueError(msg)
-    fields = {field: column for field, column in column_of.items() if column in header}
-    rule, node_of = label_rule(settings), dict[str, int]()
-    for index, (line, row) in enumerate(rows):
-        cells = Cells(line, row, fields)
-        sensor_id = cells.sensor_id()
-        if sensor_id is None:
-            node = index % nodes + 1
-            sensor_id = f"node-{node}"
-        else:
-            node = node_of.setdefault(sensor_id, len(node_of) % nodes + 1)
-        values = tuple(cells.number(name, float) for name in names)
-        label = cells.number("label", int) if "label" in fields else label_of(values, rule, settings.classes)
-        yield node, Reading(sensor_id, values, label, cells.event_time())
-
-
-@dataclass(frozen=True)
-class Cells:
-    """A row of a CSV file: the fields of a reading that it has."""
-
-    line: int
-    row: Mapping[str, str]
-    fields: Mapping[str, str]  # field: column
-
-    def number(self, field: str, kind: type[int] | type[float]) -> Any:
-        """Return a field's number.
-
-        Raises:
-            ValueError: it is none.
-        """
-        try:
-            return read_number(self.row[self.fields[field]], kind)
-        except ValueError as error:
-            number = f"a {'whole ' if kind is int else ''}number"
-            raise self._bad(field, f"{number}: correct it, or leave out this row") from error
-
-    def sensor_id(self) -> str | None:
-        """Return the sensor, or None where the file has no column for it.
-
-        Raises:
-            ValueError: the cell is empty.
-        """
-        if "sensor_id" not in self.fields:
-            return None
-        if not self.row[self.fields["sensor_id"]]:
-            remedy = "fill it in, or leave out this row or the whole column"
-            raise self._bad("sensor_id", f"the name of a sensor: {remedy}")
-        return self.row[self.fields["sensor_id"]]
-
-    def event_time(self) -> int | None:
-        """Return the time in ms since 1970, or None where the file has no column for it.
-
-        Raises:
-            ValueError: it is no time.
-        """
-        if "event_time" not in self.fields:
-            return None
-        try:
-            return time_ms(self.row[self.fields["event_time"]])
-        except ValueError as error:
-            raise self._bad("event_time", f"{TIME}: correct it, or leave out this row") from error
-
-    def _bad(self, field: str, expected: str) -> ValueError:
-        column = self.fields[field]
-        return ValueError(f"line {self.line}: {column} is {self.row[column]!r:.100}; expected {expected}")
-
-
 def parse_shift(text: str, features: Sequence[Feature]) -> tuple[int, tuple[float, ...]]:
     """Read NODE:AMOUNT:AMOUNT:..., one amount for each feature, such as 2:10:0.02.
 
@@ -154,17 +79,21 @@ def parse_shift(text: str, features: Sequence[Feature]) -> tuple[int, tuple[floa
     return int(node), shift
 
 
-def parse_columns(text: str, settings: Settings) -> dict[str, str]:
-    """Read FIELD=COLUMN,FIELD=COLUMN.
+def parse_columns(text: str, single: Sequence[str], settings: Settings) -> dict[str, str]:
+    """Read FIELD=COLUMN,FIELD=COLUMN, and such pairs one by one, whose column may have a comma in its name.
 
     Raises:
-        ValueError: the text has another form or names a field that readings do not have.
+        ValueError: a part has another form or names a field that readings do not have.
     """
-    columns = dict(part.split("=", 1) for part in text.split(",")) if text else {}
+    pairs = [part.partition("=") for part in [*(text.split(",") if text else ()), *single]]
+    if bad := next((field for field, equals, column in pairs if not equals or not column.strip()), None):
+        msg = f"{bad!r}; expected FIELD=COLUMN (--column takes one pair, whose column may have a comma in its name)"
+        raise ValueError(msg)
+    columns = {field.strip(): column.strip() for field, _, column in pairs}
     if unknown := sorted(set(columns) - set(settings.paths)):
         msg = f"{', '.join(unknown)} is no field of a reading; expected {', '.join(settings.paths)}"
         raise ValueError(msg)
-    return {field: column.strip() for field, column in columns.items()}
+    return columns
 
 
 def paced(readings: Iterable[tuple[int, Reading]], per_second: float, stopping: threading.Event) -> Readings:
@@ -182,38 +111,58 @@ def paced(readings: Iterable[tuple[int, Reading]], per_second: float, stopping: 
         yield reading
 
 
-def publish_readings(
-    producer: KafkaProducer,
-    readings: Iterable[tuple[int, Reading]],
-    topics: Mapping[int, str],
-    form: ReadingFormat,
-    quiet: bool,
-) -> int:
-    """Send each reading to its node's topic, keyed by sensor, and return how many the broker acknowledged.
+@dataclass
+class Sender:
+    """Sends readings to their nodes' topics, keyed by sensor, and counts them."""
 
-    Raises:
-        click.ClickException: the broker did not take a reading in time.
-    """
-    sent = 0
-    failed: list[BaseException] = []
-    for node, reading in readings:
-        delivery = producer.send(topics[node], key=reading.sensor_id.encode(), value=form.encode(reading))
-        delivery.add_errback(failed.append)
-        sent += 1
-        if not quiet:
-            print(f"Node-{node}: {form.message(reading)}", flush=True)
-        elif sent == 1:
-            print("first reading sent", flush=True)
-        if sent % UNACKNOWLEDGED == 0:
-            producer.flush()  # the client buffers without limit: a slow broker would fill the memory
-            if quiet:
-                print(f"{sent} readings sent", flush=True)
+    producer: KafkaProducer
+    topics: Mapping[int, str]
+    form: ReadingFormat
+    quiet: bool
+    on_acknowledged: Callable[[], None] | None = None  # called when all readings sent so far are acknowledged
+    sent: int = 0
+
+    def send_all(self, readings: Iterable[tuple[int, Reading]]) -> int:
+        """Send each reading, and return how many the broker acknowledged.
+
+        Raises:
+            click.ClickException: the broker did not take a reading in time.
+        """
+        failed: list[BaseException] = []
+        settled = time.monotonic()
+        try:
+            for node, reading in readings:
+                value = self.form.encode(reading)
+                self.producer.send(self.topics[node], key=reading.sensor_id.encode(), value=value).add_errback(
+                    failed.append
+                )
+                self.sent += 1
+                self._show(node, reading)
+                is_due = self.on_acknowledged and time.monotonic() >= settled + SETTLE_SECONDS
+                # The client buffers without limit: a slow broker would fill the memory.
+                if is_due or self.sent % UNACKNOWLEDGED == 0:
+                    self._settle(failed)
+                    settled = time.monotonic()
+                if failed:
+                    break
+        finally:
+            self._settle(failed)
+        return self.sent
+
+    def _settle(self, failed: Sequence[BaseException]) -> None:
+        self.producer.flush()
         if failed:
-            break
-    producer.flush()
-    if failed:
-        raise click.ClickException(f"the broker did not take a reading: {failed[0]!r}")
-    return sent
+            raise click.ClickException(f"the broker did not take a reading: {failed[0]!r}")
+        if self.on_acknowledged:
+            self.on_acknowledged()
+
+    def _show(self, node: int, reading: Reading) -> None:
+        if not self.quiet:
+            print(f"Node-{node}: {self.form.message(reading)}", flush=True)
+        elif self.sent == 1:
+            print("first reading sent", flush=True)
+        elif self.sent % UNACKNOWLEDGED == 0:
+            print(f"{self.sent} readings sent", flush=True)
 
 
 @dataclass(frozen=True)
@@ -225,6 +174,66 @@ class Wanted:
     count: int | None
     seed: int | None
     topic: str | None
+
+    @property
+    def per_second(self) -> float:
+        """Readings a second of all nodes together."""
+        return self.rate * self.nodes
+
+    @property
+    def topics(self) -> dict[int, str]:
+        """The topic of each node."""
+        return {node: self.topic or sensor_topic(node) for node in range(1, self.nodes + 1)}
+
+
+def _files(_: click.Context, __: click.Parameter, text: str | None) -> list[Path]:
+    try:
+        return data_files(text) if text is not None else []
+    except SettingError as error:
+        raise click.BadParameter(error.message) from error
+
+
+def open_replay(files: Sequence[Path], options: FileOptions, meaning: Meaning, nodes: int) -> Replay:
+    """Open data files for a replay, and say how they are read, which columns are taken, and what is odd about them.
+
+    Raises:
+        SettingError: one cannot be read.
+    """
+    tables = [open_table(path, options.given, options.names) for path in files]
+    replay = Replay(tables, meaning, nodes, BadRows(options.on_bad_row == "skip"))
+    for reader in replay.readers:
+        click.echo(f"{reader.table.said}; {reader.said}", err=True)
+    # The first rows by a replay of their own: bad rows are told where they stand in the one that is sent.
+    for warning in preview(Replay(tables, meaning, nodes, BadRows(skip=True))).warnings:
+        click.echo(f"Warning: in the first rows {warning}", err=True)
+    return replay
+
+
+def show_preview(replay: Replay) -> None:
+    """Show what would be sent.
+
+    Raises:
+        BadRow: a row cannot be used, and such rows are not to be skipped; told when all is shown.
+    """
+    stops, replay.bad.skip = not replay.bad.skip, True
+    found = preview(replay, most=None)
+    make_console().print(preview_table(replay, found))
+    nodes = ", ".join(f"node {node}: {count}" for node, count in sorted(found.nodes.items()))
+    click.echo(f"labels: {found.shares or '-'}\n{nodes or 'no readings'}")
+    if replay.bad.count:
+        click.echo(f"{replay.bad}")
+    for warning in found.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    click.echo("nothing was sent (--dry-run)")
+    if stops and replay.bad.count:
+        raise BadRow(f"{replay.bad.count} rows would stop the replay; correct them, or --on-bad-row skip")
+
+
+def place_of(replay: Replay, topics: Mapping[int, str], settings: Settings) -> Path:
+    """Return where it is kept how far a replay is: beside the checkpoints, so that `make clean` deletes it, too."""
+    files = [reader.table.path.resolve() for reader in replay.readers]
+    names = "\n".join([*map(str, files), *sorted(set(topics.values()))])
+    return settings.checkpoint_dir / "sensors" / f"{files[0].stem}-{zlib.crc32(names.encode()):08x}.json"
 
 
 @click.command(cls=Command, help=__doc__)
@@ -244,44 +253,92 @@ class Wanted:
     metavar="NODE:AMOUNT:...",
     help="Move a node's ranges by an amount for each feature (°C, g); repeatable.",
 )
-@click.option(
-    "--csv", "csv_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Replay this file."
-)
-@click.option("--columns", default="", metavar="FIELD=COLUMN,...", help="Columns of the CSV file, where they differ.")
 @click.option("--topic", help="Send all to this topic, such as sensor-data. [default: sensor-data-node-N]")
 @click.option(
     "--quiet/--no-quiet", default=None, help=f"Show a count only. [default: above {QUIET_ABOVE_RATE:g} a second]"
 )
-def main(shift: tuple[str, ...], csv_file: Path | None, columns: str, quiet: bool | None, **given: Any) -> None:
+@click.option(
+    "--csv",
+    "files",
+    metavar="FILE",
+    callback=_files,
+    help="Replay this file, or those of a 'pattern*': CSV, Parquet, JSON Lines.",
+)
+@click.option("--columns", default="", metavar="FIELD=COLUMN,...", help="Columns of the file, where they differ.")
+@click.option("--column", multiple=True, metavar="FIELD=COLUMN", help="One of them, with any name; repeatable.")
+@click.option("--positive", metavar="LABEL", help="The label that means 1; any other means 0.")
+@click.option("--time-unit", metavar="UNIT", help="Of event_time: s, ms, us, ns, or a form such as '%d/%m/%Y %H:%M'.")
+@file_options
+@click.option("--dry-run", is_flag=True, help="Show what would be sent.")
+@click.option("--resume", is_flag=True, help="Go on where a replay of this file stopped.")
+def main(shift: tuple[str, ...], quiet: bool | None, dry_run: bool, resume: bool, **given: Any) -> None:
     """Publish readings until the count is reached, the file ends, or SIGTERM or Ctrl-C comes."""
-    settings, wanted = Settings.from_env(os.environ), Wanted(**given)
+    settings = Settings.from_env(os.environ)
+    replay = _replay(settings, given)
+    wanted = Wanted(**given)
     try:
         shifts = dict(parse_shift(each, settings.table) for each in shift)
-        column_of = parse_columns(columns, settings)
     except ValueError as error:
-        raise click.UsageError(f"--shift {' '.join(shift)} --columns {columns}: {error}") from error
-
-    topic_of = {node: wanted.topic or sensor_topic(node) for node in range(1, wanted.nodes + 1)}
-    per_second = wanted.rate * wanted.nodes
+        raise click.UsageError(f"--shift {' '.join(shift)}: {error}") from error
+    if replay is None and (dry_run or resume):
+        raise click.UsageError("--dry-run and --resume are for a file; expected --csv FILE")
     if quiet is None:
-        quiet = per_second == 0 or per_second > QUIET_ABOVE_RATE
+        quiet = wanted.per_second == 0 or wanted.per_second > QUIET_ABOVE_RATE
+    if replay is None:
+        send(simulate_readings(settings, wanted.nodes, wanted.seed, shifts), wanted, quiet, settings)
+        return
+    if dry_run:
+        show_preview(replay)
+        return
+    place = place_of(replay, wanted.topics, settings)
+    if resume:
+        replay.resume(place)
+    send(replay, wanted, quiet, settings, on_acknowledged=partial(replay.save, place))
+    if replay.bad.count:
+        print(replay.bad)
+
+
+def send(
+    readings: Iterable[tuple[int, Reading]],
+    wanted: Wanted,
+    quiet: bool,
+    settings: Settings,
+    on_acknowledged: Callable[[], None] | None = None,
+) -> None:
+    """Send readings at the wanted rate, until they end or it is time to stop, and say how many were sent.
+
+    Raises:
+        click.ClickException: a row cannot be used, or the broker did not take a reading in time.
+    """
     stopping = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stopping.set())
-    kafka.ensure_topics(settings, sorted(set(topic_of.values())))
-    producer = kafka.connect_producer(settings, linger_ms=5 if quiet else 0)
-    with producer, open(csv_file or os.devnull, newline="", encoding="utf-8-sig") as file:
-        readings = (
-            csv_readings(file, column_of, wanted.nodes, settings)
-            if csv_file
-            else simulate_readings(settings, wanted.nodes, wanted.seed, shifts)
-        )
+    kafka.ensure_topics(settings, sorted(set(wanted.topics.values())))
+    with kafka.connect_producer(settings, linger_ms=5 if quiet else 0) as producer:
+        sender = Sender(producer, wanted.topics, reading_format(settings), quiet, on_acknowledged)
         try:
-            ready = paced(itertools.islice(readings, wanted.count), per_second, stopping)
-            sent = publish_readings(producer, ready, topic_of, reading_format(settings), quiet)
-        except ValueError as error:
-            raise click.ClickException(f"{csv_file}: {error}") from error
-    print(f"{sent} readings sent, all acknowledged", flush=True)
+            sender.send_all(paced(itertools.islice(readings, wanted.count), wanted.per_second, stopping))
+        except BadRow as error:
+            before = f"{sender.sent} readings were sent before it, all acknowledged"
+            msg = f"{error.message}. {before}: --resume goes on behind them, --on-bad-row skip leaves such rows out"
+            raise click.ClickException(msg) from error
+    print(f"{sender.sent} readings sent, all acknowledged", flush=True)
+    if on_acknowledged and stopping.is_set():
+        print("stopped before the end of the file: --resume goes on there", flush=True)
+
+
+def _replay(settings: Settings, given: dict[str, Any]) -> Replay | None:
+    """Return the replay that is asked for, and take its options out of what was given."""
+    options, rule = take_file_options(given), label_rule(settings)
+    files, text, single, positive, unit = map(given.pop, ("files", "columns", "column", "positive", "time_unit"))
+    try:
+        columns = parse_columns(text, single, settings)
+    except ValueError as error:
+        raise click.UsageError(f"--columns {text}: {error}") from error
+    meaning = Meaning(
+        settings, lambda values: label_of(values, rule, settings.classes), columns, options.leave_out, positive, unit
+    )
+    return open_replay(files, options, meaning, given["nodes"]) if files else None
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from fedstream.files.options import file_options, take_file_options
 from fedstream.settings import Settings
 from fedstream.terminal import Command
 
@@ -53,9 +54,9 @@ def read_settings(given: dict[str, Any]) -> Settings:
 @click.option("--nodes", default=10, show_default=True)
 @click.option("--rounds", default=30, show_default=True)
 @click.option(
-    "--data", default="sensors", show_default=True, help="sensors, breast_cancer, digits, wine, iris, or a CSV file"
+    "--data", default="sensors", show_default=True, help="sensors, breast_cancer, digits, wine, iris, or a data file"
 )
-@click.option("--label", metavar="COLUMN", help="the CSV file's column of classes")
+@click.option("--label", metavar="COLUMN", help="the file's column of classes")
 @click.option("--rows", type=int, help="use this many rows  [default: all; 4000 of sensors, or what the stream needs]")
 @click.option(
     "--partition",
@@ -73,6 +74,8 @@ def read_settings(given: dict[str, Any]) -> Settings:
 @click.option("--attack", default="sign-flip", show_default=True, help="sign-flip, noise, label-flip or scale:FACTOR")
 @click.option("--dropout", default=0.0, show_default=True, help="probability that a node says nothing in a round")
 @click.option("--stragglers", default=0, show_default=True, help="nodes that take longer than a round's deadline")
+@click.option("--only", multiple=True, metavar="COLUMN", help="use these columns of the file alone; repeatable")
+@file_options
 @setting_options
 @click.option("--baselines", is_flag=True, help="also train on all rows in one place, and each node alone")
 @click.option(
@@ -98,7 +101,7 @@ def simulate(baselines: bool, file: TextIO, **given: Any) -> None:
     from fedstream.simulation.scenario import Scenario
     from fedstream.simulation.simulate import simulate as run
 
-    scenario, console = Scenario(**given), Console(stderr=True)
+    scenario, console = Scenario(reading=take_file_options(given), **given), Console(stderr=True)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("rounds", total=scenario.rounds)
 

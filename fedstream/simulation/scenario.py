@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from fedstream.errors import SettingError, StackError
+from fedstream.files.options import FileOptions
 from fedstream.learning.arrays import Arrays, distance
 from fedstream.learning.models import Model
 from fedstream.learning.scores import Score, score
@@ -39,6 +40,7 @@ class Scenario:
     rounds: int = 30
     data: str = "sensors"
     label: str | None = None
+    reading: FileOptions = field(default_factory=FileOptions)  # of a data file
     rows: int | None = None
     partition: str = "iid"
     readings_per_round: int | None = None

@@ -128,7 +128,7 @@ def simulate(
     if stream and scenario.data == "sensors" and rows is None:
         rows = math.ceil(scenario.nodes * (scenario.rounds * stream + 1) / (1 - TEST_FRACTION))
     data = spread(
-        load(scenario.data, scenario.label, rows, settings.seed, settings),
+        load(scenario.data, scenario.label, rows, settings.seed, settings, scenario.reading),
         scenario.nodes,
         scenario.partition,
         settings.seed,
@@ -162,7 +162,7 @@ def simulate(
     everything = hashlib.sha256(b"".join(array.tobytes() for array in federation.run.opened.arrays.values()))
     totals = {kind: sum(entry["counts"][kind] for entry in history) for kind in KINDS}
     result = {
-        "scenario": asdict(scenario),
+        "scenario": asdict(scenario) | {"reading": scenario.reading.chosen},
         "settings": dict(itertools.dropwhile(lambda item: item[0] != "model", asdict(settings).items())),
         "versions": {name: version(name) for name in ("flwr", "numpy", "scikit-learn")},
         "data": {"train": len(data.train.y), "test": len(data.test.y), "features": features}

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer
 
-from fedstream.errors import SettingError
+from fedstream.errors import SettingError, StackError
+from fedstream.files.options import FileOptions
+from fedstream.files.table import BadRow
 from fedstream.settings import Settings
 from fedstream.simulation.data import load, split
 from fedstream.simulation.partitions import partition, spread
@@ -81,16 +83,16 @@ def test_labels_that_are_numbers_are_sorted_as_numbers(csv_file):
         (GOOD + '1,"no,40\n2,yes",50\n', "failure", r"machines\.csv, line 5: .*expected a quote at both ends"),
         (GOOD + '1,"no,40\n2,yes,50\n', "failure", r"machines\.csv, line 5: .*expected a quote at both ends"),
         (GOOD + '1,no,"40"1\n', "failure", r"machines\.csv, line 5: .*expected a quote at both ends"),
-        (GOOD + ",no,1\n", "failure", r"line 5, column speed: ''; expected a finite number"),
-        (GOOD + "1,no,NaN\n", "failure", r"line 5, column heat: 'NaN'"),
-        (GOOD + "1,no,inf\n", "failure", r"line 5, column heat: 'inf'"),
-        (GOOD + "1,no,warm\n", "failure", r"line 5, column heat: 'warm'"),
-        (GOOD + "1,no,1_000\n", "failure", r"line 5, column heat: '1_000'"),
+        (GOOD + ",no,1\n", "failure", r"line 5: speed is ''; expected a finite number"),
+        (GOOD + "1,no,NaN\n", "failure", r"line 5: heat is 'NaN'"),
+        (GOOD + "1,no,inf\n", "failure", r"line 5: heat is 'inf'"),
+        (GOOD + "1,no,warm\n", "failure", r"line 5: heat is 'warm'"),
+        (GOOD + "1,no,1_000\n", "failure", r"line 5: heat is '1_000'"),
         ("a,b\n1,x\n2,x\n", "b", "expected at least two"),
     ],
 )
 def test_a_csv_file_that_cannot_be_used_is_refused_with_line_and_column(csv_file, text, label, words):
-    with pytest.raises(SettingError, match=words):
+    with pytest.raises(StackError, match=words):
         load(csv_file(text), label)
 
 
@@ -98,26 +100,25 @@ MISSING = ("", "NA", "na", "N/A", "#N/A", "null", "NULL", "None", "?", "-", "nan
 
 
 @pytest.mark.parametrize("missing", [*MISSING, " NA ", '" ? "'])
-def test_a_missing_label_is_refused_however_it_is_written(csv_file, missing):
-    with pytest.raises(SettingError) as caught:
-        load(csv_file(f"{GOOD}3,{missing},50\n4,NA,60\n"), "failure")
+def test_a_missing_label_is_refused_however_it_is_written_or_its_row_left_out(csv_file, missing, capsys):
+    file = csv_file(f"{GOOD}3,{missing},50\n4,NA,60\n")
+    with pytest.raises(BadRow) as caught:
+        load(file, "failure")
     told = missing.strip('" ')
-    assert str(caught.value).endswith(
-        f"machines.csv, line 5, column failure: {told!r}; expected a label: fill in or leave out this row"
-    )
+    assert f"machines.csv, line 5: failure is {told!r}; expected a label: fill in or leave out" in str(caught.value)
+    data = load(file, "failure", file=FileOptions(on_bad_row="skip"))
+    assert (data.labels, data.y.tolist()) == (("no", "yes"), [0, 1, 0])
+    assert f"2 bad rows left out, such as\n  {file}, line 5: failure is" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("first", "second"),
     [("0", "0.0"), ("1.0", "1"), ("False", "FALSE"), ("yes", "Yes"), ("é", "É"), ("-0", "0"), ("1e1", "10")],
 )
-def test_one_label_in_two_spellings_is_refused_where_the_second_begins(csv_file, first, second):
-    with pytest.raises(SettingError) as caught:
-        load(csv_file(f"a,b\n1,{first}\n2,x\n3,{first}\n4,{second}\n5,{second}\n"), "b")
-    assert str(caught.value).endswith(
-        f"machines.csv, line 5, column b: {second!r}, but {first!r} in line 2; "
-        "expected one spelling of a label: write both alike"
-    )
+def test_one_label_in_two_spellings_is_one_class_of_the_first_spelling(csv_file, first, second):
+    data = load(csv_file(f"a,b\n1,{first}\n2,x\n3,{first}\n4,{second}\n5,{second}\n"), "b")
+    assert sorted(data.labels) == sorted([first, "x"])
+    assert [data.labels[place] for place in data.y] == [first, "x", first, first, first]
 
 
 def test_labels_that_differ_in_more_than_their_spelling_are_classes(csv_file):
@@ -127,10 +128,64 @@ def test_labels_that_differ_in_more_than_their_spelling_are_classes(csv_file):
     assert data.y.tolist() == [4, 0, 1, 3, 2, 4]
 
 
+MACHINES = "".join(f"{i},P{i % 2},{i * i % 7}.5,{2000 + i},{i % 3 // 2}\n" for i in range(1, 31))
+HEADER = "UDI,Product ID,Air [K],year,failed\n"
+
+
+def test_texts_and_counters_of_rows_are_no_features_and_are_kept_by_name(csv_file, capsys):
+    data = load(csv_file(HEADER + MACHINES), "failed")
+    # UDI counts 1, 2, 3 … and year 2001, 2002 …
+    assert data.features == ("Air [K]",)
+    assert data.x[:4].tolist() == [[1.5], [4.5], [2.5], [2.5]]
+    assert {name: values[:3].tolist() for name, values in data.columns.items()} == {
+        "UDI": ["1", "2", "3"],
+        "Product ID": ["P1", "P0", "P1"],
+        "year": ["2001", "2002", "2003"],
+    }
+    said = capsys.readouterr().err
+    assert "left out: UDI (it counts the rows; --only takes it), Product ID (no numbers), year (it counts" in said
+
+
+def test_columns_are_chosen_or_left_out_by_name(csv_file):
+    file = csv_file(HEADER + MACHINES)
+    assert load(file, "failed", file=FileOptions(only=("UDI", "Air [K]"))).features == ("UDI", "Air [K]")
+    with pytest.raises(StackError, match="expected a column of numbers at least, beside failed"):
+        load(file, "failed", file=FileOptions(leave_out=("Air [K]",)))
+    with pytest.raises(StackError, match=r"line 2: Product ID is 'P1'; expected a finite number"):
+        load(file, "failed", file=FileOptions(only=("Product ID",)))
+    with pytest.raises(StackError, match=r"no column 'Air' to leave out or to use; .* has 'UDI', 'Product ID'"):
+        load(file, "failed", file=FileOptions(leave_out=("Air",)))
+
+
+def test_a_column_without_a_name_is_no_feature(csv_file, capsys):
+    data = load(csv_file(",heat,failure\n0,20,no\n1,30.25,yes\n2,40,no\n"), "failure")
+    assert (data.features, data.columns[""].tolist()) == (("heat",), ["0", "1", "2"])
+    assert "left out: the first column (without a name: a row number?)" in capsys.readouterr().err
+
+
+def test_a_column_is_found_by_name_also_in_a_part_of_the_rows(csv_file):
+    data = load(csv_file(HEADER + MACHINES), "failed").take(np.array([3, 0]))
+    assert data.column("Product ID").tolist() == ["P0", "P1"]
+    assert data.column("Air [K]").tolist() == ["2.5", "1.5"]
+    with pytest.raises(SettingError, match=r"no column 'Type'; machines\.csv has 'UDI', 'Product ID', 'year', 'Air"):
+        data.column("Type")
+
+
+def test_several_files_are_one_data_set_with_a_column_of_their_names(csv_file, tmp_path):
+    csv_file(GOOD)
+    (tmp_path / "presses.csv").write_text("speed;failure;heat\n4,5;yes;50\n")
+    data = load(f"{tmp_path}/*.csv", "failure")
+    assert data.x.tolist() == [[1.5, 20.0], [2.0, 30.25], [-30.0, 40.0], [4.5, 50.0]]
+    assert data.column("file").tolist() == ["machines", "machines", "machines", "presses"]
+    (tmp_path / "presses.csv").write_text("speed,failure\n4.5,yes\n")
+    with pytest.raises(StackError, match=r"presses\.csv has the columns of numbers speed; expected speed, heat, as in"):
+        load(f"{tmp_path}/*.csv", "failure")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("brest_cancer",), "data is 'brest_cancer', which cannot be read .*; expected sensors, breast_cancer"),
+        (("brest_cancer",), "data is 'brest_cancer'; expected sensors, breast_cancer.* or a file: .*does not exist"),
         (("iris", "species"), "iris has its own labels"),
         (("iris", None, 151), "rows is 151; expected at most 150"),
         (("sensors", None, 0), "rows is 0; expected at least 1"),

@@ -17,6 +17,7 @@ import pytest
 
 from fedstream.commands.cli import main
 from fedstream.commands.simulate import read_settings
+from fedstream.files.options import take_file_options
 from fedstream.learning.models import make_model
 from fedstream.rounds.strategies import make_strategy
 from fedstream.settings import Settings, parse_options
@@ -231,7 +232,8 @@ def test_a_command_line_of_fedstream_can_be_read(line, monkeypatch):
         name, command, arguments = command.resolve_command(context, [*context._protected_args, *context.args])
         context = command.make_context(name, arguments, parent=context)
     if command.name == "simulate":  # these must also fit together
-        scenario = Scenario(**{name: context.params[name] for name in Scenario.__dataclass_fields__})
+        params = context.params | {"reading": take_file_options(dict(context.params))}
+        scenario = Scenario(**{name: params[name] for name in Scenario.__dataclass_fields__})
         given = {name: context.params[name] for name in ("strategy", "strategy_options", "model", "model_options")}
         settings = read_settings(given)
         make_model(settings.model, parse_options("MODEL_OPTIONS", settings.model_options))

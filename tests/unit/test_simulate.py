@@ -365,7 +365,7 @@ def own_model(tmp_path, monkeypatch):
 
 def test_a_users_own_model_and_csv_file_take_part(own_model, tmp_path):
     path = tmp_path / "own.csv"
-    path.write_text("a,kind\n" + "".join(f"{i},{'x' if i % 4 else 'y'}\n" for i in range(80)))
+    path.write_text("a,kind\n" + "".join(f"{i % 7},{'x' if i % 4 else 'y'}\n" for i in range(80)))
     settings = {"model": own_model, "model_options": "bias=0.0"}
     result = run(settings, data=str(path), label="kind", nodes=3, rounds=1)
     assert accuracy(result) == 0.75  # always x
@@ -456,7 +456,7 @@ def test_the_command_writes_a_file_and_takes_settings_from_the_environment(tmp_p
         (("--partition", "by-day"), "Error: partition is 'by-day'; expected iid"),
         (("--local-epochs", "many"), "Error: LOCAL_EPOCHS is 'many'; expected a whole number"),
         (("--mode", "later"), "Error: ROUND_MODE is 'later'; expected sync or async"),
-        (("--data", "nowhere.csv", "--label", "x"), "Error: data is 'nowhere.csv', which cannot be read"),
+        (("--data", "nowhere.csv", "--label", "x"), "Error: data is 'nowhere.csv'; expected sensors"),
         (("--strategy", "Average"), "Error: STRATEGY is 'Average'"),
         (("--dropout", "2"), "Error: dropout is 2.0"),
     ],
