@@ -8,6 +8,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 
 from fedstream.learning.scores import MEASURES, Score
@@ -51,6 +52,13 @@ def of_class(classes: int, positive: str = "label 1 (trouble)") -> str:
 def positive_note(classes: int, positive: str = "label 1 (trouble)") -> str:
     """Return the line of a table of measures that tells which class they speak of."""
     return f"F1, recall, false alarms: {of_class(classes, positive)}"
+
+
+def traffic_line(readings: int, updates: int, models: int) -> str:
+    """Return what learning at the nodes saves: the bytes of readings that stay there, and of what is sent instead."""
+    sent = f"{decimal(updates)} of updates and {decimal(models)} of models"
+    share = 100 * (updates + models) / max(readings, 1)
+    return f"readings that stay at the nodes: {decimal(readings)}; sent instead: {sent} ({share:.0f} %)"
 
 
 def measures(score: Score | None) -> dict[str, Any]:

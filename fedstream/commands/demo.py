@@ -36,7 +36,7 @@ from fedstream.messages.weights import GlobalWeight, NodeWeight, merge_update
 from fedstream.settings import Settings
 from fedstream.simulation.sensors import label_of, label_rule
 from fedstream.stack.progress import Progress
-from fedstream.tables import positive_note
+from fedstream.tables import positive_note, traffic_line
 from fedstream.terminal import Command
 
 READINGS_WANTED = 5
@@ -92,6 +92,23 @@ def readings_behind(settings: Settings, node: int, update: NodeWeight) -> list[R
         return None
     form = reading_format(settings)
     return [form.decode(record.value) for record in records]
+
+
+def traffic(settings: Settings, nodes: int) -> str:
+    """Return the line that tells how many bytes of readings stay at the nodes, and what is sent instead of them.
+
+    Each node reads every model. It is empty where a topic is too long to be read for it.
+    """
+
+    def total(topic: str) -> float:
+        sizes = [len(record.value or b"") for record in islice(kafka.read_topic(settings, topic), MOST_RECOMPUTED + 1)]
+        return sum(sizes) if len(sizes) <= MOST_RECOMPUTED else math.inf
+
+    readings = sum(total(sensor_topic(node)) for node in range(1, nodes + 1))
+    updates, models = total(MODEL_WEIGHTS), nodes * total(GLOBAL_MODEL)
+    if math.isinf(readings + updates + models):
+        return ""
+    return traffic_line(int(readings), int(updates), int(models))
 
 
 def explains(model: GlobalWeight, updates: list[NodeWeight]) -> float | None:
@@ -294,6 +311,7 @@ def main(nodes: int, timeout_seconds: float) -> None:
         demo.rounds()
     demo.squares_and_sum(lines)
     demo.show(checks_table(demo.checks))
+    demo.console.print(traffic(settings, nodes))
     if failed := [check.part for check in demo.checks if not check.is_good]:
         demo.console.print(f"failed: {', '.join(failed)}; see: make logs S=NAME, make doctor")
         sys.exit(1)

@@ -14,7 +14,7 @@ from fedstream.settings import Settings
 from fedstream.terminal import Command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 SETTINGS = {
     "strategy": "strategy",
@@ -51,7 +51,7 @@ def read_settings(given: dict[str, Any]) -> Settings:
 
 
 @click.command(cls=Command)
-@click.option("--nodes", default=10, show_default=True)
+@click.option("--nodes", type=int, help="[default: 10; with by:COLUMN as many as it has values]")
 @click.option("--rounds", default=30, show_default=True)
 @click.option(
     "--data", default="sensors", show_default=True, help="sensors, breast_cancer, digits, wine, iris, or a data file"
@@ -62,7 +62,14 @@ def read_settings(given: dict[str, Any]) -> Settings:
     "--partition",
     default="iid",
     show_default=True,
-    help="iid, dirichlet:ALPHA, shards:K, or shift:C (sensors: °C a node)",
+    help="iid, dirichlet:ALPHA, shards:K, shift:C (sensors: °C a node), or by:COLUMN (a node for each value)",
+)
+@click.option("--positive", metavar="LABEL", help="the class that F1 and recall speak of  [default: the rarer of two]")
+@click.option(
+    "--test",
+    multiple=True,
+    metavar="FILE|by:COLUMN=VALUE",
+    help="held-out rows: a second file, or those with a value; repeatable  [default: a fourth of each class]",
 )
 @click.option(
     "--readings-per-round",
@@ -77,7 +84,12 @@ def read_settings(given: dict[str, Any]) -> Settings:
 @click.option("--only", multiple=True, metavar="COLUMN", help="use these columns of the file alone; repeatable")
 @file_options
 @setting_options
-@click.option("--baselines", is_flag=True, help="also train on all rows in one place, and each node alone")
+@click.option(
+    "--baselines/--no-baselines",
+    default=True,
+    show_default=True,
+    help="also train on all rows in one place, and each node alone",
+)
 @click.option(
     "--json", "file", type=click.File("w", lazy=True), default="-", help="where the result goes  [default: stdout]"
 )
@@ -88,7 +100,7 @@ def simulate(baselines: bool, file: TextIO, **given: Any) -> None:
 
     Examples:
         fedstream simulate --nodes 100 --readings-per-round 50 > result.json
-        fedstream simulate --data breast_cancer --model logistic --partition dirichlet:0.1 --baselines
+        fedstream simulate --data breast_cancer --model logistic --partition dirichlet:0.1 --positive benign
         fedstream simulate --data breast_cancer --model logistic --attackers 3 --strategy FedMedian
         fedstream simulate --nodes 100 --partition dirichlet:0.1 --strategy MultiKrum \
             --strategy-options num_malicious_nodes=20,num_nodes_to_select=60 --attackers 20 --data breast_cancer
@@ -108,9 +120,13 @@ def simulate(baselines: bool, file: TextIO, **given: Any) -> None:
         def on_round(entry: dict[str, Any]) -> None:
             accuracy = entry["test"]["accuracy"]
             progress.update(task, advance=1, description=f"round {entry['round']}: test accuracy {accuracy:.3f}")
+            if baselines and entry["round"] == scenario.rounds:
+                progress.update(task, description="baselines")
 
         result = run(settings, scenario, baselines=baselines, on_round=on_round)
     console.print(_table(result))
+    for line in _remarks(result):
+        click.echo(line, err=True)
     json.dump(result, file, indent=1, ensure_ascii=False)
     file.write("\n")
 
@@ -121,7 +137,7 @@ def _table(result: dict[str, Any]) -> Any:
     from fedstream.tables import HEADINGS, fractions
 
     names = ", ".join((result["scenario"]["data"], result["settings"]["model"], result["settings"]["strategy"]))
-    table = Table(title=f"{names}: test scores", caption_justify="left")
+    table = Table(title=f"{names}: test scores")
     table.add_column("round", no_wrap=True)
     for heading in ("before training", *HEADINGS):
         table.add_column(heading, justify="right")
@@ -130,8 +146,23 @@ def _table(result: dict[str, Any]) -> Any:
     for entry in (history[i] for i in shown):
         before = f"{entry['prequential']['accuracy']:.4f}" if entry["prequential"] else "-"
         table.add_row(str(entry["round"]), before, *fractions(entry["test"]), end_section=entry is history[-1])
+    majority = result["majority"]
     for name, scores in result.get("baselines", {}).items():
         table.add_row(name.replace("_", " "), "", *fractions(scores))
-    counts = ", ".join(f"{kind} {count}" for kind, count in result["final"]["counts"].items() if count)
-    table.caption = f"updates: {counts}; {result['seconds']} s"
+    table.add_row(f"always {majority['label']}", "", *fractions(majority))
     return table
+
+
+def _remarks(result: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines below the table."""
+    from fedstream.tables import positive_note, traffic_line
+
+    data = result["data"]
+    yield positive_note(len(data["labels"]), f"class {data['positive']}")
+    yield "; ".join(f"{part} rows: {_counts(data['classes'][part])}" for part in ("train", "test"))
+    yield traffic_line(**result["bytes"]["all"])
+    yield f"updates: {_counts(result['final']['counts'])}; {result['seconds']} s"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name}: {count}" for name, count in counts.items() if count)

@@ -44,6 +44,11 @@ class DataSet:
     features: tuple[str, ...] = ()
     columns: Mapping[str, Texts] = field(default_factory=dict)
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it is the rows of files."""
+        return self.settings is None and self.name not in BUNDLED
+
     def take(self, rows: npt.NDArray[np.int64]) -> DataSet:
         """Return these rows alone."""
         columns = {name: values[rows] for name, values in self.columns.items()}
@@ -99,7 +104,8 @@ def load(
 
         bunch = getattr(datasets, f"load_{source}")()
         labels = tuple(map(str, bunch.target_names))
-        data = DataSet(bunch.data.astype(np.float64), bunch.target.astype(np.int64), len(labels), source, labels)
+        x, y, names = bunch.data.astype(np.float64), bunch.target.astype(np.int64), tuple(map(str, bunch.feature_names))
+        data = DataSet(x, y, len(labels), source, labels, None, names)
     else:
         data = _read_files(source, label, file)
     if rows is None:
@@ -139,7 +145,7 @@ def _read_files(source: str, label: str | None, options: FileOptions) -> DataSet
     spellings: dict[float | str, str] = {}
     for text in texts:
         spellings.setdefault(_same_for(text), text)
-    labels = sorted(spellings.values(), key=_numbers_first)
+    labels = sorted(spellings.values(), key=numbers_first)
     if len(labels) < 2:
         raise SettingError(f"column {label} of {source} has the labels {labels}; expected at least two")
     places = {text: i for i, text in enumerate(labels)}
@@ -220,7 +226,7 @@ def _no_feature(table: Table, place: int, cells: Sequence[Cell], options: FileOp
     """Return why a column is no feature, or an empty text."""
     name = table.columns[place]
     if name in options.leave_out:
-        return "--leave-out"
+        return "as asked"
     if options.only:
         return "" if name in options.only else "not in --only"
     if name in ("", "Unnamed: 0"):
@@ -247,11 +253,12 @@ def _number(table: Table, cell: Cell) -> float:
 
 def _same_for(text: str) -> float | str:
     """Return what is equal for two spellings of a label: 0 and 0.0, no and No."""
-    number, _ = _numbers_first(text)
+    number, _ = numbers_first(text)
     return number if number < math.inf else text.lower()
 
 
-def _numbers_first(text: str) -> tuple[float, str]:
+def numbers_first(text: str) -> tuple[float, str]:
+    """Return what sorts texts as people do: numbers by their size, and words behind them."""
     try:
         return float(text), text
     except ValueError:

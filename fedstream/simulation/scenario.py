@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -14,13 +15,16 @@ from fedstream.learning.arrays import Arrays, distance
 from fedstream.learning.models import Model
 from fedstream.learning.scores import Score, score
 from fedstream.learning.training import Scaler, train, train_config, train_seed
+from fedstream.messages.door import encode
+from fedstream.messages.readings import Reading, reading_format
 from fedstream.messages.rounds import GlobalModel, ModelUpdate, check_size, model_update
 from fedstream.messages.weights import NodeWeight, RunningSums, sums_of
 from fedstream.settings import Settings
-from fedstream.simulation.partitions import Indices, Spread
+from fedstream.simulation.partitions import BY, Indices, Spread
 
 ATTACKS = ("sign-flip", "noise", "label-flip", "scale:FACTOR")
 ATTACK_STRENGTH = 4.0  # of sign-flip and noise, in lengths of the honest step
+NODES = 10
 USUAL, STRAGGLER = 0.1, 1.5  # deadlines that a node's training takes, give or take a tenth
 
 
@@ -30,17 +34,21 @@ class Scenario:
 
     `readings_per_round` makes each node's rows a stream: so many new ones a round, each tested, then trained on, once;
     without it a node trains on all its rows in every round. `attackers` and `stragglers` are numbers of nodes.
-    `dropout` is the probability that a node says nothing in a round.
+    `dropout` is the probability that a node says nothing in a round. `positive` is the label that the scores of two
+    classes speak of, without it the rarer one. `test` names what is held out, a file or `by:COLUMN=VALUE`, without it a
+    fourth of each class.
 
     Raises:
         SettingError: a value is out of range.
     """
 
-    nodes: int = 10
+    nodes: int | None = None  # NODES; with partition `by:COLUMN` as many as the column has values
     rounds: int = 30
     data: str = "sensors"
     label: str | None = None
     reading: FileOptions = field(default_factory=FileOptions)  # of a data file
+    positive: str | None = None
+    test: tuple[str, ...] = ()
     rows: int | None = None
     partition: str = "iid"
     readings_per_round: int | None = None
@@ -53,17 +61,24 @@ class Scenario:
     def __post_init__(self) -> None:
         """Check the ranges."""
         self.attack_factor()
+        most = sys.maxsize if self.known_nodes is None else self.known_nodes
+        some = "0 or more" if self.known_nodes is None else f"0 to {most}, the number of nodes"
         for name, good, expected in (
-            ("nodes", self.nodes >= 1, "at least 1"),
+            ("nodes", most >= 1, "at least 1"),
             ("rounds", self.rounds >= 1, "at least 1"),
             ("readings_per_round", self.readings_per_round is None or self.readings_per_round >= 1, "at least 1"),
             ("scaling", self.scaling in ("shared", "local", "none"), "shared, local or none"),
-            ("attackers", 0 <= self.attackers <= self.nodes, f"0 to {self.nodes}, the number of nodes"),
-            ("stragglers", 0 <= self.stragglers <= self.nodes, f"0 to {self.nodes}, the number of nodes"),
+            ("attackers", 0 <= self.attackers <= most, some),
+            ("stragglers", 0 <= self.stragglers <= most, some),
             ("dropout", 0 <= self.dropout <= 0.95, "0 to 0.95"),
         ):
             if not good:
                 raise SettingError(f"{name} is {getattr(self, name)!r}; expected {expected}")
+
+    @property
+    def known_nodes(self) -> int | None:
+        """How many nodes there are; None: the data tell."""
+        return NODES if self.nodes is None and not self.partition.startswith(BY) else self.nodes
 
     def attack_factor(self) -> float:
         """Return what an attacker multiplies its honest step by."""
@@ -88,6 +103,8 @@ class Node:
     trained: int = 0  # rows that it has trained on
     asked: int = 0  # the last round it was asked in
     is_busy: bool = False
+    update_bytes: int = 0  # of what it has sent
+    model_bytes: int = 0  # of what it has read
 
     @property
     def name(self) -> str:
@@ -107,7 +124,7 @@ class World:
 
     def nodes(self) -> list[Node]:
         """Return the nodes; which are attackers and which are slow depends on the seed."""
-        order = self.random.permutation(self.scenario.nodes).tolist()
+        order = self.random.permutation(len(self.data.parts)).tolist()
         attackers, slow = order[: self.scenario.attackers], order[len(order) - self.scenario.stragglers :]
         deadline, parts = self.settings.round_deadline_seconds, self.data.parts
         return [
@@ -180,9 +197,34 @@ class World:
         parts = self.data.test_parts if self.data.test_parts and len(scalers) > 1 else everything
         threshold, total = self.settings.decision_threshold, Score()
         for scaler, rows in zip(scalers, parts, strict=True):
+            if not len(rows):  # a node may have none among those that were held out
+                continue
             scaled = scaler.apply(x[rows]) if scaler else x[rows]
             total += score(self.model.predict(arrays, scaled), y[rows], threshold)
         return total
+
+    def majority(self) -> tuple[str, Score]:
+        """Return the label that most training rows have, and the score of a model that says nothing else.
+
+        Its probabilities are the classes' shares, as those of scikit-learn's DummyClassifier(strategy="prior").
+        """
+        train, y = self.data.train, self.data.test.y
+        shares = np.bincount(train.y, minlength=train.classes) / len(train.y)
+        label = int(shares.argmax())
+        threshold = 0.0 if label == 1 else math.inf  # of two classes: always, or never, class 1
+        return train.labels[label], score(np.tile(shares, (len(y), 1)), y, threshold)
+
+    def reading_bytes(self, node: Node) -> int:
+        """Return how long the readings that a node has learned from would be as messages on its topic."""
+        data, sensor = self.data.train, f"node-{node.number}"
+        rows = node.rows[: node.trained] if self.scenario.readings_per_round else node.rows
+        pairs = zip(data.x[rows].tolist(), data.y[rows].tolist(), strict=True)
+        if data.settings:
+            form = reading_format(data.settings)
+            return sum(len(form.encode(Reading(sensor, tuple(values), label))) for values, label in pairs)
+        names = data.features
+        messages = ({"sensor_id": sensor, **dict(zip(names, x, strict=True)), "label": label} for x, label in pairs)
+        return sum(len(encode(message)) for message in messages)
 
     def alone(self, rows: Indices, epochs: int) -> Score:
         """Score what one machine learns that has these training rows, and their scaler, to itself."""

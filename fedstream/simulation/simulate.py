@@ -20,6 +20,7 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
 
+import click
 import numpy as np
 
 from fedstream.errors import BadMessage, SettingError, StackError
@@ -34,13 +35,43 @@ from fedstream.rounds.admission import KINDS
 from fedstream.rounds.federation import FIRST_SAMPLES, Federation
 from fedstream.rounds.run_state import new_run
 from fedstream.settings import Settings, parse_options
-from fedstream.simulation.data import load
-from fedstream.simulation.partitions import spread
+from fedstream.simulation.classes import class_counts, with_positive
+from fedstream.simulation.columns import column_remarks
+from fedstream.simulation.data import FILE, load
+from fedstream.simulation.partitions import BY, Spread, as_test, columns_of, hold_out, spread
 from fedstream.simulation.scenario import Node, Scenario, World
 
 TEST_FRACTION = 0.25
 MEASURES = ("num_examples", *(measure.name for measure in scores.MEASURES))
+BYTES = ("readings", "updates", "models")
 MOST_SILENCE = 200  # deadlines in a row without a new round, after which there will never be one
+
+
+def gather(settings: Settings, scenario: Scenario) -> Spread:
+    """Return the rows of a scenario, held out and spread over its nodes.
+
+    Raises:
+        SettingError: a value of the scenario cannot be used.
+    """
+    nodes, rows, seed = scenario.known_nodes, scenario.rows, settings.seed
+    if scenario.readings_per_round and scenario.data == "sensors" and rows is None and nodes:
+        rows = math.ceil(nodes * (scenario.rounds * scenario.readings_per_round + 1) / (1 - TEST_FRACTION))
+    # What nodes or tests go by is no feature; the file of a row never is one.
+    beside = [name for name in columns_of(scenario.partition, scenario.test) if name not in ("", FILE)]
+    reading = replace(scenario.reading, leave_out=(*scenario.reading.leave_out, *beside))
+    data = with_positive(load(scenario.data, scenario.label, rows, seed, settings, reading), scenario.positive)
+    if data.is_file:
+        for remark in column_remarks(data.features, data.x):
+            click.echo(f"Warning: {remark}", err=True)
+    files = [test for test in scenario.test if not test.startswith(BY)]
+    if files and len(scenario.test) > 1:
+        raise SettingError(f"test is {', '.join(scenario.test)}; expected one file, or by:COLUMN=VALUE once or more")
+    train, test = data, data
+    if files:
+        test = as_test(load(files[0], scenario.label, None, seed, settings, reading), data)
+    else:
+        train, test = hold_out(data, scenario.test, seed, TEST_FRACTION)
+    return spread(train, test, nodes, scenario.partition, seed)
 
 
 def _run(
@@ -61,8 +92,11 @@ def _run(
     while True:
         for topic, _, message in federation.outbox:
             if topic == GLOBAL_MODEL:
+                text = encode(message)
+                for node in nodes:
+                    node.model_bytes += len(text)
                 yield now, message
-                opened, silence = decode(GlobalModel, encode(message)), 0
+                opened, silence = decode(GlobalModel, text), 0
                 heapq.heappush(queue, (now + deadline, next(order), None, opened.round))
                 if world.is_over(nodes):
                     return
@@ -74,12 +108,14 @@ def _run(
             if random.uniform() >= dropout:
                 node.is_busy = True
                 arrival = now + max(1, round(1000 * node.seconds * random.uniform(0.9, 1.1)))
-                heapq.heappush(queue, (arrival, next(order), node, world.answer(node, opened, now)))
+                text = encode(world.answer(node, opened, now))
+                node.update_bytes += len(text)
+                heapq.heappush(queue, (arrival, next(order), node, text))
         now, _, sender, content = heapq.heappop(queue)
         if sender:
             sender.is_busy = False
             with suppress(BadMessage):  # counted as rejected
-                update = decode(ModelUpdate, encode(content))
+                update = decode(ModelUpdate, content)
                 federation.receive(update)
                 merge_update(latest, update)
                 federation.hear(update)
@@ -121,19 +157,11 @@ def simulate(
     started = time.perf_counter()
     if settings.model == "mean":
         raise SettingError("MODEL is 'mean', which has no rounds; expected logistic, mlp or package.module:Class")
-    if settings.round_quorum > scenario.nodes:
-        raise SettingError(f"ROUND_QUORUM is {settings.round_quorum}; expected at most the {scenario.nodes} nodes")
     settings = replace(settings, feature_scaling="shared" if scenario.scaling == "shared" else "none")
-    stream, rows = scenario.readings_per_round, scenario.rows
-    if stream and scenario.data == "sensors" and rows is None:
-        rows = math.ceil(scenario.nodes * (scenario.rounds * stream + 1) / (1 - TEST_FRACTION))
-    data = spread(
-        load(scenario.data, scenario.label, rows, settings.seed, settings, scenario.reading),
-        scenario.nodes,
-        scenario.partition,
-        settings.seed,
-        TEST_FRACTION,
-    )
+    data = gather(settings, scenario)
+    scenario = replace(scenario, nodes=len(data.parts))
+    if settings.round_quorum > len(data.parts):
+        raise SettingError(f"ROUND_QUORUM is {settings.round_quorum}; expected at most the {len(data.parts)} nodes")
     features, classes = data.train.x.shape[1], data.train.classes
     model = make_model(settings.model, parse_options("MODEL_OPTIONS", settings.model_options), features, classes)
     world = World(settings, scenario, data, model, np.random.RandomState(settings.seed % 2**32))
@@ -161,24 +189,45 @@ def simulate(
             break
     everything = hashlib.sha256(b"".join(array.tobytes() for array in federation.run.opened.arrays.values()))
     totals = {kind: sum(entry["counts"][kind] for entry in history) for kind in KINDS}
-    result = {
-        "scenario": asdict(scenario) | {"reading": scenario.reading.chosen},
+    result: dict[str, Any] = {
+        "scenario": asdict(scenario) | {"reading": scenario.reading.chosen, "test": list(scenario.test)},
         "settings": dict(itertools.dropwhile(lambda item: item[0] != "model", asdict(settings).items())),
         "versions": {name: version(name) for name in ("flwr", "numpy", "scikit-learn")},
-        "data": {"train": len(data.train.y), "test": len(data.test.y), "features": features}
-        | {"labels": list(data.train.labels), "rows_per_node": [len(part) for part in data.parts]}
-        | {"attackers": [node.name for node in nodes if node.is_attacker]},
+        "data": _about(data) | {"attackers": [node.name for node in nodes if node.is_attacker]},
         "rounds": history,
         "final": {key: history[-1][key] for key in ("version", "virtual_seconds", "prequential", "test")}
         | {"counts": totals, "model_sha256": everything.hexdigest()},
     }
+    label, score = world.majority()
+    result["majority"] = {"label": label, **_measures(score)}
+    result["bytes"] = _bytes(world, nodes)
     if baselines:
         result["baselines"] = _baselines(world, nodes)
     return result | {"seconds": round(time.perf_counter() - started, 3)}
 
 
+def _about(data: Spread) -> dict[str, Any]:
+    labels, rows = data.train.labels, {"train": len(data.train.y), "test": len(data.test.y)}
+    return (
+        rows
+        | {"features": data.train.x.shape[1], "labels": list(labels)}
+        | {"positive": labels[1] if len(labels) == 2 else None}
+        | {"classes": {"train": class_counts(data.train), "test": class_counts(data.test)}}
+        | {"values": list(data.values), "rows_per_node": [len(part) for part in data.parts]}
+    )
+
+
 def _measures(result: Score) -> dict[str, Any]:
     return {name: getattr(result, name) for name in MEASURES}
+
+
+def _bytes(world: World, nodes: list[Node]) -> dict[str, Any]:
+    """Return the bytes of the readings that stay at each node, and of the updates and models that go instead."""
+    each = {
+        node.name: {"readings": world.reading_bytes(node), "updates": node.update_bytes, "models": node.model_bytes}
+        for node in nodes
+    }
+    return {"nodes": each, "all": {kind: sum(one[kind] for one in each.values()) for kind in BYTES}}
 
 
 def _baselines(world: World, nodes: list[Node]) -> dict[str, Any]:

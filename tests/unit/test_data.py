@@ -290,7 +290,7 @@ def test_shards_of_classes_too_small_for_their_nodes_are_refused():
 
 
 def test_shifted_nodes_measure_more_and_are_labelled_by_what_they_measure():
-    plain, shifted = (spread(load("sensors", rows=900), 3, how, seed=1) for how in ("iid", "shift:15"))
+    plain, shifted = (spread(*split(load("sensors", rows=900)), 3, how) for how in ("iid", "shift:15"))
     for i, (rows, held_out) in enumerate(zip(shifted.parts, shifted.test_parts, strict=True)):
         for before, after, part in ((plain.train, shifted.train, rows), (plain.test, shifted.test, held_out)):
             assert after.x[part, 0] - before.x[part, 0] == pytest.approx(np.full(len(part), 15.0 * i))
@@ -315,7 +315,7 @@ def test_simulated_readings_have_the_features_classes_and_labels_of_the_settings
         assert high >= max(column) > high - (high - low) / 10
         assert column == [round(value, decimals) for value in column]
     assert data.y.tolist() == [int(speed > 1700) + int(heat < 0) for speed, heat, _ in data.x.tolist()]
-    shifted = spread(data, 2, "shift:250", seed=1)
+    shifted = spread(*split(data), 2, "shift:250")
     x, y = shifted.train.x[shifted.parts[1]], shifted.train.y[shifted.parts[1]]
     assert 1450 <= x[:, 0].min() < 1800 < x[:, 0].max() <= 2050
     assert y.tolist() == [int(speed > 1700) + int(heat < 0) for speed, heat, _ in x.tolist()]
@@ -323,4 +323,4 @@ def test_simulated_readings_have_the_features_classes_and_labels_of_the_settings
 
 def test_only_simulated_readings_can_be_shifted():
     with pytest.raises(SettingError, match=r"partition is 'shift:3'.*sensors; got iris"):
-        spread(load("iris"), 2, "shift:3")
+        spread(*split(load("iris")), 2, "shift:3")

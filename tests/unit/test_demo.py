@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from fedstream.commands.demo import explains, mean_weight, readings_behind
+from fedstream.commands import demo
+from fedstream.commands.demo import explains, mean_weight, readings_behind, traffic
 from fedstream.features import parse_features
 from fedstream.messages.readings import Reading
-from fedstream.messages.topics import sensor_topic
+from fedstream.messages.topics import GLOBAL_MODEL, MODEL_WEIGHTS, sensor_topic
 from fedstream.messages.weights import GlobalWeight, NodeWeight
 from fedstream.settings import Settings
 from tests.unit.fake_topics import Topics
@@ -31,6 +32,18 @@ def test_an_updates_readings_are_the_first_of_its_topic(monkeypatch):
     assert found == [Reading("a", (70.0, 0.05), 0), Reading("a", (71.0, 0.05), 0)]
     assert readings_behind(Settings(), 2, NodeWeight("fog-2", 40.0, 2, 1)) is None
     assert readings_behind(Settings(), 2, NodeWeight("fog-2", 40.0, 4)) is None
+
+
+def test_the_bytes_of_readings_are_told_beside_those_of_what_is_sent(monkeypatch):
+    topics = Topics().install(monkeypatch)
+    for topic, size in ((sensor_topic(1), 700), (sensor_topic(2), 300), (MODEL_WEIGHTS, 100), (GLOBAL_MODEL, 50)):
+        topics.add(topic, b"a", b"x" * size)
+    # Both nodes read the models: 100 + 2 * 50 of 1000 bytes.
+    assert traffic(Settings(), 2) == (
+        "readings that stay at the nodes: 1.0 kB; sent instead: 100 bytes of updates and 100 bytes of models (20 %)"
+    )
+    monkeypatch.setattr(demo, "MOST_RECOMPUTED", 0)
+    assert traffic(Settings(), 2) == ""
 
 
 def test_a_global_weight_is_explained_by_the_updates_that_had_its_samples():

@@ -8,7 +8,8 @@ import platform
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from sklearn.datasets import load_breast_cancer
+from sklearn.datasets import load_breast_cancer, load_iris
+from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import SGDClassifier
 from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 from sklearn.model_selection import train_test_split
@@ -16,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from fedstream.commands.cli import main
 from fedstream.errors import SettingError, StackError
+from fedstream.messages.door import encode
 from fedstream.settings import Settings
 from fedstream.simulation import scenario as scenarios
 from fedstream.simulation import simulate as simulation
@@ -71,10 +73,11 @@ def test_a_federation_learns_and_says_so_round_by_round():
 
 def test_one_node_without_noise_is_plain_scikit_learn():
     result = run({"local_epochs": 3}, nodes=1, rounds=1, baselines=True)
-    x, y = load_breast_cancer(return_X_y=True)
+    x, benign = load_breast_cancer(return_X_y=True)
+    y = 1 - benign  # malignant, of which there are fewer, is class 1
     train, test = train_test_split(np.arange(len(y)), test_size=0.25, stratify=y, random_state=1)
     scaler = StandardScaler().fit(x[train])
-    order = next(iter(simulation.spread(simulation.load("breast_cancer"), 1, "iid", 1).parts))
+    [order] = simulation.gather(Settings(), Scenario(data="breast_cancer", nodes=1)).parts
     scaled, labels = scaler.transform(x[train])[order], y[train][order]
     for seed, found in (
         (1 * 1_000_003 + 1009 + 31, result["final"]["test"]),  # as the node of round 1
@@ -98,6 +101,159 @@ def test_one_node_without_noise_is_plain_scikit_learn():
         if found is None:
             found = result["baselines"]["centralised"]
         assert found == pytest.approx(expected, rel=1e-9)
+
+
+def machines(tmp_path, name="machines.csv", labels=("ok", "trouble"), rows=240):
+    """Write a file of machines 2, 10 and 9, each of which shakes on a scale of its own; a sixth is trouble."""
+    random, lines = np.random.RandomState(3), ["machine,heat,shake,state"]
+    for row in range(rows):
+        machine, failed = (2, 10, 9)[row % 3], row % 6 == row // 6 % 6
+        heat, shake = random.normal(60 + machine + 8 * failed, 3), random.normal(machine * (1 + failed), 0.1)
+        lines.append(f"{machine},{heat:.2f},{shake:.3f},{labels[failed]}")
+    (tmp_path / name).write_text("\n".join(lines) + "\n")
+    return str(tmp_path / name)
+
+
+def test_the_same_data_has_the_same_scores_whatever_its_labels_are_called(tmp_path):
+    words, digits, turned = (
+        run(data=machines(tmp_path, labels=labels), label="state", nodes=3)
+        for labels in (("ok", "trouble"), ("0", "1"), ("tout va bien", "panne"))
+    )
+    assert words["rounds"] == digits["rounds"] == turned["rounds"]
+    assert [result["data"]["positive"] for result in (words, digits, turned)] == ["trouble", "1", "panne"]
+    # 240 rows, of which each sixth is trouble; a fourth is held out.
+    assert words["data"]["classes"] == {"train": {"ok": 150, "trouble": 30}, "test": {"ok": 50, "trouble": 10}}
+    assert words["final"]["test"]["recall"] > 0
+
+
+def test_the_positive_class_can_be_chosen_and_the_accuracy_stays(tmp_path):
+    given = {"data": machines(tmp_path), "label": "state", "nodes": 2, "rounds": 20, "test": ("by:machine=2",)}
+    rare, chosen = (run(**given, positive=positive)["final"]["test"] for positive in (None, "ok"))
+    assert chosen["accuracy"] == pytest.approx(rare["accuracy"], abs=0.02)
+    assert chosen["recall"] == pytest.approx(1 - rare["false_alarm_rate"], abs=0.02)
+    assert chosen["f1"] > rare["f1"]  # the large class is the easier one
+
+
+def test_shifted_sensors_may_have_the_other_class_as_the_positive_one():
+    scenario = {"data": "sensors", "nodes": 2, "partition": "shift:10", "rows": 400, "rounds": 1}
+    trouble, good = (run(**scenario, positive=positive)["data"] for positive in (None, "good"))
+    assert (trouble["labels"], good["labels"]) == (["good", "trouble"], ["trouble", "good"])
+    assert trouble["classes"]["train"]["trouble"] == pytest.approx(good["classes"]["train"]["trouble"], abs=20)
+
+
+@pytest.mark.parametrize(
+    ("data", "positive", "words"),
+    [
+        ("breast_cancer", "sick", "positive is 'sick' of breast_cancer; expected one of its labels malignant, benign"),
+        ("iris", "setosa", "expected none, as the scores of 3 classes are their mean"),
+    ],
+)
+def test_a_positive_class_that_is_none_is_refused(data, positive, words):
+    with pytest.raises(SettingError, match=words):
+        run(data=data, nodes=2, positive=positive)
+
+
+def test_each_value_of_a_column_is_a_node_and_the_column_no_feature(tmp_path):
+    result = run(data=machines(tmp_path), label="state", nodes=None, partition="by:machine")
+    assert (result["scenario"]["nodes"], result["data"]["values"]) == (3, ["2", "9", "10"])
+    assert (result["data"]["features"], sum(result["data"]["rows_per_node"])) == (2, 180)
+    data = simulation.gather(
+        Settings(), Scenario(data=machines(tmp_path), label="state", partition="by:machine", scaling="local")
+    )
+    # Machine m shakes by m or by 2 m, give or take some tenths.
+    for machine, rows, held_out in zip((2, 9, 10), data.parts, data.test_parts, strict=True):
+        for shakes in (data.train.x[rows, 1], data.test.x[held_out, 1]):
+            assert all(min(abs(shake - machine), abs(shake - 2 * machine)) < 0.6 for shake in shakes)
+
+
+def test_whole_machines_are_held_out(tmp_path):
+    given = {"data": machines(tmp_path), "label": "state", "nodes": None}
+    tests = ("by:machine=2", "by:machine=10")
+    result = run(**given, test=tests, partition="by:machine")
+    # 80 rows of each machine.
+    assert (result["data"]["values"], result["data"]["train"], result["data"]["test"]) == (["9"], 80, 160)
+    assert result["scenario"]["test"] == list(tests)
+    assert result["final"]["test"]["num_examples"] == result["majority"]["num_examples"] == 160
+    spread_out = run(**given, test=("by:machine=2",))
+    assert (spread_out["scenario"]["nodes"], spread_out["data"]["features"]) == (10, 2)
+
+
+def test_a_second_file_is_held_out_whole_by_the_names_of_its_columns_and_labels(tmp_path):
+    first, second = machines(tmp_path), tmp_path / "second.csv"
+    second.write_text("state,shake,machine,heat\ntrouble,4.1,2,70\nok,2.1,2,62\nok,1.9,2,61\n")
+    data = simulation.gather(Settings(), Scenario(data=first, label="state", test=(str(second),)))
+    assert (len(data.train.y), data.test.y.tolist(), data.test.labels) == (240, [1, 0, 0], ("ok", "trouble"))
+    assert data.test.x.tolist() == [[2, 70, 4.1], [2, 62, 2.1], [2, 61, 1.9]]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "words"),
+    [
+        ({"partition": "by:factory"}, "factory"),
+        ({"partition": "by:"}, "partition is 'by:'; expected iid"),
+        (
+            {"partition": "by:machine", "nodes": 5},
+            "nodes is 5; expected none: partition by:machine has a node for each of 3",
+        ),
+        ({"partition": "by:heat"}, r"partition is by:heat; heat \d+\.\d+ has 1 row to train on; expected 2 at least"),
+        ({"test": ("by:machine=3",)}, "test is 'by:machine=3'; expected a value of machine: 10, 2, 9"),
+        ({"test": ("by:machine",)}, "test is 'by:machine'; expected by:COLUMN=VALUE, or one file"),
+        (
+            {"test": tuple(f"by:machine={m}" for m in (2, 9, 10))},
+            "all rows of machines.csv; expected some that are left",
+        ),
+        ({"test": ("by:machine=2", "second.csv")}, "expected one file, or by:COLUMN=VALUE once or more"),
+        ({"test": ("OTHER-COLUMNS",)}, "other.csv has the columns of numbers heat; expected machine, heat, shake"),
+        ({"test": ("OTHER-LABELS",)}, "other.csv has the labels dead; expected ok, trouble"),
+        ({"partition": "by:machine", "attackers": 4}, "attackers is 4; expected 0 to 3"),
+    ],
+)
+def test_a_partition_or_test_that_the_file_does_not_give_is_refused(tmp_path, scenario, words):
+    other = tmp_path / "other.csv"
+    if "OTHER-COLUMNS" in scenario.get("test", ()):
+        other.write_text("heat,state\n1,ok\n2,trouble\n")
+    else:
+        other.write_text("machine,heat,shake,state\n1,1,1,ok\n2,2,2,dead\n")
+    test = tuple(str(other) if each.startswith("OTHER") else each for each in scenario.get("test", ()))
+    given = {"data": machines(tmp_path), "label": "state", "nodes": None} | scenario | {"test": test}
+    with pytest.raises(SettingError, match=words):
+        run(**given)
+
+
+@pytest.mark.parametrize("data", ["breast_cancer", "iris"])
+def test_the_majority_is_scikit_learns_dummy(data):
+    result = run({"decision_threshold": 0.2}, data=data, nodes=2, rounds=1)
+    spread = simulation.gather(Settings(), Scenario(data=data, nodes=2))
+    dummy = DummyClassifier(strategy="prior").fit(spread.train.x, spread.train.y)
+    probabilities, predicted = dummy.predict_proba(spread.test.x), dummy.predict(spread.test.x)
+    y, average = spread.test.y, "binary" if data == "breast_cancer" else "macro"
+    found = result["majority"]
+    assert found["label"] == spread.train.labels[predicted[0]] == {"breast_cancer": "benign", "iris": "setosa"}[data]
+    assert found["loss"] == pytest.approx(log_loss(y, probabilities))
+    assert found["accuracy"] == pytest.approx(accuracy_score(y, predicted))
+    assert found["f1"] == pytest.approx(f1_score(y, predicted, average=average))
+    assert found["recall"] == pytest.approx(recall_score(y, predicted, average=average))
+
+
+def test_the_bytes_are_those_of_readings_that_stay_and_of_messages_that_go_instead(tmp_path, monkeypatch):
+    answer, sent = scenarios.World.answer, []
+    monkeypatch.setattr(scenarios.World, "answer", lambda *a: sent.append(answer(*a)) or sent[-1])
+    (tmp_path / "two.csv").write_text("a b,kind\n" + "1.5,x\n2.5,y\n" * 40)
+    result = run(data=str(tmp_path / "two.csv"), label="kind", nodes=2, rounds=2)
+    # {"sensor_id":"node-1","a b":1.5,"label":0} has 42 bytes; of 80 rows 60 are spread over two nodes.
+    assert [each["readings"] for each in result["bytes"]["nodes"].values()] == [30 * 42, 30 * 42]
+    updates = [sum(len(encode(m)) for m in sent if m.node_id == name) for name in ("fog-1", "fog-2")]
+    assert [each["updates"] for each in result["bytes"]["nodes"].values()] == updates
+    assert result["bytes"]["all"] == {
+        "readings": 60 * 42,
+        "updates": sum(updates),
+        "models": sum(each["models"] for each in result["bytes"]["nodes"].values()),
+    }
+    # Three models, one for each round and the last one; each has two numbers and much beside them.
+    assert 3 * 100 < result["bytes"]["nodes"]["fog-1"]["models"] < 3 * 5000
+    stream = run(data="sensors", nodes=2, rounds=3, readings_per_round=15, rows=400)
+    # {"sensor_id":"node-1","temperature":72.48,"vibration":0.071,"label":0} has 70 bytes, and a zero at an end less.
+    assert 2 * 3 * 15 * 66 < stream["bytes"]["all"]["readings"] <= 2 * 3 * 15 * 70
 
 
 def test_the_baselines_train_as_long_as_the_federation_and_alone_nodes_do_worse():
@@ -370,7 +526,7 @@ def test_a_users_own_model_and_csv_file_take_part(own_model, tmp_path):
     result = run(settings, data=str(path), label="kind", nodes=3, rounds=1)
     assert accuracy(result) == 0.75  # always x
     assert result["final"]["test"]["loss"] == pytest.approx(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)), abs=1e-9)
-    assert result["data"]["labels"] == ["x", "y"]
+    assert (result["data"]["labels"], result["data"]["positive"]) == (["x", "y"], "y")
 
 
 @pytest.mark.parametrize(
@@ -424,10 +580,14 @@ def command(*arguments, env=None):
 SMALL = ("--data", "iris", "--model", "logistic", "--rounds", "2", "--nodes", "3", "--partition", "shards:2")
 
 
+def iris_rows(seed):
+    """Return how many rows of each kind of iris scikit-learn leaves to train on."""
+    y = load_iris(return_X_y=True)[1]
+    return np.bincount(train_test_split(y, test_size=0.25, stratify=y, random_state=seed)[0]).tolist()
+
+
 def test_the_command_prints_json_to_stdout_and_a_table_to_stderr():
-    outcome = command(
-        *SMALL, "--baselines", "--seed", "3", "--strategy", "FedProx", "--strategy-options", "proximal_mu=0.2"
-    )
+    outcome = command(*SMALL, "--seed", "3", "--strategy", "FedProx", "--strategy-options", "proximal_mu=0.2")
     assert outcome.exit_code == 0, outcome.output
     result = json.loads(outcome.stdout)
     assert (len(result["rounds"]), result["settings"]["seed"], result["scenario"]["partition"]) == (2, 3, "shards:2")
@@ -436,7 +596,11 @@ def test_the_command_prints_json_to_stdout_and_a_table_to_stderr():
         "iris, logistic, FedProx: test scores",
         "centralised",
         "local only",
-        "accepted 6",
+        "always ",
+        "mean over the 3 classes",
+        "train rows: setosa: {}, versicolor: {}, virginica: {}; test rows: ".format(*iris_rows(seed=3)),
+        "readings that stay at the nodes: ",
+        "accepted: 6",
         f"{accuracy(result):.4f}",
     ):
         assert text in outcome.stderr
