@@ -13,7 +13,8 @@ until sessions=$("$here/ask.sh" zookeeper dump 2>/dev/null) && ! grep -q '/broke
   sleep 0.5
 done
 
-exec java "-Xmx$KAFKA_HEAP" -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -Djava.awt.headless=true \
+exec java "-Xmx$KAFKA_HEAP" "-Djava.io.tmpdir=${TMPDIR:-/tmp}" -XX:+UseG1GC -XX:MaxGCPauseMillis=20 \
+  -Djava.awt.headless=true \
   -Dlog4j.configuration="file:$here/log4j.properties" -cp "$KAFKA_JARS/*" kafka.Kafka "$here/server.properties" \
   --override "zookeeper.connect=${ZOOKEEPER_HOST:-localhost}:$ZOOKEEPER_PORT" \
   --override "log.dirs=$DATA_DIR/kafka" \

@@ -8,5 +8,6 @@ mkdir -p "$DATA_DIR/zookeeper"
 sed -e "s|@DATA_DIR@|$DATA_DIR/zookeeper|" -e "s|@PORT@|$ZOOKEEPER_PORT|" -e "s|@LISTEN@|$LISTEN_ADDRESS|" \
   "$here/zookeeper.properties" >"$DATA_DIR/zookeeper.properties"
 
-exec java "-Xmx$ZOOKEEPER_HEAP" -XX:+UseSerialGC -Dlog4j.configuration="file:$here/log4j.properties" \
+exec java "-Xmx$ZOOKEEPER_HEAP" "-Djava.io.tmpdir=${TMPDIR:-/tmp}" -XX:+UseSerialGC \
+  -Dlog4j.configuration="file:$here/log4j.properties" \
   -cp "$KAFKA_JARS/*" org.apache.zookeeper.server.quorum.QuorumPeerMain "$DATA_DIR/zookeeper.properties"

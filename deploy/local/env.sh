@@ -22,8 +22,13 @@ export SPARK_RECOVERY_DIR=$DATA_DIR/spark-master # emptied by make up: its worke
 # shellcheck disable=SC2153
 export SPARK_MASTER_HOST=localhost MASTER=spark://localhost:$SPARK_MASTER_PORT SPARK_LOCAL_IP=127.0.0.1
 export SPARK_PUBLIC_DNS=$PUBLIC_HOST SPARK_CONF_DIR=$root/spark_cluster
-export SPARK_DAEMON_MEMORY=$DAEMON_HEAP SPARK_DAEMON_JAVA_OPTS="-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
-export SPARK_SUBMIT_OPTS=-Dspark.ui.port=$SPARK_DRIVER_UI_PORT
+# Temporary files, too, lie in the stack's folder: nobody sweeps them there under a running job, and make clean does.
+export SPARK_LOCAL_DIRS=$RUN_PATH/tmp
+java_tmp=-Djava.io.tmpdir=$SPARK_LOCAL_DIRS
+export SPARK_DAEMON_MEMORY=$DAEMON_HEAP SPARK_DAEMON_JAVA_OPTS="-XX:+UseSerialGC -XX:TieredStopAtLevel=1 $java_tmp"
+export SPARK_SUBMIT_OPTS="-Dspark.ui.port=$SPARK_DRIVER_UI_PORT $java_tmp -Dspark.executor.defaultJavaOptions=$java_tmp"
+# Spark's sockets to Python have names of 43 characters and lie there, too. The kernel takes paths of up to 107.
+((${#SPARK_LOCAL_DIRS} <= 64)) || SPARK_SUBMIT_OPTS+=" -Dspark.python.unix.domain.socket.dir=/tmp"
 export SPARK_DRIVER_MEMORY=$DRIVER_HEAP SPARK_EXECUTOR_MEMORY=$EXECUTOR_HEAP
 export PYSPARK_PYTHON=$root/.venv/bin/python PYTHONUNBUFFERED=1 LANG=C.UTF-8
 export PYTHONPATH=$root # a model or strategy of yours: MODEL=examples.own_model:Class

@@ -31,9 +31,11 @@ up() {
   touch "$RUN_PATH/.fedstream"
   mkdir -p "$RUN_PATH/logs" "$DATA_DIR" "$CHECKPOINT_DIR"
   if is_up; then
+    mkdir -p "$SPARK_LOCAL_DIRS"
     ctl start zookeeper kafka topics spark-master spark-worker:* producer >/dev/null || true
   else
-    rm -rf "$SPARK_RECOVERY_DIR"
+    rm -rf "$SPARK_RECOVERY_DIR" "$SPARK_LOCAL_DIRS"
+    mkdir -p "$SPARK_LOCAL_DIRS"
     python -m fedstream.stack.doctor --ports-only
     supervisord -c deploy/local/supervisord.conf
   fi
@@ -70,7 +72,7 @@ reset() {
   was=$(ctl status "jobs:$1" 2>/dev/null) || true
   ctl stop "jobs:$1" >/dev/null 2>&1 || true
   python -m fedstream.commands.reset "$1" "$2" || code=$?
-  if [[ $was =~ RUNNING|STARTING|BACKOFF ]]; then ctl start "jobs:$1"; fi
+  if [[ $was =~ RUNNING|STARTING|BACKOFF|FATAL ]]; then ctl start "jobs:$1"; fi
   return "$code"
 }
 

@@ -143,7 +143,7 @@ def ends_of_topics(settings: Settings) -> Callable[[Offsets], Offsets | None]:
             ends: Offsets = {}
             for partition, end in (consumer.end_offsets(partitions) if partitions else {}).items():
                 ends.setdefault(partition.topic, {})[str(partition.partition)] = end
-        except (KafkaError, StackError):
+        except (KafkaError, StackError, KeyError):  # KeyError: the client has not heard of a new topic's partition yet
             return None
         return ends
 

@@ -98,6 +98,8 @@ def test_a_running_driver_shows_its_page(fog_and_cloud: Stack) -> None:
     assert application["name"] == "FogNode1"
     environment = stack.get(page, f"/api/v1/applications/{application['id']}/environment")
     assert ["spark.ui.killEnabled", "false"] in environment["sparkProperties"]  # a link would end the job
+    if stack.runner == "local":  # nobody sweeps temporary files there
+        assert ["java.io.tmpdir", f"{ROOT}/{ENV['RUN_DIR']}/tmp"] in environment["systemProperties"]
 
 
 def test_every_bad_reading_goes_to_dead_letter_and_good_ones_of_the_batch_are_kept(fog_and_cloud: Stack) -> None:
