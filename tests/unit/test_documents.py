@@ -7,6 +7,7 @@ import importlib.util
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -243,3 +244,28 @@ def test_a_command_line_of_fedstream_can_be_read(line, monkeypatch):
 
 def test_command_lines_of_fedstream_were_found():
     assert len(FEDSTREAM_LINES) > 15
+
+
+# --- your own data
+
+OWN_DATA = [ROOT / "docs/how-to/bring-your-own-data.md", ROOT / "docs/fr/vos-donnees.md"]
+SHAPES = [
+    (line, block)
+    for page in OWN_DATA
+    for lines, block in re.findall(r"```bash\n(.*?)```(?:\s*```text\n(.*?)```)?", text_of(page), re.DOTALL)
+    for line in lines.splitlines()
+]
+
+
+@pytest.mark.parametrize(("line", "block"), SHAPES, ids=[re.search(r"data/\S+", line)[0] for line, _ in SHAPES])
+def test_a_file_of_the_page_on_your_own_data_is_read_as_the_page_shows(line, block):
+    _, *words = words_of(line)
+    pattern_or_file = [str(ROOT / word) if word.startswith("examples/") else word for word in words]
+    done = subprocess.run([sys.executable, *pattern_or_file], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    printed = (done.stdout + done.stderr).splitlines()
+    assert set(block.splitlines()) <= set(printed)
+
+
+def test_five_shapes_are_shown_in_two_languages():
+    assert len(SHAPES) == 2 * 5
