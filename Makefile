@@ -136,6 +136,7 @@ demo: up ## everything from a bare clone: run the whole chain, check it, show it
 	  { $(IN_STACK_PYTHON) -m fedstream.commands.demo --nodes $(NODES); }
 	@$(MAKE) plot ARGS=
 	@echo; echo "The jobs go on: make ps, make logs S=fog-1, http://$(PUBLIC_HOST):$(SPARK_MASTER_UI_PORT). Stop with: make down"
+	@echo "Watch them in a browser: http://$(PUBLIC_HOST):$(BOARD_PORT)"
 
 bench: setup $(PACKAGES) $(JAVA_RIVALS) ## this project's jobs beside their rivals: BENCH=quick or full, ARGS="--only Flink"
 	@$(PYTHON) -m bench.rivals.compare --size $(BENCH) $(ARGS)
@@ -152,11 +153,14 @@ soak: setup $(PACKAGES) ## steady load for MINUTES=60: is anything lost, wrong, 
 chaos: setup $(PACKAGES) ## kill and pause parts for MINUTES=60 while data flow: is anything lost; ARGS="--seed 7"
 	@PYTHONPATH=. $(PYTHON) -m tests.stack.chaos --minutes $(MINUTES) $(ARGS)
 
-test: test-unit test-spark test-stack ## every test, the stack's on the chosen runner
+test: test-unit test-board test-spark test-stack ## every test, the stack's on the chosen runner
 	@echo "The stack was tested on the $(STACK) runner; on the other one: make test-stack STACK=$(filter-out $(STACK),docker local)"
 
 test-unit: $(PACKAGES) ## tests without Spark and Kafka (some minutes)
 	$(PYTHON) -m pytest tests/unit
+
+test-board: $(PACKAGES) ## tests of the board's page in a browser, Debian's Chromium; ARGS=--picture draws that of README
+	$(PYTHON) -m pytest tests/board $(ARGS)
 
 test-spark: $(PACKAGES) ## tests of the jobs' queries in a local Spark session, and of the Java job
 	$(PYTHON) -m pytest tests/spark

@@ -247,6 +247,19 @@ def faults() -> str:
     return page + "\n".join(summary) + "\n\n" + "\n".join(table)
 
 
+def metrics() -> str:
+    """Return the page of the board's metrics, from `fedstream.board.metrics`."""
+    from fedstream.board.metrics import FAMILIES
+
+    page = (
+        "# Metrics\n\n"
+        "For Prometheus: `http://localhost:8090/metrics`. All follow from the topics; nothing is counted in the jobs.\n"
+        "A name that ends in `_total` is a counter, any other a gauge. Also there: `process_*` of the board itself.\n\n"
+    )
+    rows = [row(code(each.name), ", ".join(map(code, each.labels)), each.about) for each in FAMILIES]
+    return page + "\n".join([head("metric", "labels", "what it says"), *rows])
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings,
     "environment.md": environment,
@@ -255,6 +268,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "messages.md": messages,
     "messages.schema.json": schemas,
     "faults.md": faults,
+    "metrics.md": metrics,
 }
 
 

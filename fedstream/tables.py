@@ -11,13 +11,12 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from fedstream.learning.scores import MEASURES, Score
+from fedstream.learning.scores import MEASURES, measures
 from fedstream.messages.rounds import GlobalModel
 from fedstream.messages.weights import GlobalWeight
 
 WIDTH = 110
 HEADINGS = [measure.heading for measure in MEASURES]
-SCORE_COLUMNS = {"num_examples": int, "positive_class": int, **dict.fromkeys((each.name for each in MEASURES), float)}
 
 
 def make_console() -> Console:
@@ -59,11 +58,6 @@ def traffic_line(readings: int, updates: int, models: int) -> str:
     sent = f"{decimal(updates)} of updates and {decimal(models)} of models"
     share = 100 * (updates + models) / max(readings, 1)
     return f"readings that stay at the nodes: {decimal(readings)}; sent instead: {sent} ({share:.0f} %)"
-
-
-def measures(score: Score | None) -> dict[str, Any]:
-    """Return the examples, the positive class and the measures of a score, all None where there is no score."""
-    return {name: getattr(score, name, None) for name in SCORE_COLUMNS}
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:

@@ -32,14 +32,14 @@ up() {
   mkdir -p "$RUN_PATH/logs" "$DATA_DIR" "$CHECKPOINT_DIR"
   if is_up; then
     mkdir -p "$SPARK_LOCAL_DIRS"
-    ctl start zookeeper kafka topics spark-master spark-worker:* producer >/dev/null || true
+    ctl start zookeeper kafka topics spark-master spark-worker:* producer board >/dev/null || true
   else
     rm -rf "$SPARK_RECOVERY_DIR" "$SPARK_LOCAL_DIRS"
     mkdir -p "$SPARK_LOCAL_DIRS"
     python -m fedstream.stack.doctor --ports-only
     supervisord -c deploy/local/supervisord.conf
   fi
-  python -m fedstream.stack.wait --timeout "$UP_TIMEOUT_SECONDS" zookeeper kafka topics spark producer
+  python -m fedstream.stack.wait --timeout "$UP_TIMEOUT_SECONDS" zookeeper kafka topics spark producer board
 }
 
 clean() {

@@ -14,13 +14,13 @@ import msgspec
 import numpy as np
 
 from fedstream.broker import kafka
-from fedstream.commands.registry import read_messages, read_models
 from fedstream.commands.terminal import json_option, output_option
 from fedstream.errors import StackError
 from fedstream.messages.alerts import Alert
 from fedstream.messages.door import decode
 from fedstream.messages.topics import ALERTS, MODEL_VERSIONS
 from fedstream.output import check_name, write_rows
+from fedstream.rounds.runs import read_messages, read_models
 from fedstream.settings import Settings
 from fedstream.tables import make_console, make_table
 from fedstream.terminal import Command

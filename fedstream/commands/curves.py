@@ -17,13 +17,13 @@ import numpy.typing as npt
 from fedstream.broker import kafka
 from fedstream.commands import registry
 from fedstream.commands.export import model_of
-from fedstream.commands.registry import GLOBAL, Run
 from fedstream.commands.terminal import run_option
 from fedstream.errors import BadMessage, StackError
 from fedstream.learning.arrays import Matrix
 from fedstream.messages.readings import reading_format
 from fedstream.messages.rounds import GlobalModel
 from fedstream.messages.topics import sensor_topic
+from fedstream.rounds.runs import GLOBAL, Run
 from fedstream.settings import Settings
 from fedstream.tables import of_class
 from fedstream.terminal import Command

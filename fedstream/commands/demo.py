@@ -33,6 +33,7 @@ from fedstream.messages.readings import Reading, reading_format
 from fedstream.messages.rounds import GlobalModel, read_update
 from fedstream.messages.topics import GLOBAL_MODEL, MODEL_WEIGHTS, sensor_topic
 from fedstream.messages.weights import GlobalWeight, NodeWeight, merge_update
+from fedstream.rounds.runs import Run, read_messages
 from fedstream.settings import Settings
 from fedstream.simulation.sensors import label_of, label_rule
 from fedstream.stack.progress import Progress
@@ -65,7 +66,7 @@ def follow(settings: Settings, topic: str, read: Callable[[bytes | None], M]) ->
     found: list[M] = []
 
     def messages() -> list[M]:
-        found.extend(registry.read_messages(records(0.2), read))
+        found.extend(read_messages(records(0.2), read))
         return found
 
     return messages
@@ -127,7 +128,7 @@ def read_weight(value: bytes | None) -> GlobalWeight:
     return decode(GlobalWeight, value)
 
 
-def closed_rounds(run: registry.Run) -> list[GlobalModel]:
+def closed_rounds(run: Run) -> list[GlobalModel]:
     """Return the models that closed a round with scores, in order; the scores are those of the round's own model."""
     return [message for _, message in sorted(run.rounds.items()) if message.metrics]
 
@@ -239,7 +240,7 @@ class Demo:
     def rounds(self) -> None:
         """Check that the model has learned, and its versions."""
 
-        def enough() -> registry.Run | None:
+        def enough() -> Run | None:
             with suppress(StackError):  # no run yet
                 run = registry.load_run(self._settings)
                 if len(closed_rounds(run)) >= ROUNDS_WANTED:
@@ -259,7 +260,7 @@ class Demo:
         self.row("rounds", came_out, against, last >= max(first, F1_WANTED))
         self.versions(run)
 
-    def versions(self, run: registry.Run) -> None:
+    def versions(self, run: Run) -> None:
         """Check that each version of a run comes out again from its updates."""
         results = [each["result"] for each in verify_run(run, self._settings)]
         replayed = [result for result in results if result != NOT_VERIFIED]

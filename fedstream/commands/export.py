@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fedstream.commands.registry import GLOBAL
 from fedstream.errors import BadMessage, SettingError, StackError
 from fedstream.learning.arrays import layout
 from fedstream.learning.scores import Score
 from fedstream.messages.rounds import GlobalModel, check_scaler
+from fedstream.rounds.runs import GLOBAL
 from fedstream.settings import Settings, parse_options
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from typing import Any
 import click
 
 from fedstream.commands import registry
-from fedstream.commands.registry import GLOBAL, Run
 from fedstream.commands.terminal import output_option, run_option
 from fedstream.errors import StackError
+from fedstream.learning.scores import SCORE_COLUMNS, measures
 from fedstream.output import check_name, write_rows
 from fedstream.rounds.admission import KINDS
+from fedstream.rounds.runs import GLOBAL, Run
 from fedstream.settings import Settings
-from fedstream.tables import SCORE_COLUMNS, measures
 from fedstream.terminal import Command
 
 Row = dict[str, Any]  # of the file

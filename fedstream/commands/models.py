@@ -17,15 +17,16 @@ from fedstream.broker import kafka
 from fedstream.broker.position import now_ms
 from fedstream.commands import export as exporting
 from fedstream.commands import registry
-from fedstream.commands.registry import GLOBAL, Run
 from fedstream.commands.terminal import json_option, metric_option, output_option, run_option
 from fedstream.errors import StackError
-from fedstream.learning.scores import Score
+from fedstream.learning.scores import SCORE_COLUMNS, Score, measures
 from fedstream.messages.rounds import GlobalModel, Rollback, check_size
 from fedstream.messages.topics import GLOBAL_MODEL, ROUND_CONTROL
 from fedstream.output import check_name, write_rows
+from fedstream.rounds import runs
+from fedstream.rounds.runs import GLOBAL, Run
 from fedstream.settings import Settings
-from fedstream.tables import HEADINGS, SCORE_COLUMNS, cells, make_console, make_table, measures, positive_note
+from fedstream.tables import HEADINGS, cells, make_console, make_table, positive_note
 from fedstream.terminal import Group
 
 COLUMNS = {
@@ -42,7 +43,7 @@ COLUMNS = {
 
 def version_rows(run: Run, metric: str) -> list[dict[str, Any]]:
     """Return a row for each version: its own score, and whether it is the best or the current one."""
-    measured, best = registry.scores(run), registry.best(run, metric)
+    measured, best = runs.scores(run), runs.best(run, metric)
     return [
         {"run_id": run.run_id, "version": version, "round": message.round, "strategy": message.strategy}
         | measures(measured[version][GLOBAL] if version in measured else None)
@@ -125,7 +126,7 @@ def show_version(version: str, run_id: str | None, metric: str, is_json: bool) -
     settings = Settings.from_env(os.environ)
     run = registry.load_run(settings, run_id)
     message = registry.pick_version(run, version, metric)
-    about = describe(message, registry.scores(run).get(message.version, {}))
+    about = describe(message, runs.scores(run).get(message.version, {}))
     if is_json:
         click.echo(json.dumps(about))
         return
@@ -180,7 +181,7 @@ def rollback(version: str, metric: str, run_id: str | None) -> None:
     kafka.connect_publisher(settings)((ROUND_CONTROL, run.run_id, command))
     deadline = time.monotonic() + settings.wait_timeout_seconds
     while (left := deadline - time.monotonic()) > 0:
-        for model in registry.read_models(read(min(left, 1.0))):
+        for model in runs.read_models(read(min(left, 1.0))):
             is_new = model.round not in run.rounds  # that of an earlier rollback may be said again
             if is_new and model.run_id == run.run_id and model.restored_from == message.version:
                 click.echo(f"Version {message.version} of run {run.run_id} is back as version {model.version}.")
@@ -212,5 +213,5 @@ def export(version: str, kind: str, output: Path, run_id: str | None, metric: st
     settings = Settings.from_env(os.environ)
     run = registry.load_run(settings, run_id)
     message = registry.pick_version(run, version, metric)
-    exporting.export(message, registry.scores(run).get(message.version, {}), kind, output, settings)
+    exporting.export(message, runs.scores(run).get(message.version, {}), kind, output, settings)
     click.echo(f"Version {message.version} of run {run.run_id} is in {output}.")

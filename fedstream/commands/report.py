@@ -19,11 +19,11 @@ from fedstream.commands import registry
 from fedstream.commands.curves import figure_of, measured_rounds
 from fedstream.commands.demo import Check, Demo
 from fedstream.commands.latency import FIGURES, listen, row
-from fedstream.commands.registry import Run
 from fedstream.commands.terminal import run_option
-from fedstream.commands.watch import remarks, round_row
+from fedstream.commands.watch import remarks
 from fedstream.errors import StackError
 from fedstream.learning.scores import MEASURES
+from fedstream.rounds.runs import Run, round_row
 from fedstream.settings import Settings
 from fedstream.tables import HEADINGS, cells
 from fedstream.terminal import Command

@@ -13,7 +13,6 @@ import numpy as np
 
 from fedstream.broker import kafka
 from fedstream.commands import registry
-from fedstream.commands.registry import Run, read_messages
 from fedstream.commands.terminal import json_option, run_option
 from fedstream.errors import BadMessage, SettingError, StackError
 from fedstream.learning import arrays as wire
@@ -23,6 +22,7 @@ from fedstream.messages.rounds import Event, GlobalModel, ModelUpdate, UsedUpdat
 from fedstream.messages.topics import EVENTS, MODEL_WEIGHTS
 from fedstream.rounds import strategies
 from fedstream.rounds.open_round import OpenRound
+from fedstream.rounds.runs import Run, read_messages
 from fedstream.rounds.strategies import StrategyError
 from fedstream.settings import Settings
 from fedstream.tables import make_console, make_table

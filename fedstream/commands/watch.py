@@ -17,40 +17,22 @@ from rich.live import Live
 from rich.text import Text
 
 from fedstream.broker import kafka
-from fedstream.commands.registry import read_messages, read_models
 from fedstream.commands.terminal import json_option
 from fedstream.errors import StackError
 from fedstream.messages.door import decode
-from fedstream.messages.rounds import Event, GlobalModel
+from fedstream.messages.rounds import Event
 from fedstream.messages.topics import EVENTS, GLOBAL_MODEL
+from fedstream.rounds.runs import Row, read_messages, read_models, round_row
 from fedstream.settings import Settings
-from fedstream.tables import HEADINGS, cells, make_console, make_table, measures, positive_note, unusual_counts
+from fedstream.tables import HEADINGS, cells, make_console, make_table, positive_note, unusual_counts
 from fedstream.terminal import Command
 
 COLUMNS = ("round", "version", "nodes", "examples", *HEADINGS)
-Row = dict[str, Any]  # of a closed round, as --json prints it
 PLAIN = "{:>6} {:>8} {:>6} {:>9} {:>8} {:>9} {:>7} {:>7} {:>13}  {}"
 ROWS_SHOWN = 15
 EVENTS_SHOWN = 5
 LOOK_BACK = 200  # records: in them the live table finds the rounds before it was started
 POLL_SECONDS = 0.5
-
-
-def round_row(message: GlobalModel) -> Row:
-    """Return the row of the round that a message closes: the scores are those of the version it started from."""
-    return {
-        "type": "round",
-        "run_id": message.run_id,
-        "round": message.round - 1,
-        "version": message.version,
-        "base_version": message.base_version,
-        "nodes": len(message.node_metrics),
-        **measures(message.metrics),
-        "counts": message.counts,
-        "strategy": message.strategy,
-        "failed": message.failed,
-        "restored_from": message.restored_from,
-    }
 
 
 def event_row(event: Event) -> Row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ MEASURES = (
     Measure("recall", "recall", "rappel"),
     Measure("false_alarm_rate", "false alarms", "fausses alarmes", is_lowest_best=True),
 )
+SCORE_COLUMNS = {"num_examples": int, "positive_class": int, **dict.fromkeys((each.name for each in MEASURES), float)}
 SMALLEST_PROBABILITY = 1e-15  # keeps the log loss of a sure but wrong prediction finite: at most 34.5
 
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -113,6 +114,11 @@ def score(probabilities: Matrix, y: npt.NDArray[np.int64], threshold: float = 0.
     confusion = np.bincount(y * classes + predicted, minlength=classes**2).reshape(classes, classes)
     losses = -np.log(np.maximum(probabilities[np.arange(len(y)), y], SMALLEST_PROBABILITY))
     return Score(max(float(losses.sum()), 0.0), tuple(tuple(row) for row in confusion.tolist()))
+
+
+def measures(score: Score | None) -> dict[str, Any]:
+    """Return the examples, the positive class and the measures of a score, all None where there is no score."""
+    return {name: getattr(score, name, None) for name in SCORE_COLUMNS}
 
 
 def _ratio(part: float, whole: float) -> float:

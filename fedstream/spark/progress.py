@@ -36,6 +36,8 @@ class Done(NamedTuple):
     micro_batch: int
     at: float
     offsets: Offsets
+    seconds: float  # that it took, from its plan on
+    lines: int  # that were read of a socket, which has no topic
 
 
 class QueryProgress(msgspec.Struct):
@@ -48,6 +50,8 @@ class QueryProgress(msgspec.Struct):
     behind: int | None = None  # records that wait on its topics; None: not known, such as of a socket
     moved_at: float = 0.0  # when it was last seen to go on, or to have nothing to do
     offsets: Offsets = {}
+    seconds: float = 0.0  # that this micro-batch took
+    lines: int = 0  # that were read of a socket
 
 
 class DriverProgress(msgspec.Struct):
@@ -65,10 +69,12 @@ def last_done(checkpoint: Path) -> Done | None:
         number = max(int(path.name) for path in (checkpoint / "commits").iterdir() if path.name.isdecimal())
         lines = (checkpoint / "offsets" / str(number)).read_text().splitlines()[2:]  # behind its version and settings
         at = (checkpoint / "commits" / str(number)).stat().st_mtime
+        seconds = at - (checkpoint / "offsets" / str(number)).stat().st_mtime
     except (OSError, ValueError):  # none yet, or just deleted: there is a newer one
         return None
     sources = [json.loads(line) for line in lines]
-    return Done(number, at, {topic: ends for each in sources if isinstance(each, dict) for topic, ends in each.items()})
+    offsets = {topic: ends for each in sources if isinstance(each, dict) for topic, ends in each.items()}
+    return Done(number, at, offsets, seconds, sum(each + 1 for each in sources if isinstance(each, int)))
 
 
 def has_begun(checkpoint: Path) -> bool:
@@ -108,7 +114,7 @@ class ProgressCheck:
                 is_working = has_begun(self._checkpoints[query.name])
             else:
                 is_working = done.micro_batch == query.micro_batch
-                query.micro_batch, query.finished_at, query.offsets = done
+                query.micro_batch, query.finished_at, query.offsets, query.seconds, query.lines = done
                 query.behind = _behind(done.offsets, self._ends_of(done.offsets))
                 is_working &= bool(query.behind)
             if query.may_wait or not is_working:

@@ -108,7 +108,9 @@ def check_disk() -> str:
 def check_ports() -> str:
     """Look for other programs on the ports of the services."""
     names = [
-        name for name in os.environ if re.fullmatch(r"(ZOOKEEPER|KAFKA|SPARK_(MASTER|WORKER)|NUMBERS)\w*_PORT", name)
+        name
+        for name in os.environ
+        if re.fullmatch(r"(ZOOKEEPER|KAFKA|SPARK_(MASTER|WORKER)|NUMBERS|BOARD)\w*_PORT", name)
     ]
     if os.environ["STACK"] == "docker":
         names.remove("KAFKA_NETWORK_PORT")  # used inside the containers' network only

@@ -48,6 +48,8 @@ def check(name: str, env: Mapping[str, str]) -> None:
         _workers_alive(f"http://{env['SPARK_MASTER_HOST']}:{env['SPARK_MASTER_UI_PORT']}/json/")
     elif name == "history":
         _get(f"http://localhost:{env['SPARK_HISTORY_UI_PORT']}/api/v1/applications")
+    elif name == "board":
+        _get(f"http://localhost:{env['BOARD_PORT']}/healthz")
     elif name == "producer":
         port = int(env["NUMBERS_PORT"])
         if port not in listening_ports():
@@ -72,7 +74,9 @@ def driver_ui_port(job: str, env: Mapping[str, str]) -> int:
         ValueError: there is no such job.
     """
     if not has_page(job, env):
-        expected = ", ".join(["zookeeper, kafka, topics, spark, producer, history, fog-N", *_jobs_with_port(env)])
+        expected = ", ".join(
+            ["zookeeper, kafka, topics, spark, producer, board, history, fog-N", *_jobs_with_port(env)]
+        )
         msg = f"no service or job {job!r}; expected one of {expected}"
         raise ValueError(msg)
     if job.startswith("fog-"):

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 SILENT_SECONDS = 20.0  # a driver looks every 2 s
 STALLED_SECONDS = 20.0  # a micro-batch takes a second or two
@@ -27,20 +27,45 @@ def read_progress(checkpoints: Path, job: str) -> Progress | None:
     return found
 
 
-def trouble_of(progress: Progress, now: float) -> str:
-    """Return why a running driver is not well by what it has said last, an empty text if it is well."""
+def read_all(checkpoints: Path) -> list[Progress]:
+    """Return what each driver has said last, in the order of their jobs' names."""
+    names = sorted(path.stem for path in (checkpoints / "running").glob("*.json"))
+    return [progress for progress in (read_progress(checkpoints, name) for name in names) if progress]
+
+
+class Trouble(NamedTuple):
+    """Why a driver is not well: it is "silent", "stalled" or, told by who has seen its file vanish, "ended"."""
+
+    kind: str
+    seconds: float
+    query: str = ""
+    behind: int | None = None  # records that wait for the query; None: its first
+
+
+def find_trouble(progress: Progress, now: float, silent_seconds: float = SILENT_SECONDS) -> Trouble | None:
+    """Return why a running driver is not well by what it has said last, None if it is well."""
     silent = now - progress["at"]
-    if silent > SILENT_SECONDS:
-        return f"its driver has said nothing for {silent:.0f} s: it is paused, or its machine is busy"
+    if silent > silent_seconds:
+        return Trouble("silent", silent)
     for query in progress["queries"]:
         still = now - query["moved_at"]
         if still > STALLED_SECONDS + progress["pause_seconds"]:
-            waiting = f"{query['behind']:,}" if query["behind"] else "its first"
-            return (
-                f"query {query['name']} has finished no micro-batch for {still:.0f} s, and {waiting} records wait: "
-                "its tasks hang, or this machine is too small for all jobs"
-            )
-    return ""
+            return Trouble("stalled", still, query["name"], query["behind"] or None)
+    return None
+
+
+def trouble_of(progress: Progress, now: float) -> str:
+    """Return the same in words, an empty text if it is well."""
+    trouble = find_trouble(progress, now)
+    if trouble is None:
+        return ""
+    if trouble.kind == "silent":
+        return f"its driver has said nothing for {trouble.seconds:.0f} s: it is paused, or its machine is busy"
+    waiting = f"{trouble.behind:,}" if trouble.behind else "its first"
+    return (
+        f"query {trouble.query} has finished no micro-batch for {trouble.seconds:.0f} s, and {waiting} records wait: "
+        "its tasks hang, or this machine is too small for all jobs"
+    )
 
 
 def rows(progress: Iterable[Progress], restarts: Mapping[str, int] | None, now: float) -> list[list[str]]:

@@ -48,6 +48,7 @@ ENV = {
     "ALERTS_UI_PORT": "14047",
     "FOG_UI_PORT_BASE": "14050",
     "NUMBERS_PORT": "19999",
+    "BOARD_PORT": "18090",
     "NODES": "2",
     # Light and rare training, where a test is not about what is learned.
     "LOCAL_EPOCHS": "1",
@@ -69,7 +70,7 @@ TOPICS = [
     *("dead-letter", "events", "global-model", "model-versions", "model-weights", "round-control"),
     *("sensor-data", "sensor-data-node-1", "sensor-data-node-2"),
 ]
-SERVICES = ["zookeeper", "kafka", "topics", "spark-master", "spark-worker-1", "spark-worker-2", "producer"]
+SERVICES = ["zookeeper", "kafka", "topics", "spark-master", "spark-worker-1", "spark-worker-2", "producer", "board"]
 JOBS = ["sensors", "fog-1", "fog-2", "cloud", "squares", "bridge", "squares-kafka", "alerts"]
 
 

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 
 from fedstream.broker import kafka
-from fedstream.commands.registry import read_models
 from fedstream.learning.models import TrainConfig, make_model
 from fedstream.learning.training import train
 from fedstream.messages.door import encode
@@ -17,6 +16,7 @@ from fedstream.messages.topics import MODEL_WEIGHTS, sensor_topic
 from fedstream.messages.weights import GlobalWeight, NodeWeight, RunningSums, merge_update, sums_of
 from fedstream.rounds.federation import Federation
 from fedstream.rounds.run_state import new_run
+from fedstream.rounds.runs import read_models
 from fedstream.settings import Settings, parse_options
 from tests.unit.report import label_of
 

@@ -26,7 +26,6 @@ from mutations import mutated
 from fedstream.broker import kafka, models
 from fedstream.commands import latency
 from fedstream.commands.cli import main
-from fedstream.commands.registry import read_messages, read_models
 from fedstream.commands.watch import event_row, round_row, view
 from fedstream.learning.arrays import layout
 from fedstream.learning.models import configured_model
@@ -60,6 +59,7 @@ from fedstream.rounds.drift import PageHinkley
 from fedstream.rounds.federation import Federation, resumable
 from fedstream.rounds.nodes import is_known
 from fedstream.rounds.run_state import resumed_run
+from fedstream.rounds.runs import read_messages, read_models
 from fedstream.settings import Settings
 from fedstream.spark.scoring import scorable, scoring_ddl, scoring_message
 from fedstream.spark.training import OpenRounds, Task, is_next, merge_groups

@@ -24,6 +24,7 @@ def finish(checkpoint: Path, number: int, at: float, *sources: object) -> None:
     for name, lines in (("offsets", ["v1", "{}", *map(json.dumps, sources)]), ("commits", ["v1", "{}"])):
         (checkpoint / name).mkdir(parents=True, exist_ok=True)
         (checkpoint / name / str(number)).write_text("\n".join(lines))
+    os.utime(checkpoint / "offsets" / str(number), (at - 0.25, at - 0.25))
     os.utime(checkpoint / "commits" / str(number), (at, at))
 
 
@@ -49,7 +50,8 @@ def test_the_last_finished_micro_batch_tells_where_its_sources_end(tmp_path):
     finish(tmp_path, 10, 501.0, {"t": {"0": 5, "1": 7}}, {"u": {"0": 1}}, 44)  # a socket's offset is a number
     (tmp_path / "commits" / ".10.crc").write_text("")
     (tmp_path / "offsets" / "11").write_text("v1\n{}\n{}")  # planned, not finished
-    assert last_done(tmp_path) == (10, 501.0, {"t": {"0": 5, "1": 7}, "u": {"0": 1}})
+    # 0.25 s from plan to end; a socket's lines are counted from 0, so number 44 is the 45th
+    assert last_done(tmp_path) == (10, 501.0, {"t": {"0": 5, "1": 7}, "u": {"0": 1}}, 0.25, 45)
     (tmp_path / "offsets" / "10").unlink()  # Spark has just deleted it
     assert last_done(tmp_path) is None
 
@@ -61,7 +63,7 @@ def test_what_waits_is_the_topics_end_less_what_is_finished(tmp_path):
     (query,) = driver.look(1001)["queries"]
     assert query == {
         "name": "fog-1", "may_wait": False, "micro_batch": 4, "finished_at": 990.0, "behind": 30, "moved_at": 1001.0,
-        "offsets": {"t": {"0": 100}},
+        "offsets": {"t": {"0": 100}}, "seconds": 0.25, "lines": 0,
     }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from fedstream.broker.models import follow_models
 from fedstream.commands.export import as_json, export, pipeline_of
 from fedstream.commands.models import models
-from fedstream.commands.registry import best, find, load_run, newest_of_keys, pick_run, pick_version, read_runs, scores
+from fedstream.commands.registry import find, load_run, pick_run, pick_version
 from fedstream.commands.watch import watch
 from fedstream.errors import StackError
 from fedstream.learning import arrays as wire
@@ -26,6 +26,7 @@ from fedstream.learning.training import Scaler
 from fedstream.messages.door import encode
 from fedstream.messages.rounds import UsedUpdate, fit_model, global_model
 from fedstream.messages.topics import GLOBAL_MODEL, MODEL_VERSIONS
+from fedstream.rounds.runs import best, newest_of_keys, read_runs, scores
 from fedstream.settings import Settings
 
 SETTINGS = Settings()

@@ -17,7 +17,6 @@ from fedstream.broker.deadline import DeadlineTimer
 from fedstream.commands.cli import main
 from fedstream.commands.curves import draw, model_of
 from fedstream.commands.latency import weight_of
-from fedstream.commands.registry import Run, read_runs, scores
 from fedstream.commands.verify import versions_and_gaps
 from fedstream.errors import BadMessage, SettingError, StackError
 from fedstream.features import parse_features
@@ -33,6 +32,7 @@ from fedstream.messages.weights import NodeWeight
 from fedstream.rounds.admission import check_growth, check_sums
 from fedstream.rounds.federation import resumable
 from fedstream.rounds.nodes import Nodes
+from fedstream.rounds.runs import Run, read_runs, scores
 from fedstream.rounds.strategies import StrategyError, make_strategy, restore_strategy
 from fedstream.settings import Settings
 from fedstream.spark.scoring import scorable

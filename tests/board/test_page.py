@@ -1,0 +1,215 @@
+"""The page in Chromium, fed with recorded topics: the numbers are worked out by hand in tests/unit/test_board.py."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from tests.board.conftest import open_page
+
+ROOT = Path(__file__).parents[2]
+STATIC = ROOT / "fedstream" / "board" / "static"
+TEXTS = """() => {
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
+  while (walk.nextNode()) if (walk.currentNode.data.trim()) found.push(walk.currentNode.data.trim());
+  return found;
+}"""
+TABS = ("overview", "learning", "streams", "letters", "try")
+
+
+def rows(page, place):
+    """Return the cells of a table, row by row."""
+    return [row.locator("td").all_inner_texts() for row in page.locator(f"{place} tbody tr").all()]
+
+
+def text(page, place):
+    return page.locator(place).inner_text()
+
+
+def test_the_numbers_in_the_picture_are_those_of_the_topics(page):
+    picture = page.locator("#picture").text_content()
+    assert "150/s" in picture  # 100 and 50 readings a second
+    assert "3,500 records" in picture  # 2,000 and 1,500 readings
+    assert "weight 40.5000 of 1,990" in picture
+    assert "global weight 40.6250" in picture
+    assert "best 1.000 (version 1)" in picture
+    assert page.locator("#picture .box.bad").count() == 1  # fog-2 has said nothing for 30 s
+
+
+def test_the_table_behind_the_picture_says_the_same(page):
+    page.get_by_text("As a table").first.click()
+    parts = {row[0]: row for row in rows(page, "#flow")}
+    assert parts["fog-2"][1].startswith("its driver has said nothing for 30 s, and 400 records wait")
+    assert parts["fog-2"][2:] == ["make ps; make logs S=fog-2", "0/s", "400 (5.0 s)"]
+    assert parts["sensors"][3] == "150/s"
+    assert parts["fog-1"][4] == "10 (0 ms)"
+
+
+def test_what_is_not_well_stands_above_with_what_to_type(page):
+    found = page.locator("#troubles li").all_inner_texts()
+    assert [line.split(":")[0] for line in found] == ["fog-2", "fog-1"]
+    assert found[0].endswith("make ps; make logs S=fog-2")
+    assert "has not answered round 3 in time" in found[1]
+
+
+def test_squares_and_alerts_are_judged(page):
+    assert "1 of 3 sampled pairs are not" in text(page, "#squares")
+    assert "(5, 26)" in text(page, "#squares")
+    assert "25.0 % alarms among the last 4 sampled" in text(page, "#alerts")
+    assert "p95 8 ms" in text(page, "#alerts")
+
+
+def test_the_rounds_show_scores_and_what_was_missing(context, server):
+    page = open_page(context, server, "#learning")
+    newest, first = rows(page, "#rounds")
+    assert newest[0] == "2"
+    assert newest[9] == "missing: 1"
+    assert first[0] == "1"
+    assert first[4:7] == ["400", "0.6500", "0.7451"]  # 2 * 95 / 255
+    versions = rows(page, "#versions")
+    assert [row[0] for row in versions] == ["2", "1", "0"]
+    assert [row[5] for row in versions] == ["current", "★ best", ""]
+
+
+def test_what_stayed_at_the_fog_is_set_against_what_was_sent(context, server):
+    page = open_page(context, server, "#learning")
+    saved = {row[0]: row for row in rows(page, "#saved")}
+    size = server.first["bytes"]
+    assert saved["all nodes"][1] == "500"
+    assert saved["all nodes"][2] == "34.8 kB"  # 500 readings of 69.5 bytes
+    ratio = size["readings"] / (size["updates"] + size["models"])
+    assert saved["all nodes"][5] == f"{ratio:.1f} times less is sent"
+
+
+def test_a_round_that_closes_appears_without_a_reload(context, server):
+    page = open_page(context, server, "#learning")
+    page.evaluate("window.mark = 1")
+    server.newest.publish(server.second)
+    expect(page.locator("#rounds tbody td").first).to_have_text("3")
+    # Both nodes: 2 * 140 / (280 + 10 + 10); the curve has one point more.
+    assert rows(page, "#rounds")[0][4:7] == ["300", "0.1667", "0.9333"]
+    points = page.locator("#chart-f1 polyline.all").get_attribute("points").split()
+    assert len(points) == 3
+    assert page.evaluate("window.mark") == 1
+
+
+def test_the_curve_of_f1_is_drawn_to_scale_and_its_table_has_the_same_numbers(context, server):
+    page = open_page(context, server, "#learning")
+    points = page.locator("#chart-f1 polyline.all").get_attribute("points").split()
+    heights = [float(point.split(",")[1]) for point in points]
+    # From 10 (F1 = 1) to 212 (F1 = 0): 10 + (1 - 190/255) * 202 = 61.5
+    assert heights == [pytest.approx(61.5, abs=0.06), 10.0]
+    page.locator("#chart-f1 summary").click()
+    assert rows(page, "#chart-f1") == [["2", "1.0000", "1.0000", "–"], ["1", "0.7451", "0.8571", "0.6667"]]
+
+
+def test_the_streams_show_batches_and_lag(context, server):
+    page = open_page(context, server, "#streams")
+    batches = {row[0]: row for row in rows(page, "#table41")}
+    assert batches["fog-1"][1:3] == ["0.20 s", "0.30 s"]
+    queries = {row[0]: row for row in rows(page, "#queries")}
+    assert queries["fog-2"][5:7] == ["400", "5.0 s"]
+    assert queries["squares"][3:5] == ["the socket", "15"]
+    topics = {row[0]: row for row in rows(page, "#topics")}
+    assert topics["sensor-data-node-1"][1:3] == ["2,000", "100/s"]
+
+
+def test_what_somebody_sent_stays_text(context, server):
+    page = open_page(context, server, "#letters")
+    newest, first = rows(page, "#letter-rows")
+    assert newest[3] == '<script>document.title="taken over"</script><img src=x onerror=alert(1)>'
+    assert newest[2] == "not JSON: <b>JSON is malformed</b>"
+    assert first[1] == "sensor-data-node-1 [0] @ 16"
+    assert page.locator("#letter-rows :is(script, img, b)").count() == 0
+    assert page.title() == "Dead letters – fedstream"
+
+
+def test_the_page_comes_back_by_itself_when_the_board_was_started_again(page, server):
+    server.stop()
+    page.wait_for_selector("#live.bad")
+    server.start()
+    server.newest.publish(server.second)
+    page.wait_for_selector("#live.good", timeout=15_000)
+    page.get_by_role("link", name="Learning").click()
+    expect(page.locator("#rounds tbody td").first).to_have_text("3")
+    assert len(rows(page, "#rounds")) == 3  # each once
+
+
+@pytest.mark.parametrize("tab", TABS)
+def test_the_french_page_has_no_english_text(context, server, tab):
+    page = open_page(context, server, f"?lang=fr#{tab}")
+    assert page.locator("html").get_attribute("lang") == "fr"
+    english, french = (json.loads((STATIC / f"{each}.json").read_text(encoding="utf-8")) for each in ("en", "fr"))
+
+    def shape(text):  # of a text with places for values
+        return re.sub(r"\\\{\w+\\\}", ".*", re.escape(text))
+
+    names = {row["topic"] for row in server.first["topics"]} | {"squares", "alerts", "events"}  # in each language
+    found = page.evaluate(TEXTS)
+    assert len(found) > 20
+    for key, text in english.items():
+        if len(text) > 12 and shape(text) != shape(french[key]):
+            seen = [each for each in found if re.fullmatch(shape(text), each)]
+            assert [each for each in seen if each not in names and not re.fullmatch(shape(french[key]), each)] == [], (
+                key
+            )
+
+
+def test_the_language_can_be_changed_on_the_page(page):
+    page.get_by_role("link", name="Français").click()
+    page.wait_for_selector("#live.good")
+    assert text(page, "h2 >> nth=0") == "Ce qui circule, et où"
+    assert "40,6250" in page.locator("#picture").text_content()
+
+
+def test_all_pages_can_be_reached_by_keyboard_alone(page):
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    for tab in TABS:
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        expect(page.locator(f"#tab-{tab}")).to_be_visible()
+        assert page.locator("main section:not([hidden])").count() == 1
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "language"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # the first command of "try it" is copied, or marked
+    assert page.evaluate("document.activeElement.tagName") == "BUTTON"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("tab", TABS)
+def test_the_page_has_no_fault_that_axe_finds(context, server, tab, scheme):
+    page = open_page(context, server, f"#{tab}")
+    page.emulate_media(color_scheme=scheme)
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+
+
+@pytest.mark.parametrize("lang", ["en", "fr"])
+@pytest.mark.parametrize("tab", TABS)
+def test_the_page_fits_a_phone(context, server, tab, lang):
+    page = open_page(context, server, f"?lang={lang}#{tab}")
+    page.set_viewport_size({"width": 320, "height": 640})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
+def test_nothing_moves_for_those_who_do_not_want_it(page):
+    moving = "getComputedStyle(document.querySelector('.arrow.moving')).animationName"
+    assert page.evaluate(moving) == "flow"
+    page.emulate_media(reduced_motion="reduce")
+    assert page.evaluate(moving) == "none"
+
+
+def test_the_picture_of_the_readme_is_made(page, pytestconfig, tmp_path):
+    target = ROOT / "docs" / "img" / "board.png"
+    made = target if pytestconfig.getoption("--picture") else tmp_path / "board.png"
+    made.parent.mkdir(exist_ok=True)
+    page.screenshot(path=made, clip={"x": 0, "y": 0, "width": 1280, "height": 800})
+    assert made.stat().st_size <= 200_000
+    assert target.stat().st_size <= 200_000
