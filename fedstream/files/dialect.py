@@ -7,7 +7,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedstream.errors import SettingError
@@ -62,7 +62,7 @@ class Dialect:
         """
         if self.delimiter == BLANKS:
             text = re.sub(r"[ \t]+", " ", text.strip())
-        elif not text.strip():
+        elif not text.strip() and self.delimiter not in text:
             return []
         if '"' not in text:
             return [value.strip() for value in text.split(self.delimiter)] if text else []
@@ -94,6 +94,11 @@ def recognise(path: Path, given: Given) -> Dialect:
     plain = Dialect(delimiter, ".", encoding, None, 1)
     table = [(i, values) for i, values in ((i, _cut(plain, line)) for i, line in seen) if values]
     header, first_row = _header(path, table, given)
+    for i, line in seen:
+        if i < first_row:
+            _expect_cut(plain, line, f"{path}, line {i}")
+        if i == header and not given.delimiter:
+            _expect_no_better(path, plain, line)
     decimal = given.decimal or _decimal(path, [line for line in table if line[0] >= first_row])
     return Dialect(delimiter, decimal, encoding, header, first_row)
 
@@ -103,6 +108,20 @@ def _cut(dialect: Dialect, text: str) -> list[str]:
         return dialect.cut(text)
     except csv.Error:
         return text.split(dialect.delimiter)  # it is told when it is read
+
+
+def _expect_cut(dialect: Dialect, text: str, where: str) -> None:
+    """Refuse a line that may be the one of the names, and cannot be cut: another one would be taken for it."""
+    try:
+        dialect.cut(text)
+    except csv.Error as error:
+        raise SettingError(f"{where}: {cannot_be_cut(text, error)}") from error
+
+
+def cannot_be_cut(text: str, error: csv.Error) -> str:
+    """Return what is said of a line that cannot be cut into values."""
+    expected = "expected a quote at both ends of a value or at neither, and no line break inside"
+    return f"{text.rstrip()!r:.100} cannot be cut into values ({error}); {expected}"
 
 
 def _is_number(cell: str) -> bool:
@@ -131,6 +150,7 @@ def _encoding(path: Path, sample: bytes) -> str:
 def _delimiter(path: Path, lines: Sequence[str]) -> str:
     """Return what cuts the lines into as many values as their header, most of them numbers."""
     scores: dict[str, tuple[bool, float]] = {}
+    everywhere = []  # what cuts each line into as many values
     for delimiter in DELIMITERS.values():
         table = [_cut(Dialect(delimiter, ".", "", None, 1), line) for line in lines]
         counts = Counter(map(len, table))
@@ -141,16 +161,39 @@ def _delimiter(path: Path, lines: Sequence[str]) -> str:
         cells = [cell for values in rows for cell in values]
         share = sum(map(_is_number, cells)) / len(cells) * len(rows) / len(table)
         heads = [len(values) for values in table if not any(map(_is_number, values))]
-        scores[delimiter] = (any(width - 1 <= count <= width and count > 1 for count in heads), share)
+        # Where nothing is a number, any row looks like a line of names.
+        has_names = share > 0 and any(width - 1 <= count <= width and count > 1 for count in heads)
+        scores[delimiter] = (has_names, share)
+        everywhere += [delimiter] if len(counts) == 1 else []
     if not scores:  # one column, or a header alone beside such rows
         head = lines[0] if lines else ""
         return next((sign for sign in DELIMITERS.values() if sign != BLANKS and sign in head), ",")
-    best = [delimiter for delimiter, score in scores.items() if score == max(scores.values())]
+    named = [delimiter for delimiter, (has_names, _) in scores.items() if has_names and delimiter != BLANKS]
+    if named or "\t" in scores:
+        scores.pop(BLANKS, None)  # a run of blanks hides missing values: only where nothing else is between values
+    # Two signs that both cut rows and names alike are never told apart by a count.
+    best = named if len(named) > 1 else [sign for sign, score in scores.items() if score == max(scores.values())]
+    if best == [BLANKS]:
+        best = sorted({BLANKS, *everywhere}, reverse=True)
     if len(best) > 1:
-        shown = " or ".join(SHOWN.get(delimiter, delimiter) for delimiter in best)
-        msg = f"{path}: {shown} may stand between values; expected one: say which, such as --delimiter '{best[0]}'"
-        raise SettingError(msg)
+        raise _ambiguous(path, best)
     return best[0]
+
+
+def _expect_no_better(path: Path, dialect: Dialect, names: str) -> None:
+    """Refuse a delimiter if another one cuts the line of names into more; blanks, if another one cuts it at all."""
+    count = 1 if dialect.delimiter == BLANKS else len(dialect.cut(names))
+    others = [sign for sign in DELIMITERS.values() if sign not in (BLANKS, dialect.delimiter)]
+    if better := [sign for sign in others if len(_cut(replace(dialect, delimiter=sign), names)) > count]:
+        raise _ambiguous(path, [dialect.delimiter, *better])
+
+
+def _ambiguous(path: Path, signs: Sequence[str]) -> SettingError:
+    shown = " or ".join(SHOWN.get(sign, sign) for sign in signs)
+    option = next(name for name, sign in DELIMITERS.items() if sign == signs[0])
+    return SettingError(
+        f"{path}: {shown} may stand between values; expected one: say which, such as --delimiter '{option}'"
+    )
 
 
 def _header(path: Path, table: Sequence[Line], given: Given) -> tuple[int | None, int]:

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from fedstream.errors import SettingError, StackError
-from fedstream.files.dialect import Dialect, Given, recognise
+from fedstream.files.dialect import Dialect, Given, cannot_be_cut, recognise
 from fedstream.files.values import Cell, read_comma_number, read_number
 
 LONGEST_LINE = 131_072
@@ -149,7 +149,7 @@ def _names(path: Path, dialect: Dialect) -> list[str]:
                 if names := dialect.cut(text):
                     return names
             except csv.Error as error:
-                raise SettingError(f"{path}, line {line}: {_cannot_be_cut(text, error)}") from error
+                raise SettingError(f"{path}, line {line}: {cannot_be_cut(text, error)}") from error
     expected = "expected a header with the names of the columns"
     raise SettingError(f"{path}, line {dialect.header}: the file is empty; {expected}")
 
@@ -173,7 +173,7 @@ def _csv_rows(path: Path, dialect: Dialect, width: int, bad: BadRows) -> Iterato
         try:
             values = cut(text)
         except csv.Error as error:
-            bad.add(where, _cannot_be_cut(text, error))
+            bad.add(where, cannot_be_cut(text, error))
             continue
         if not values:
             continue
@@ -206,11 +206,6 @@ def _lines(path: Path, dialect: Dialect) -> Iterator[tuple[int, str]]:
 
 def _undecoded(text: str) -> int | None:
     return next((ord(char) - 0xDC00 for char in text if 0xDC80 <= ord(char) <= 0xDCFF), None)
-
-
-def _cannot_be_cut(text: str, error: csv.Error) -> str:
-    expected = "expected a quote at both ends of a value or at neither, and no line break inside"
-    return f"{text.rstrip()!r:.100} cannot be cut into values ({error}); {expected}"
 
 
 def _wrong_length(text: str, length: int, width: int, dialect: Dialect) -> str:

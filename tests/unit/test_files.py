@@ -188,3 +188,47 @@ def test_a_number_is_read(text, value):
 def test_what_is_no_finite_number_in_plain_digits_is_refused(text):
     with pytest.raises(ValueError, match=r".*"):
         read_number(text)
+
+
+# --- how a file is written
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("a\tb\n1\t2\n3\t4\n", "tabs between values, decimal point, utf-8, names in line 1"),
+        ("Air t\tb\n1\t\n3\t4\n", "tabs between values, decimal point, utf-8, names in line 1"),
+        ("a|b\r1|2.5\r", "| between values, decimal point, utf-8, names in line 1"),
+        ("a b\n1  2\n3 4\n", "blanks between values, decimal point, utf-8, names in line 1"),
+        ("é;b\r\n72,5;0,05\r\n".encode("cp1252"), "; between values, decimal comma, cp1252, names in line 1"),
+        ("é\tb\n72,5\t0,05\n".encode("utf-16"), "tabs between values, decimal comma, utf-16, names in line 1"),
+        ("logger X\n\na,b,c\n1,2,3\n", ", between values, decimal point, utf-8, names in line 3"),
+    ],
+)
+def test_how_a_file_is_written_is_found_out_and_said(table, content, words):
+    assert table(content).said == f"machines.csv: {words}"
+
+
+@pytest.mark.parametrize(
+    ("content", "option", "given"),
+    [
+        ("a;b\n1,013;2,500\n", "--decimal", {"decimal": ","}),  # thousands, or decimals?
+        ("a;b\n1,5;2.5\n", "--decimal", {"decimal": "."}),
+        ("x, y;a\n1, 2;3\n", "--delimiter", {"delimiter": ";"}),
+        ("1,2\n3,4\n", "--names", {"names": "a,b"}),
+        ("a,b\ndegC,g\n1,2\n", "--header 1 --skip-rows 1", {"header": "1", "skip_rows": 1}),
+        (b"a,\x81\n1,2\n", "--encoding", {"encoding": "cp850"}),
+        ("a,b,a\n1,2,3\n", "--names", {"names": "a,b,c"}),
+    ],
+)
+def test_what_fits_two_ways_is_refused_with_the_option_that_decides(error_of, read, content, option, given):
+    assert option in error_of(content)
+    assert len(read(content, **given)[1]) >= 1
+
+
+def test_a_line_of_names_that_cannot_be_cut_is_not_replaced_by_the_next_line(error_of):
+    assert error_of('"temperature| "é|\nok| NA|\nok| 0.0|\n').startswith("lines 1 to 2 stand before the first row")
+
+
+def test_a_row_of_delimiters_alone_is_a_row_without_values(read):
+    assert read("a\tb\n1\t2\n\t\n")[1] == [(2, {"a": "1", "b": "2"}), (3, {"a": "", "b": ""})]
