@@ -28,10 +28,11 @@ from fedstream.commands.verify import IDENTICAL, NOT_VERIFIED, verify_run
 from fedstream.errors import StackError
 from fedstream.features import REPORT_RULE, Feature
 from fedstream.learning.scores import Score
+from fedstream.messages.dead_letters import DeadLetter
 from fedstream.messages.door import decode
 from fedstream.messages.readings import Reading, reading_format
 from fedstream.messages.rounds import GlobalModel, read_update
-from fedstream.messages.topics import GLOBAL_MODEL, MODEL_WEIGHTS, sensor_topic
+from fedstream.messages.topics import DEAD_LETTER, GLOBAL_MODEL, MODEL_WEIGHTS, sensor_topic
 from fedstream.messages.weights import GlobalWeight, NodeWeight, merge_update
 from fedstream.rounds.runs import Run, read_messages
 from fedstream.settings import Settings
@@ -45,6 +46,7 @@ ROUNDS_WANTED = 10
 F1_WANTED = 0.9
 SQUARES_WANTED = 5
 MOST_RECOMPUTED = 200_000  # readings; more would take longer than the demo should
+MOST_LETTERS = 10_000  # of the newest, in which refused records are looked for
 SUM_LINE = "La somme des entiers de 1 à 100 est : 5050"
 
 T = TypeVar("T")
@@ -60,13 +62,22 @@ class Check(NamedTuple):
     is_good: bool
 
 
+def refused_places(settings: Settings, topic: str) -> set[tuple[int, int]]:
+    """Return partition and offset of the records of a topic that became dead letters: they count for nothing."""
+    records = kafka.read_topic(settings, DEAD_LETTER, MOST_LETTERS)
+    letters = read_messages(records, lambda value: decode(DeadLetter, value))
+    return {(letter.partition, letter.offset) for letter in letters if letter.topic == topic}
+
+
 def follow(settings: Settings, topic: str, read: Callable[[bytes | None], M]) -> Callable[[], list[M]]:
-    """Return a function that gives all messages of a topic so far; each call adds what has come since."""
+    """Return a function that gives all messages of a topic so far that were not refused; each call adds what has come."""
     records = kafka.follow_topic(settings, topic)
     found: list[M] = []
 
     def messages() -> list[M]:
-        found.extend(read_messages(records(0.2), read))
+        new = records(0.2)
+        refused = refused_places(settings, topic) if new else set()
+        found.extend(read_messages((r for r in new if (r.partition, r.offset) not in refused), read))
         return found
 
     return messages

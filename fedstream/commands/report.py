@@ -80,7 +80,7 @@ def latency_rows(settings: Settings, seconds: float) -> Rows:
 def checks_of(settings: Settings, run: Run) -> list[Check]:
     """Compute again what the fog nodes, the cloud and the rounds of a run have published."""
     demo = Demo(settings, PATIENCE_SECONDS)
-    nodes = run.rounds[max(run.rounds)].node_metrics
+    nodes = {name for message in run.rounds.values() for name in message.node_metrics}
     numbers = sorted(int(name.removeprefix("fog-")) for name in nodes if name.removeprefix("fog-").isdecimal())
     for number in numbers:
         demo.fog(number)
