@@ -70,7 +70,7 @@ def refused_places(settings: Settings, topic: str) -> set[tuple[int, int]]:
 
 
 def follow(settings: Settings, topic: str, read: Callable[[bytes | None], M]) -> Callable[[], list[M]]:
-    """Return a function that gives all messages of a topic so far that were not refused; each call adds what has come."""
+    """Return a function that gives all messages of a topic so far that were not refused; each call adds new ones."""
     records = kafka.follow_topic(settings, topic)
     found: list[M] = []
 

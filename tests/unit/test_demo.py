@@ -7,8 +7,10 @@ import pytest
 from fedstream.commands import demo
 from fedstream.commands.demo import explains, mean_weight, readings_behind, traffic
 from fedstream.features import parse_features
+from fedstream.messages.dead_letters import dead_letter
 from fedstream.messages.readings import Reading
-from fedstream.messages.topics import GLOBAL_MODEL, MODEL_WEIGHTS, sensor_topic
+from fedstream.messages.rounds import read_update
+from fedstream.messages.topics import DEAD_LETTER, GLOBAL_MODEL, MODEL_WEIGHTS, sensor_topic
 from fedstream.messages.weights import GlobalWeight, NodeWeight
 from fedstream.settings import Settings
 from tests.unit.fake_topics import Topics
@@ -44,6 +46,17 @@ def test_the_bytes_of_readings_are_told_beside_those_of_what_is_sent(monkeypatch
     )
     monkeypatch.setattr(demo, "MOST_RECOMPUTED", 0)
     assert traffic(Settings(), 2) == ""
+
+
+def test_what_was_refused_is_no_message(monkeypatch):
+    topics = Topics()
+    topics.install(monkeypatch)
+    for weight in (40.0, 99.0, 41.0):
+        topics.add(MODEL_WEIGHTS, b"fog-1", NodeWeight("fog-1", weight, 10))
+    topics.add(DEAD_LETTER, None, dead_letter(b"", "it jumps", (MODEL_WEIGHTS, 0, 1), 0, "cloud"))
+    topics.add(DEAD_LETTER, None, dead_letter(b"", "no reading", ("sensor-data-node-1", 0, 2), 0, "fog-1"))
+    messages = demo.follow(Settings(), MODEL_WEIGHTS, read_update)
+    assert [each.weight for each in messages()] == [40.0, 41.0]
 
 
 def test_a_global_weight_is_explained_by_the_updates_that_had_its_samples():
