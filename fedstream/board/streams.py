@@ -166,13 +166,13 @@ class Streams:
 
     def job_rows(self, now: float) -> list[Row]:
         """Return a row for each job: is it well, and else the kind of its trouble, with what a text needs."""
-        rows = []
+        rows, queries = [], self.query_rows(now)
         for job, progress in sorted(self._said.items(), key=lambda item: (len(item[0]), item[0])):
             trouble = jobs.find_trouble(progress, now, SILENT_SECONDS)
             if job not in self._present:
                 trouble = jobs.Trouble("ended", now - progress["at"])
             if trouble:
-                waiting = (row for row in self.query_rows(now) if row["job"] == job and not row["may_wait"])
+                waiting = (row for row in queries if row["job"] == job and not row["may_wait"])
                 trouble = trouble._replace(behind=sum(sum(row["lag_records"].values()) for row in waiting))
             rows.append({"name": job, "trouble": trouble and trouble._asdict()})
         return rows

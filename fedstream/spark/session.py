@@ -138,8 +138,6 @@ def failures_told() -> Iterator[None]:
     try:
         yield
     except StreamingQueryException as error:
-        # Else the other queries of this driver, which end with it, would have the last word in its log.
-        SparkSession.active().sparkContext.setLogLevel("OFF")
         told = next(iter(_causes.values()), None)
         raise StackError(told.message if told else cause_of(str(error))) from error
 
