@@ -114,6 +114,10 @@ run-alerts: ## score each reading with the global model, within milliseconds
 run-sum: ## run the Java job; ARGS="1 1000 --mean"
 	@$(RUN_SUM)
 
+monitoring: ## start Prometheus, with alert rules, on the metrics of the board and of Spark
+	@$(RUNNER) monitoring
+	@echo "Look: http://$(PUBLIC_HOST):$(PROMETHEUS_PORT)/alerts"
+
 history: ## look back at programs that have ended: start Spark's history server
 	@$(RUNNER) history
 	@echo "Look: http://$(PUBLIC_HOST):$(SPARK_HISTORY_UI_PORT)"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# stack.sh check|setup|up|down|clean|ps|reset JOB|logs NAME|history|stop-jobs: the Docker runner's part of the make targets of
+# stack.sh check|setup|up|down|clean|ps|reset JOB|logs NAME|history|monitoring|stop-jobs: the Docker runner's part of the make targets of
 # these names. Called by make, which exports .env.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -41,6 +41,13 @@ reset() {
   return "$code"
 }
 
+monitoring() {
+  expect_stack
+  deploy/progress.sh "the image of Prometheus" docker compose --profile monitoring build prometheus
+  docker compose --progress quiet --profile monitoring up -d --no-deps prometheus
+  wait_for prometheus
+}
+
 history() {
   expect_stack
   docker compose --progress quiet --profile history up -d --no-build --no-deps history
@@ -64,9 +71,9 @@ case $1 in
     echo "deleted the volumes of project $COMPOSE_PROJECT_NAME: topics, checkpoints and outputs"
     ;;
   stop-jobs) of_stack -q --filter status=running --filter label=fedstream.job | xargs -r docker stop -t 30 >/dev/null ;;
-  setup | up | ps | reset | logs | history) "$@" ;;
+  setup | up | ps | reset | logs | history | monitoring) "$@" ;;
   *)
-    echo "stack.sh: got '$1', expected check, setup, up, down, clean, ps, reset, logs, history or stop-jobs" >&2
+    echo "stack.sh: got '$1', expected check, setup, up, down, clean, ps, reset, logs, history, monitoring or stop-jobs" >&2
     exit 2
     ;;
 esac

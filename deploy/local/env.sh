@@ -30,6 +30,7 @@ export SPARK_SUBMIT_OPTS="-Dspark.ui.port=$SPARK_DRIVER_UI_PORT $java_tmp -Dspar
 # Spark's sockets to Python have names of 43 characters and lie there, too. The kernel takes paths of up to 107.
 ((${#SPARK_LOCAL_DIRS} <= 64)) || SPARK_SUBMIT_OPTS+=" -Dspark.python.unix.domain.socket.dir=/tmp"
 export SPARK_DRIVER_MEMORY=$DRIVER_HEAP SPARK_EXECUTOR_MEMORY=$EXECUTOR_HEAP
+export PROMETHEUS=${PROMETHEUS:-$root/.venv/share/prometheus/prometheus}
 export PYSPARK_PYTHON=$root/.venv/bin/python PYTHONUNBUFFERED=1 LANG=C.UTF-8
 export PYTHONPATH=$root # a model or strategy of yours: MODEL=examples.own_model:Class
 SPARK_HOME=$(echo "$root"/.venv/lib/python3*/site-packages/pyspark)

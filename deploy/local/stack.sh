@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# stack.sh check|up|down|clean|ps|reset JOB|logs NAME|history|stop-jobs: the local runner's part of the make targets of these names.
+# stack.sh check|up|down|clean|ps|reset JOB|logs NAME|history|monitoring|stop-jobs: the local runner's part of the make targets of these names.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source deploy/local/env.sh
@@ -76,11 +76,23 @@ reset() {
   return "$code"
 }
 
-history() {
-  if ! is_up; then
-    echo "the stack is not up (local runner); start it with: make up STACK=local" >&2
-    exit 1
+expect_stack() {
+  is_up && return
+  echo "the stack is not up (local runner); start it with: make up STACK=local" >&2
+  exit 1
+}
+
+monitoring() {
+  expect_stack
+  if [[ ! -x $PROMETHEUS ]]; then
+    deploy/progress.sh "Prometheus, from Debian's package" deploy/monitoring/unpack-prometheus.sh "${PROMETHEUS%/*}"
   fi
+  ctl start prometheus >/dev/null || true # what does not start is told below
+  python -m fedstream.stack.wait --timeout "$UP_TIMEOUT_SECONDS" prometheus
+}
+
+history() {
+  expect_stack
   ctl start history >/dev/null || true # what does not start is told below
   python -m fedstream.stack.wait --timeout "$UP_TIMEOUT_SECONDS" history
 }
@@ -108,9 +120,9 @@ case $1 in
     clean
     ;;
   stop-jobs) ! is_up || ctl stop jobs:* | grep -v 'not running' || true ;;
-  up | ps | reset | logs | history) "$@" ;;
+  up | ps | reset | logs | history | monitoring) "$@" ;;
   *)
-    echo "stack.sh: got '$1', expected check, up, down, clean, ps, reset, logs, history or stop-jobs" >&2
+    echo "stack.sh: got '$1', expected check, up, down, clean, ps, reset, logs, history, monitoring or stop-jobs" >&2
     exit 2
     ;;
 esac

@@ -178,7 +178,11 @@ def pick_language(request: Request) -> str:
 
 
 def make_app(
-    newest: Newest, hosts: frozenset[str], runner: str = "local", clock: Callable[[], float] = time.time
+    newest: Newest,
+    hosts: frozenset[str],
+    runner: str = "local",
+    clock: Callable[[], float] = time.time,
+    targets: Callable[[list[str]], list[Row]] = lambda _: [],
 ) -> ASGIApp:
     """Return the application.
 
@@ -187,6 +191,7 @@ def make_app(
         hosts: the names under which this machine is asked.
         runner: how the stack was started, docker or local: which commands the page shows.
         clock: the time, s since 1970.
+        targets: what Prometheus is to ask of Spark while some jobs run.
     """
     registry = make_registry(lambda: newest.snapshot)
     shell = (STATIC / "index.html").read_text(encoding="utf-8")
@@ -209,6 +214,10 @@ def make_app(
     def metrics(request: Request) -> Response:
         return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
+    def spark_targets(request: Request) -> Response:
+        jobs = [row["name"] for row in newest.snapshot["jobs"]]
+        return Response(msgspec.json.encode(targets(jobs)), media_type="application/json")
+
     def healthz(request: Request) -> Response:
         age = clock() - newest.snapshot["at"]
         if age > SILENT_SECONDS:
@@ -221,6 +230,7 @@ def make_app(
         Route("/api/state", state),
         Route("/stream", Stream(newest)),
         Route("/metrics", metrics),
+        Route("/prometheus/targets", spark_targets),
         Route("/healthz", healthz),
     ]
     return Guard(Starlette(routes=routes), hosts)

@@ -10,12 +10,14 @@ Examples:
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import click
 import uvicorn
 
 from fedstream.board.app import Newest, host_names, make_app
 from fedstream.board.feed import Feed
+from fedstream.board.targets import targets
 from fedstream.settings import Settings
 from fedstream.terminal import Command
 
@@ -31,8 +33,14 @@ def main(host: str, port: int) -> None:
     newest = Newest(settings)
     Feed(settings, newest.publish).start()
     print(f"the board listens on http://{host}:{port}", flush=True)
+    app = make_app(
+        newest,
+        host_names(os.environ.get("PUBLIC_HOST", "")),
+        os.environ.get("STACK", "local"),
+        targets=partial(targets, env=os.environ),
+    )
     uvicorn.run(
-        make_app(newest, host_names(os.environ.get("PUBLIC_HOST", "")), os.environ.get("STACK", "local")),
+        app,
         host=host,
         port=port,
         log_level="warning",

@@ -50,6 +50,8 @@ def check(name: str, env: Mapping[str, str]) -> None:
         _get(f"http://localhost:{env['SPARK_HISTORY_UI_PORT']}/api/v1/applications")
     elif name == "board":
         _get(f"http://localhost:{env['BOARD_PORT']}/healthz")
+    elif name == "prometheus":
+        _get(f"http://localhost:{env['PROMETHEUS_PORT']}/api/v1/status/buildinfo")
     elif name == "producer":
         port = int(env["NUMBERS_PORT"])
         if port not in listening_ports():
@@ -75,7 +77,7 @@ def driver_ui_port(job: str, env: Mapping[str, str]) -> int:
     """
     if not has_page(job, env):
         expected = ", ".join(
-            ["zookeeper, kafka, topics, spark, producer, board, history, fog-N", *_jobs_with_port(env)]
+            ["zookeeper, kafka, topics, spark, producer, board, history, prometheus, fog-N", *_jobs_with_port(env)]
         )
         msg = f"no service or job {job!r}; expected one of {expected}"
         raise ValueError(msg)

@@ -20,7 +20,7 @@ from typing import Any
 from fedstream.stack import health, parts
 from fedstream.stack.progress import Progress
 
-SERVICES = ("zookeeper", "kafka", "topics", "spark", "producer", "board", "history")
+SERVICES = ("zookeeper", "kafka", "topics", "spark", "producer", "board", "history", "prometheus")
 LIVED_SECONDS = 10.0  # a program that nothing can be asked works when it has lived so long, or has said something
 PAUSE_SECONDS = 0.3
 

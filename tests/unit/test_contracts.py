@@ -118,7 +118,7 @@ def test_every_setting_reaches_the_containers():
     assert not set(PASSED_ON) & elsewhere, "of two values one would be ignored"
 
 
-@pytest.mark.parametrize("service", sorted(set(SERVICES) - {"zookeeper", "kafka"}))
+@pytest.mark.parametrize("service", sorted(set(SERVICES) - {"zookeeper", "kafka", "prometheus"}))
 def test_a_service_of_the_spark_image_gets_the_settings(service):
     assert COMPOSE["x-environment"].items() <= SERVICES[service]["environment"].items()
     assert SERVICES[service]["env_file"] == ["deploy/docker/settings.env"]

@@ -140,7 +140,8 @@ def test_each_job_has_a_port_for_its_web_pages():
 def test_a_part_that_does_not_exist_is_named_with_those_that_do(name):
     env = {"CLOUD_UI_PORT": "4044", "SPARK_MASTER_UI_PORT": "8080"}
     with pytest.raises(
-        ValueError, match=r"expected one of zookeeper, kafka, topics, spark, producer, board, history, fog-N, cloud$"
+        ValueError,
+        match=r"expected one of zookeeper, kafka, topics, spark, producer, board, history, prometheus, fog-N, cloud$",
     ):
         health.check(name, env)
 
