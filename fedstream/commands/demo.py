@@ -106,10 +106,10 @@ def readings_behind(settings: Settings, node: int, update: NodeWeight) -> list[R
     return [form.decode(record.value) for record in records]
 
 
-def traffic(settings: Settings, nodes: int) -> str:
-    """Return the line that tells how many bytes of readings stay at the nodes, and what is sent instead of them.
+def traffic(settings: Settings, nodes: int) -> tuple[int, int, int] | None:
+    """Return the bytes of readings, which stay at the nodes, and of updates and models, which are sent instead.
 
-    Each node reads every model. It is empty where a topic is too long to be read for it.
+    Each node reads every model. None: a topic is too long to be read for it.
     """
 
     def total(topic: str) -> float:
@@ -119,8 +119,8 @@ def traffic(settings: Settings, nodes: int) -> str:
     readings = sum(total(sensor_topic(node)) for node in range(1, nodes + 1))
     updates, models = total(MODEL_WEIGHTS), nodes * total(GLOBAL_MODEL)
     if math.isinf(readings + updates + models):
-        return ""
-    return traffic_line(int(readings), int(updates), int(models))
+        return None
+    return int(readings), int(updates), int(models)
 
 
 def explains(model: GlobalWeight, updates: list[NodeWeight]) -> float | None:
@@ -323,7 +323,8 @@ def main(nodes: int, timeout_seconds: float) -> None:
         demo.rounds()
     demo.squares_and_sum(lines)
     demo.show(checks_table(demo.checks))
-    demo.console.print(traffic(settings, nodes))
+    if found := traffic(settings, nodes):
+        demo.console.print(traffic_line(*found))
     if failed := [check.part for check in demo.checks if not check.is_good]:
         demo.console.print(f"failed: {', '.join(failed)}; see: make logs S=NAME, make doctor")
         sys.exit(1)

@@ -17,7 +17,7 @@ import click
 
 from fedstream.commands import registry
 from fedstream.commands.curves import figure_of, measured_rounds
-from fedstream.commands.demo import Check, Demo
+from fedstream.commands.demo import Check, Demo, traffic
 from fedstream.commands.latency import FIGURES, listen, row
 from fedstream.commands.terminal import run_option
 from fedstream.commands.watch import remarks
@@ -89,6 +89,12 @@ def checks_of(settings: Settings, run: Run) -> list[Check]:
     return demo.checks
 
 
+def traffic_rows(settings: Settings, run: Run) -> Rows:
+    """Return a row of the bytes that stayed at the nodes, and that were sent instead; none if that was too much."""
+    found = traffic(settings, len(run.rounds[max(run.rounds)].node_metrics))
+    return [[f"{count:,}" for count in found]] if found else []
+
+
 def text_of(settings: Settings, run: Run, language: str, seconds: float, picture: str) -> str:
     """Return the report in Markdown: the template of its language, filled in."""
     template = Template(files("fedstream.commands").joinpath(f"report.{language}.md").read_text(encoding="utf-8"))
@@ -101,6 +107,7 @@ def text_of(settings: Settings, run: Run, language: str, seconds: float, picture
         checks=markdown_rows(checks),
         rounds=round_table(run, language),
         picture=picture,
+        traffic=markdown_rows(traffic_rows(settings, run)),
         seconds=f"{seconds:g}",
         latency=markdown_rows(latency_rows(settings, seconds)),
     )

@@ -13,6 +13,7 @@ from fedstream.messages.rounds import read_update
 from fedstream.messages.topics import DEAD_LETTER, GLOBAL_MODEL, MODEL_WEIGHTS, sensor_topic
 from fedstream.messages.weights import GlobalWeight, NodeWeight
 from fedstream.settings import Settings
+from fedstream.tables import traffic_line
 from tests.unit.fake_topics import Topics
 
 
@@ -41,11 +42,12 @@ def test_the_bytes_of_readings_are_told_beside_those_of_what_is_sent(monkeypatch
     for topic, size in ((sensor_topic(1), 700), (sensor_topic(2), 300), (MODEL_WEIGHTS, 100), (GLOBAL_MODEL, 50)):
         topics.add(topic, b"a", b"x" * size)
     # Both nodes read the models: 100 + 2 * 50 of 1000 bytes.
-    assert traffic(Settings(), 2) == (
+    assert traffic(Settings(), 2) == (1000, 100, 100)
+    assert traffic_line(1000, 100, 100) == (
         "readings that stay at the nodes: 1.0 kB; sent instead: 100 bytes of updates and 100 bytes of models (20 %)"
     )
     monkeypatch.setattr(demo, "MOST_RECOMPUTED", 0)
-    assert traffic(Settings(), 2) == ""
+    assert traffic(Settings(), 2) is None
 
 
 def test_what_was_refused_is_no_message(monkeypatch):
