@@ -15,6 +15,7 @@ from fedstream.settings import Settings
 from tests.board.recorded import NOW, play
 
 SETTINGS = Settings()
+ANSWER_SECONDS = 5
 
 
 class Client:
@@ -26,7 +27,8 @@ class Client:
     def request(self, method, path, **options):
         async def ask():
             async with httpx.AsyncClient(transport=self._transport, base_url=self._base) as client:
-                return await client.request(method, path, **options)
+                # Without its guard /stream would answer for ever.
+                return await asyncio.wait_for(client.request(method, path, **options), ANSWER_SECONDS)
 
         return asyncio.run(ask())
 
@@ -46,7 +48,7 @@ def client(newest):
     return Client(make_app(newest, host_names("lab.example"), clock=lambda: NOW + 1.0), "http://localhost:8090")
 
 
-PATHS = ("/", "/static/board.js", "/api/state", "/metrics", "/healthz", "/nothing", "/stream")
+PATHS = ("/", "/static/board.js", "/api/state", "/metrics", "/prometheus/targets", "/healthz", "/nothing", "/stream")
 
 
 @pytest.mark.parametrize("path", PATHS)
