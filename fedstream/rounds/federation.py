@@ -174,6 +174,7 @@ class Federation:
             run.opened.answered[node] = kind
             self.missing.discard(node)
         if kind == "accepted":
+            run.nodes.forgive(node)
             # In the federation's own order, or the strategy's model would take over the order of an update.
             ordered = in_order(update.named_arrays, run.opened.arrays)
             run.opened.pending.append(Pending(replace(update, named_arrays=ordered), place))

@@ -17,7 +17,7 @@ class Nodes(Struct):
 
     heard: dict[str, int] = field(default_factory=dict)  # the last round in which it answered (or joined)
     trained_at: dict[str, int] = field(default_factory=dict)  # of its newest answer (ms since 1970)
-    offences: dict[str, int] = field(default_factory=dict)  # bad updates since it was last kept out
+    offences: dict[str, int] = field(default_factory=dict)  # bad updates, less the good ones; none is below 1
     quarantine: dict[str, int] = field(default_factory=dict)  # the last round in which it is kept out
 
     def is_kept_out(self, node: str, number: int) -> bool:
@@ -41,6 +41,13 @@ class Nodes(Struct):
         del self.offences[node]
         self.quarantine[node] = number + settings.quarantine_rounds
         return self.quarantine[node]
+
+    def forgive(self, node: str) -> None:
+        """Count a good update, which makes up for a bad one: a fault of long ago is forgotten."""
+        if self.offences.get(node, 0) > 1:
+            self.offences[node] -= 1
+        else:
+            self.offences.pop(node, None)
 
     def is_awaited(self, node: str, number: int, participants: Collection[str], patience: int) -> bool:
         """Tell whether a round waits for a node: it has answered lately, is not kept out, and is to take part."""

@@ -647,7 +647,7 @@ def test_a_round_is_complete_just_when_all_whom_it_waits_for_have_answered_whate
     settings = {"round_mode": mode, "async_buffer": 9, "quarantine_after": 2, "quarantine_rounds": 2}
     federation = start(*nodes[:4], **settings, round_patience=2)
     complete = 0
-    for now in range(1500):
+    for now in range(2500):
         node, fate = nodes[random.randint(12)], random.uniform()
         late = {"round": federation.run.opened.number - 1} if fate < 0.1 and federation.run.opened.number > 1 else {}
         with contextlib.suppress(BadMessage):  # they lead to a quarantine

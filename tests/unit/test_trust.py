@@ -145,6 +145,22 @@ def test_what_a_node_sends_while_it_is_kept_out_is_no_further_offence():
     assert (nodes.offences, nodes.quarantine) == ({}, {"a": 4})
 
 
+def test_a_good_answer_makes_up_for_a_bad_one():
+    federation = start("a", quarantine_after=3)
+
+    def is_bad():
+        with pytest.raises(BadMessage):
+            federation.receive(update(federation, "a", [1.0, 1.0], round=99))
+
+    for number in range(1, 6):  # one bad and one good update in each round
+        is_bad()
+        close(federation, a=[float(number), 1.0])
+        assert federation.run.nodes.offences == {}
+    for _ in range(3):
+        is_bad()
+    assert federation.run.nodes.quarantine == {"a": 16}, "of round 6, and ten more"
+
+
 def test_offences_are_counted_of_nodes_that_may_take_part_and_of_so_many_names():
     nodes, settings = Nodes(), Settings(known_nodes="fog-*")
     nodes.offend("evil", 1, settings)
