@@ -73,6 +73,9 @@ ps: ## what runs, and is it well
 reset: need-S ## one job begins anew, at the first record or FROM=15m (a time, an offset, end); S=fog-2
 	@$(RUNNER) reset '$(S)' '$(FROM)'
 
+skip: need-S ## one job passes over a record that cannot be read, its counts kept; S=fog-1 AT=topic:0:offset
+	@$(RUNNER) skip '$(S)' '$(AT)'
+
 logs: need-S ## last lines of one service or job, followed in a terminal: S=fog-1
 	@$(RUNNER) logs '$(S)'
 

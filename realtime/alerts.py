@@ -150,7 +150,7 @@ def main(topics: str, mode: str, start: Position | None) -> None:
         writer = build_query(records, settings, mode, folder, layout(model.arrays))
         (query,) = session.start_queries(settings, writer, pause_seconds=realtime.pause_seconds(settings, mode))
         print(f"Alertes prêtes ({mode}) : {topics} -> {ALERTS}, version {model.version}", flush=True)
-        with session.failures_told():
+        with session.failures_told(settings):
             model = follow_models(spark, query, model, newest)
         query.stop()
 

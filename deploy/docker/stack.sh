@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# stack.sh check|setup|up|down|clean|ps|reset JOB|logs NAME|history|monitoring|stop-jobs: the Docker runner's part of the make targets of
-# these names. Called by make, which exports .env.
+# stack.sh check|setup|up|down|clean|ps|reset JOB FROM|skip JOB AT|logs NAME|history|monitoring|stop-jobs: the Docker runner's
+# part of the make targets of these names. Called by make, which exports .env.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source deploy/docker/containers.sh
@@ -31,12 +31,13 @@ ps() {
   on_host fedstream.stack.parts
 }
 
-reset() {
-  local name=$CONTAINER_PREFIX$1 was code=0
+# change reset|skip JOB TEXT: what this command does to a job while it is stopped.
+change() {
+  local name=$CONTAINER_PREFIX$2 was code=0
   expect_stack
   was=$(docker inspect -f '{{.State.Status}}' "$name" 2>/dev/null) || true
   [[ -z $was ]] || docker stop -t 30 "$name" >/dev/null
-  docker exec -e "NODES_PER_DRIVER=$NODES_PER_DRIVER" "$master" python -m fedstream.commands.reset "$1" "$2" || code=$?
+  docker exec -e "NODES_PER_DRIVER=$NODES_PER_DRIVER" "$master" python -m "fedstream.commands.$1" "$2" "$3" || code=$?
   if [[ $was =~ running|restarting ]]; then docker start "$name"; fi
   return "$code"
 }
@@ -71,9 +72,10 @@ case $1 in
     echo "deleted the volumes of project $COMPOSE_PROJECT_NAME: topics, checkpoints and outputs"
     ;;
   stop-jobs) of_stack -q --filter status=running --filter label=fedstream.job | xargs -r docker stop -t 30 >/dev/null ;;
-  setup | up | ps | reset | logs | history | monitoring) "$@" ;;
+  reset | skip) change "$@" ;;
+  setup | up | ps | logs | history | monitoring) "$@" ;;
   *)
-    echo "stack.sh: got '$1', expected check, setup, up, down, clean, ps, reset, logs, history, monitoring or stop-jobs" >&2
+    echo "stack.sh: got '$1', expected check, setup, up, down, clean, ps, reset, skip, logs, history, monitoring or stop-jobs" >&2
     exit 2
     ;;
 esac

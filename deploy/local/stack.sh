@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# stack.sh check|up|down|clean|ps|reset JOB|logs NAME|history|monitoring|stop-jobs: the local runner's part of the make targets of these names.
+# stack.sh check|up|down|clean|ps|reset JOB FROM|skip JOB AT|logs NAME|history|monitoring|stop-jobs: the local runner's part of
+# the make targets of these names.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source deploy/local/env.sh
@@ -67,12 +68,13 @@ ps() {
   fi
 }
 
-reset() {
+# change reset|skip JOB TEXT: what this command does to a job while it is stopped.
+change() {
   local was code=0
-  was=$(ctl status "jobs:$1" 2>/dev/null) || true
-  ctl stop "jobs:$1" >/dev/null 2>&1 || true
-  python -m fedstream.commands.reset "$1" "$2" || code=$?
-  if [[ $was =~ RUNNING|STARTING|BACKOFF|FATAL ]]; then ctl start "jobs:$1"; fi
+  was=$(ctl status "jobs:$2" 2>/dev/null) || true
+  ctl stop "jobs:$2" >/dev/null 2>&1 || true
+  python -m "fedstream.commands.$1" "$2" "$3" || code=$?
+  if [[ $was =~ RUNNING|STARTING|BACKOFF|FATAL ]]; then ctl start "jobs:$2"; fi
   return "$code"
 }
 
@@ -120,9 +122,10 @@ case $1 in
     clean
     ;;
   stop-jobs) ! is_up || ctl stop jobs:* | grep -v 'not running' || true ;;
-  up | ps | reset | logs | history | monitoring) "$@" ;;
+  reset | skip) change "$@" ;;
+  up | ps | logs | history | monitoring) "$@" ;;
   *)
-    echo "stack.sh: got '$1', expected check, up, down, clean, ps, reset, logs, history, monitoring or stop-jobs" >&2
+    echo "stack.sh: got '$1', expected check, up, down, clean, ps, reset, skip, logs, history, monitoring or stop-jobs" >&2
     exit 2
     ;;
 esac

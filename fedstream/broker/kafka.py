@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
+from kafka.errors import CorruptRecordError, KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
 
 from fedstream.errors import StackError
 from fedstream.messages.door import encode
@@ -298,6 +298,28 @@ def _up_to(ends: Mapping[TopicPartition, int], consumer: KafkaConsumer, settings
             where = f"{place} at {settings.kafka_bootstrap_servers}, offset {consumer.position(left[0])}"
             msg = f"nothing more came of {where} within {settings.wait_timeout_seconds:g} s"
             raise KafkaUnavailableError(f"{msg}; does the broker run: make ps")
+
+
+def last_unreadable(settings: Settings, partition: TopicPartition, first: int) -> int:
+    """Return the last record of a damaged batch that begins at an offset: none of a batch is read, or all.
+
+    Raises:
+        KafkaUnavailableError: no broker answered within `wait_timeout_seconds`.
+    """
+    with closing(connect_consumer(settings)) as consumer:
+        consumer.assign([partition])
+        last, behind = first, consumer.end_offsets([partition])[partition]
+        while behind - last > 1:
+            middle = (last + behind) // 2
+            consumer.seek(partition, middle)
+            try:
+                consumer.poll(timeout_ms=1000)
+            except CorruptRecordError as error:
+                is_same = f" at offset {first} " in str(error)
+            else:
+                is_same = False
+            last, behind = (middle, behind) if is_same else (last, middle)
+    return last
 
 
 def ensure_topics(settings: Settings, names: Iterable[str]) -> list[str]:

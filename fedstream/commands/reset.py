@@ -58,8 +58,8 @@ def start_of(text: str, time_ms: int) -> Position | None:
     return start
 
 
-def reset(folder: Path, last: Reset) -> None:
-    """Empty the folder of a stopped job, and note when, and from where it is to read.
+def expect_stopped(folder: Path) -> None:
+    """Refuse the folder of a job that runs.
 
     Raises:
         StackError: a running driver uses it.
@@ -70,6 +70,15 @@ def reset(folder: Path, last: Reset) -> None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise StackError(f"a running driver uses {path.parent}: stop it first") from error
+
+
+def reset(folder: Path, last: Reset) -> None:
+    """Empty the folder of a stopped job, and note when, and from where it is to read.
+
+    Raises:
+        StackError: a running driver uses it.
+    """
+    expect_stopped(folder)
     if folder.exists():
         shutil.rmtree(folder)
     last.write(folder)

@@ -20,7 +20,7 @@ from fedstream.broker import kafka
 from fedstream.broker.position import Position, start_options
 from fedstream.errors import StackError
 from fedstream.settings import Settings
-from fedstream.spark import progress, watchdog
+from fedstream.spark import progress, skips, watchdog
 
 _causes: dict[str, StackError] = {}  # of the queries of this driver that failed, by name
 
@@ -89,7 +89,11 @@ def read_topic(
 def foreach_batch(
     batches: DataFrame, name: str, handle: Callable[[DataFrame, int], None], folder: Path, interval_ms: int
 ) -> DataStreamWriter:
-    """Return the unstarted query that hands each micro-batch to a function, with its checkpoint below a folder."""
+    """Return the unstarted query that hands each micro-batch to a function, with its checkpoint below a folder.
+
+    Records that `make skip` has named are passed over.
+    """
+    skips.pass_over(folder)
 
     def handle_or_tell(batch: DataFrame, batch_id: int) -> None:
         try:
@@ -124,12 +128,12 @@ def run_query(settings: Settings, *writers: DataStreamWriter, ready: str, pause_
     """
     start_queries(settings, *writers, pause_seconds=pause_seconds)
     print(ready, flush=True)
-    with failures_told():
+    with failures_told(settings):
         SparkSession.active().streams.awaitAnyTermination()
 
 
 @contextmanager
-def failures_told() -> Iterator[None]:
+def failures_told(settings: Settings) -> Iterator[None]:
     """Tell why a query failed within this block in one paragraph; Spark has put the whole trace into the log.
 
     Raises:
@@ -139,7 +143,8 @@ def failures_told() -> Iterator[None]:
         yield
     except StreamingQueryException as error:
         told = next(iter(_causes.values()), None)
-        raise StackError(told.message if told else cause_of(str(error))) from error
+        text = str(error)
+        raise StackError(told.message if told else skips.unreadable(text, settings) or cause_of(text)) from error
 
 
 def cause_of(text: str) -> str:

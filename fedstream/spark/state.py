@@ -66,6 +66,12 @@ def to_begin_anew(folder: Path) -> str:
     return f"make reset S={job}" if job else f"remove {folder}, or start the program with --from"
 
 
+def batch_of(folder: Path) -> int:
+    """Return the micro-batch that the state in a folder is of; -1 before the first."""
+    path = folder / "state.json"
+    return int(json.loads(path.read_text())["batch_id"]) if path.exists() else -1
+
+
 class BatchState:
     """A JSON value beside a query's checkpoint, advanced once for each micro-batch.
 

@@ -29,6 +29,7 @@ SERVICES = {name: name for name in ("zookeeper", "kafka", "topics", "producer", 
 
 # What ends a program: its own paragraph, or the last line of a trace.
 _LAST_WORD = re.compile(r"^(?:Error: (?P<told>.+)|(?P<raised>[\w.]+(?:Error|Exception): .+))$", re.MULTILINE)
+_GONE = "Error while sending a command"  # of a query, to the Python part of its driver, which has ended before
 _END = re.compile(r"^(\S+ \S+),\d+ \w+ (exited|stopped): (\S+) ", re.MULTILINE)
 
 
@@ -43,7 +44,7 @@ def last_word(log: str) -> str:
     >>> last_word("ready\nError: topic t was made anew\nready\n")
     'topic t was made anew'
     """
-    found = list(_LAST_WORD.finditer(log))
+    found = [each for each in _LAST_WORD.finditer(log) if not each[0].rpartition("Reason: ")[2].startswith(_GONE)]
     return (found[-1]["told"] or found[-1]["raised"]) if found else ""
 
 

@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -151,6 +153,21 @@ def test_a_shell_that_sources_the_environment_outlives_a_bad_folder(checkout):
     )
     assert done.stdout == "refused\ngoes on\n"
     assert "RUN_DIR is '/'" in done.stderr
+
+
+@pytest.mark.parametrize("name", [".run", "x" * 55])
+def test_temporary_files_lie_in_the_stacks_folder_unless_a_sockets_path_would_be_too_long(checkout, name):
+    with tempfile.TemporaryDirectory(prefix="fed") as short:
+        (Path(short) / "c").symlink_to(checkout)
+        line = 'source deploy/local/env.sh; echo "$SPARK_LOCAL_DIRS"; printf "%s\n" $SPARK_SUBMIT_OPTS'
+        env = {"PATH": os.environ["PATH"], "RUN_DIR": name, "PWD": f"{short}/c"}
+        done = subprocess.run(["bash", "-c", line], cwd=f"{short}/c", env=env, capture_output=True, text=True)
+    folder, *options = done.stdout.splitlines()
+    assert folder == f"{short}/c/{name}/tmp"
+    assert f"-Djava.io.tmpdir={folder}" in options
+    sockets = [each.partition("=")[2] for each in options if "socket.dir" in each] or [folder]
+    assert sockets == (["/tmp"] if name != ".run" else [folder])
+    assert len(f"{sockets[-1]}/.{uuid.uuid4()}.sock") <= 107
 
 
 def test_clean_deletes_the_folder_that_up_has_made(checkout, ours):

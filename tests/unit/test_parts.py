@@ -17,6 +17,14 @@ pyspark.errors.exceptions.captured.StreamingQueryException: Topic sensor-data-no
 """
 
 
+# What Spark says of the other query of a driver whose Python part has ended.
+GONE = """2026-11-30 04:42:30,701 [ERROR] Query training terminated with error (MicroBatchExecution)
+org.apache.spark.sql.execution.streaming.sources.ForeachBatchUserFuncException: [FOREACH_BATCH_USER_FUNCTION_ERROR] An \
+error occurred in the user provided function in foreach batch sink. Reason: Error while sending a command. SQLSTATE: 3
+Caused by: py4j.Py4JException: Error while sending a command.
+"""
+
+
 @pytest.mark.parametrize(
     ("log", "word"),
     [
@@ -26,6 +34,7 @@ pyspark.errors.exceptions.captured.StreamingQueryException: Topic sensor-data-no
         (TRACE, "pyspark.errors.exceptions.captured.StreamingQueryException: Topic sensor-data-node-2 was lost"),
         (TRACE + "WARNING: again\nError: MODEL is 'x'; expected mean\nWARNING: again\n", "MODEL is 'x'; expected mean"),
         ("Error: an old one\n" + TRACE, TRACE.splitlines()[3]),
+        ("Error: the cause\n" + GONE, "the cause"),
     ],
 )
 def test_the_last_word_is_the_newest_paragraph_or_the_end_of_a_trace(log, word):
