@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,3 +33,11 @@ def closed_port() -> Iterator[int]:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))  # bound, but not listening: connections are refused
         yield holder.getsockname()[1]
+
+
+@pytest.fixture(autouse=True)
+def own_garbage(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Collect the files that a test may leave open, before a later test is blamed for them."""
+    yield
+    if any("unclosed file" in mark.args[0] for mark in request.node.iter_markers("filterwarnings")):
+        gc.collect()
