@@ -7,4 +7,4 @@ mkdir -p "$DATA_DIR/prometheus"
 perl -pe 's/\$\{(\w+)\}/$ENV{$1}/g' prometheus.yml >"$DATA_DIR/prometheus/prometheus.yml"
 exec "${PROMETHEUS:-prometheus}" --config.file="$DATA_DIR/prometheus/prometheus.yml" \
   --storage.tsdb.path="$DATA_DIR/prometheus/series" --storage.tsdb.retention.size=512MB \
-  --web.listen-address="${LISTEN_ADDRESS:-0.0.0.0}:$PROMETHEUS_PORT" --log.level=warn
+  --web.listen-address="${LISTEN_ADDRESS}:$PROMETHEUS_PORT" --log.level=warn
