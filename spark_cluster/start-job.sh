@@ -36,7 +36,11 @@ case $job in
   # Real-time mode holds one slot for each partition that it reads.
   squares-kafka) driver "$TOPIC_PARTITIONS" "$SQUARES_KAFKA_UI_PORT" realtime/squares.py "$@" ;;
   alerts) driver $((NODES * TOPIC_PARTITIONS)) "$ALERTS_UI_PORT" realtime/alerts.py "$@" ;;
-  sum) exec spark-submit --conf spark.eventLog.enabled=true --class App "$APP_SUM_JAR" "$@" ;;
+  # Without what Java says of a module that Spark asks for, each time.
+  sum)
+    exec spark-submit --conf spark.eventLog.enabled=true --class App "$APP_SUM_JAR" "$@" \
+      2> >(grep --line-buffered -v '^WARNING: Using incubator modules' >&2)
+    ;;
   *)
     echo "start-job.sh: got '$job', expected sensors, bridge, fog, cloud, squares, squares-kafka, alerts or sum" >&2
     exit 2

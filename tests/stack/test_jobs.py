@@ -231,7 +231,7 @@ def test_master_shows_two_workers_and_links_that_open_from_the_host(stack: Stack
 
 @pytest.mark.smoke
 def test_sum_prints_the_line_of_the_report(stack: Stack) -> None:
-    assert "\nLa somme des entiers de 1 à 100 est : 5050\n" in stack.make("run-sum")
+    assert stack.make("run-sum") == "La somme des entiers de 1 à 100 est : 5050\n"
 
 
 def test_sum_submitted_by_hand(stack: Stack) -> None:
