@@ -82,7 +82,7 @@ logs: need-S ## last lines of one service or job, followed in a terminal: S=fog-
 doctor: ## check this machine and the stack, with a remedy for each trouble
 	@$(DOCTOR)
 
-topics: ## the topics, with their partitions
+topics: need-stack ## the topics, with their partitions
 	@$(KAFKA_TOPICS) --describe | grep -v '^\s' || true
 
 run-producer: ## start the simulated sensors; ARGS="--rate 100"
@@ -94,10 +94,10 @@ run-fog: ## start the fog nodes 1..NODES; NODES=2 NODES_PER_DRIVER=1 ARGS="--top
 run-cloud: ## start the cloud aggregator
 	@$(RUN_JOB) cloud $(ARGS)
 
-plot: ## learning curves of the newest run, into the picture OUTPUT
+plot: need-stack ## learning curves of the newest run, into the picture OUTPUT
 	@$(IN_STACK_PYTHON) -m fedstream.commands.cli plot --output - $(ARGS) >$(OUTPUT).new && mv $(OUTPUT).new $(OUTPUT) && echo "$(OUTPUT)"
 
-report: ## write down what the stack did, with its curves, as report.md (and .docx with pandoc): ARGS="--language fr"
+report: need-stack ## write down what the stack did, with its curves, as report.md (and .docx with pandoc): ARGS="--language fr"
 	@$(MAKE) plot ARGS= OUTPUT=learning-curves.png
 	@$(IN_STACK_PYTHON) -m fedstream.commands.cli report --output - $(ARGS) >report.md.new && mv report.md.new report.md && echo report.md
 	@! command -v pandoc >/dev/null || { pandoc --from gfm --output report.docx report.md && echo report.docx; }
@@ -114,7 +114,7 @@ run-squares-kafka: ## squares over Kafka, within milliseconds; ARGS="--mode micr
 run-alerts: ## score each reading with the global model, within milliseconds
 	@$(RUN_JOB) alerts $(ARGS)
 
-run-sum: ## run the Java job; ARGS="1 1000 --mean"
+run-sum: need-stack ## run the Java job; ARGS="1 1000 --mean"
 	@$(RUN_SUM)
 
 monitoring: ## start Prometheus, with alert rules, on the metrics of the board and of Spark
@@ -128,7 +128,7 @@ history: ## look back at programs that have ended: start Spark's history server
 stop-jobs: ## stop all jobs; the services go on
 	@$(RUNNER) stop-jobs
 
-submit: ## submit a program of yours: APP=my_job.py ARGS="..." OPTS="--class Main"
+submit: need-stack ## submit a program of yours: APP=my_job.py ARGS="..." OPTS="--class Main"
 	@if [[ -z '$(APP)' ]]; then echo 'APP is empty; expected a .py or .jar file: make submit APP=my_job.py' >&2; exit 2; fi
 	@$(SUBMIT)
 
@@ -189,6 +189,9 @@ lint: $(PACKAGES) ## ruff, mypy, the arrows between packages, and shellcheck
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
 	@.venv/bin/shellcheck $(shell git grep -lE '^#!.*bash|^# Sourced by' -- '*.sh' .ci deploy/bin) && echo "shellcheck: ok"
+
+need-stack:
+	@$(RUNNER) expect-stack
 
 need-S:
 	@if [[ -z '$(S)' ]]; then echo 'S is empty; expected a name that make ps shows: make logs S=fog-1' >&2; exit 2; fi

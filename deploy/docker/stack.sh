@@ -73,6 +73,7 @@ case $1 in
     ;;
   stop-jobs) of_stack -q --filter status=running --filter label=fedstream.job | xargs -r docker stop -t 30 >/dev/null ;;
   reset | skip) change "$@" ;;
+  expect-stack) expect_stack ;;
   setup | up | ps | logs | history | monitoring) "$@" ;;
   *)
     echo "stack.sh: got '$1', expected check, setup, up, down, clean, ps, reset, skip, logs, history, monitoring or stop-jobs" >&2

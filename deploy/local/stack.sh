@@ -123,6 +123,7 @@ case $1 in
     ;;
   stop-jobs) ! is_up || ctl stop jobs:* | grep -v 'not running' || true ;;
   reset | skip) change "$@" ;;
+  expect-stack) expect_stack ;;
   up | ps | logs | history | monitoring) "$@" ;;
   *)
     echo "stack.sh: got '$1', expected check, up, down, clean, ps, reset, skip, logs, history, monitoring or stop-jobs" >&2

@@ -192,6 +192,15 @@ def test_a_folder_of_an_older_version_is_deleted_once_it_is_marked(checkout, our
     assert not ours.exists()
 
 
+@pytest.mark.parametrize("target", ["topics", "plot", "report", "run-sum", "submit", "run-fog", "history"])
+def test_what_needs_the_stack_says_so_before_anything_is_installed(checkout, target):
+    done = make(checkout, target)
+    assert done.returncode == 2, done
+    said, end = done.stderr.splitlines()
+    assert said == "the stack is not up (local runner); start it with: make up STACK=local"
+    assert end.startswith("make: ***")
+
+
 def test_nothing_to_delete_is_said_and_no_error(checkout):
     done = make(checkout, "clean")
     assert done.returncode == 0, done
