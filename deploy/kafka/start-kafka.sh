@@ -13,7 +13,13 @@ until sessions=$("$here/ask.sh" zookeeper dump 2>/dev/null) && ! grep -q '/broke
   sleep 0.5
 done
 
-exec java "-Xmx$KAFKA_HEAP" "-Djava.io.tmpdir=${TMPDIR:-/tmp}" -XX:+UseG1GC -XX:MaxGCPauseMillis=20 \
+metrics=()
+if [[ -n ${KAFKA_METRICS_PORT-} ]]; then
+  agent=$(echo "$KAFKA_JARS"/jmx_prometheus_javaagent-*.jar)
+  metrics=("-javaagent:$agent=$LISTEN_ADDRESS:$KAFKA_METRICS_PORT:$here/metrics.yml")
+fi
+
+exec java "${metrics[@]}" "-Xmx$KAFKA_HEAP" "-Djava.io.tmpdir=${TMPDIR:-/tmp}" -XX:+UseG1GC -XX:MaxGCPauseMillis=20 \
   -Djava.awt.headless=true \
   -Dlog4j.configuration="file:$here/log4j.properties" -cp "$KAFKA_JARS/*" kafka.Kafka "$here/server.properties" \
   --override "zookeeper.connect=${ZOOKEEPER_HOST:-localhost}:$ZOOKEEPER_PORT" \

@@ -1,4 +1,4 @@
-"""What Prometheus asks of Spark: the master, the workers, and the drivers that run now (HTTP service discovery)."""
+"""What Prometheus asks of Spark and Kafka: the parts that run now (HTTP service discovery)."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ def targets(jobs: Iterable[str], env: Mapping[str, str]) -> list[dict[str, Any]]
 
     found = [target("spark-master", env["SPARK_MASTER_UI_PORT"], "/metrics/master/prometheus")]
     found += [target(f"spark-worker-{n}", env[f"SPARK_WORKER_{n}_UI_PORT"], METRICS) for n in (1, 2)]
+    if port := env.get("KAFKA_METRICS_PORT"):
+        found.append(target("kafka", port, "/metrics"))
     for job in (job for job in jobs if health.has_page(job, env)):
         found += [target(job, health.driver_ui_port(job, env), path) for path in (METRICS, EXECUTORS)]
     return found

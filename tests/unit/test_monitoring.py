@@ -42,6 +42,7 @@ def test_the_rules_are_valid_and_each_alert_fires_when_it_is_to():
 @needs_promtool
 def test_the_configuration_is_valid_once_its_names_are_filled_in(tmp_path):
     names = {"DATA_DIR": str(tmp_path), "BOARD_PORT": "8090", "PROMETHEUS_PORT": "9090", "PROMETHEUS": "/bin/true"}
+    names["LISTEN_ADDRESS"] = "127.0.0.1"
     subprocess.run([FOLDER / "start-prometheus.sh"], env=os.environ | names, check=True)
     written = tmp_path / "prometheus" / "prometheus.yml"
     assert "SUCCESS" in promtool("check", "config", written)
@@ -99,6 +100,8 @@ def test_prometheus_is_told_of_master_workers_and_the_drivers_that_run():
         "localhost:4044/metrics/prometheus",
         "localhost:4044/metrics/executors/prometheus",
     ]
+    with_kafka = env | {"KAFKA_METRICS_PORT": "9404"}
+    assert set(asked(targets(jobs, with_kafka))) - set(asked(targets(jobs, env))) == {"localhost:9404/metrics"}
     assert asked(targets(["fog-2"], env | {"STACK": "docker"}))[2:4] == [
         "spark-worker-2:8082/metrics/prometheus",
         "fog-2:4052/metrics/prometheus",
