@@ -112,10 +112,6 @@ class MadeAnewError(Exception):
     """The topics were deleted and made anew: what is known is of the old ones."""
 
 
-class NotKnownError(StackError):
-    """The broker does not say where a partition ends."""
-
-
 class Look:
     """Looks at all topics: where they end, and at some of the newest records of those that hold data."""
 
@@ -139,9 +135,9 @@ class Look:
             names = sorted(name for name in self._consumer.topics() if not name.startswith("__"))[:MOST_TOPICS]
             self._partitions = kafka.partitions_of(self._consumer, ",".join(names)) if names else []
         try:
-            self._ends = ends_of(self._consumer, self._partitions)
+            self._ends = kafka.ends_of(self._consumer, self._partitions, ANSWER_MS)
             self._answered_at = time.time()
-        except NotKnownError:  # a topic that was just made has no leader yet
+        except kafka.NotKnownError:  # a topic that was just made has no leader yet
             if time.time() - self._answered_at > ANSWER_MS / 1000:
                 raise
         ends: Offsets = {}
@@ -171,20 +167,6 @@ class Look:
         return found
 
 
-def ends_of(consumer: Any, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
-    """Return where partitions end.
-
-    Raises:
-        KafkaError: the broker does not answer.
-        NotKnownError: it does not know of one of them now.
-    """
-    try:
-        return dict(consumer.end_offsets(partitions, timeout_ms=ANSWER_MS)) if partitions else {}
-    except KeyError as error:  # the client looks for what the broker has left out
-        msg = f"the broker does not say where {error} ends; it is asked again"
-        raise NotKnownError(msg) from error
-
-
 def place(consumer: Any) -> None:
     """Have a consumer begin where the look back on the control topics begins.
 
@@ -196,7 +178,8 @@ def place(consumer: Any) -> None:
         msg = f"there is no topic {missing[0]} yet; make up makes it"
         raise StackError(msg)
     consumer.assign(partitions)
-    starts, ends = consumer.beginning_offsets(partitions, timeout_ms=ANSWER_MS), ends_of(consumer, partitions)
+    starts = consumer.beginning_offsets(partitions, timeout_ms=ANSWER_MS)
+    ends = kafka.ends_of(consumer, partitions, ANSWER_MS)
     for each in partitions:
         consumer.seek(each, max(starts[each], ends[each] - CONTROL_TOPICS[each.topic]))
 

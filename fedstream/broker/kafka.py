@@ -11,6 +11,7 @@ from contextlib import closing
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource
 from kafka.errors import CorruptRecordError, KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
 
 from fedstream.errors import StackError
@@ -48,6 +49,14 @@ HISTORY = {
 
 class KafkaUnavailableError(StackError):
     """No broker answered in time; the text names the brokers, the time and what to check."""
+
+
+class NotKnownError(KafkaUnavailableError):
+    """The broker does not know of a partition now: its topic was just made, or just deleted."""
+
+
+class TopicLimitError(StackError):
+    """A topic takes no messages as long as the settings allow; the text names both limits and what to type."""
 
 
 def source_options(settings: Settings, topics: str, max_records: int | None) -> dict[str, str]:
@@ -238,24 +247,39 @@ def connect_admin(settings: Settings) -> KafkaAdminClient:
         raise _unavailable(settings) from error
 
 
-def follow_topic(settings: Settings, topic: str, last: int | None = None) -> Callable[[float], list[Any]]:
-    """Return `read(timeout_seconds)`: the records of a topic that have come since the last call, in order.
+def ends_of(
+    consumer: Any, partitions: list[TopicPartition], timeout_ms: int | None = None
+) -> dict[TopicPartition, int]:
+    """Return where partitions end: the offset of the next record of each.
 
-    The first call returns all there is, or of each partition the `last` ones. A call waits for new records up to the
-    timeout.
+    Raises:
+        NotKnownError: the broker does not know of one of them now.
+        kafka.errors.KafkaError: the broker does not answer.
+    """
+    try:
+        return dict(consumer.end_offsets(partitions, timeout_ms=timeout_ms)) if partitions else {}
+    except KeyError as error:  # the client looks for what the broker has left out
+        msg = f"the broker does not say where {error} ends: its topic was just made, or deleted; ask again"
+        raise NotKnownError(msg) from error
+
+
+def follow_topic(settings: Settings, topic: str, last: int | None = None) -> Callable[[float], Iterator[Any]]:
+    """Return `read(timeout_seconds)`, which yields the records of a topic that have come since the last call, in order.
+
+    The first call yields all there is, or of each partition the `last` ones (0: only what is still to come). A call
+    waits for new records up to the timeout. Few are in memory, however many have come.
 
     Raises:
         KafkaUnavailableError: no broker answered within `wait_timeout_seconds`, or there is no such topic.
     """
     consumer, partitions = _consumer_at(settings, topic, last)
 
-    def read(timeout_seconds: float) -> list[Any]:
-        ends = consumer.end_offsets(partitions)
-        new: list[Any] = []
+    def read(timeout_seconds: float) -> Iterator[Any]:
+        ends = ends_of(consumer, partitions)
         if all(consumer.position(partition) >= ends[partition] for partition in partitions):
             for batch in consumer.poll(timeout_ms=int(timeout_seconds * 1000)).values():
-                new += batch
-        return new + list(_up_to(ends, consumer, settings))
+                yield from batch
+        yield from _up_to(ends, consumer, settings)
 
     return read
 
@@ -268,7 +292,34 @@ def read_topic(settings: Settings, topic: str, last: int | None = None) -> Itera
     """
     consumer, partitions = _consumer_at(settings, topic, last)
     with closing(consumer):
-        yield from _up_to(consumer.end_offsets(partitions), consumer, settings)
+        yield from _up_to(ends_of(consumer, partitions), consumer, settings)
+
+
+def read_backwards(settings: Settings, topic: str, step: int = 100) -> Iterator[Iterator[Any]]:
+    """Yield the records that are on a topic now in pieces, the newest piece first; in a piece they are in order.
+
+    Of each partition the first piece has `step` records, and each further one twice as many as the one before: who
+    looks for the newest record of a kind reads about as far back as it stands. Few are in memory. A piece is to be
+    read to its end before the next one is asked for.
+
+    Raises:
+        KafkaUnavailableError: no broker answered within `wait_timeout_seconds`, or there is no such topic.
+    """
+    consumer, partitions = _consumer_at(settings, topic, None)
+    with closing(consumer):
+        starts = {each: consumer.position(each) for each in partitions}
+        ends = ends_of(consumer, partitions)
+        while ends := {each: end for each, end in ends.items() if end > starts[each]}:
+            begins = {each: max(starts[each], end - step) for each, end in ends.items()}
+            consumer.assign(list(begins))
+            for each, offset in begins.items():
+                consumer.seek(each, offset)
+            yield _before(ends, _up_to(ends, consumer, settings))
+            ends, step = begins, 2 * step
+
+
+def _before(ends: Mapping[TopicPartition, int], records: Iterable[Any]) -> Iterator[Any]:
+    return (record for record in records if record.offset < ends[TopicPartition(record.topic, record.partition)])
 
 
 def _consumer_at(settings: Settings, topic: str, last: int | None) -> tuple[KafkaConsumer, list[TopicPartition]]:
@@ -279,9 +330,10 @@ def _consumer_at(settings: Settings, topic: str, last: int | None) -> tuple[Kafk
         raise KafkaUnavailableError(msg)
     partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
     consumer.assign(partitions)
-    starts, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+    starts, ends = consumer.beginning_offsets(partitions), ends_of(consumer, partitions)
     for partition in partitions:
-        consumer.seek(partition, max(starts[partition], ends[partition] - last) if last else starts[partition])
+        first = starts[partition] if last is None else max(starts[partition], ends[partition] - last)
+        consumer.seek(partition, first)
     return consumer, partitions
 
 
@@ -308,7 +360,7 @@ def last_unreadable(settings: Settings, partition: TopicPartition, first: int) -
     """
     with closing(connect_consumer(settings)) as consumer:
         consumer.assign([partition])
-        last, behind = first, consumer.end_offsets([partition])[partition]
+        last, behind = first, ends_of(consumer, [partition])[partition]
         while behind - last > 1:
             middle = (last + behind) // 2
             consumer.seek(partition, middle)
@@ -327,6 +379,7 @@ def ensure_topics(settings: Settings, names: Iterable[str]) -> list[str]:
 
     Raises:
         KafkaUnavailableError: no broker answered within `wait_timeout_seconds`.
+        TopicLimitError: one that was there already takes no messages as long as the settings allow.
     """
     timeout_ms = int(settings.wait_timeout_seconds * 1000)
     names = list(names)
@@ -343,7 +396,31 @@ def ensure_topics(settings: Settings, names: Iterable[str]) -> list[str]:
         except KafkaError as error:
             msg = f"topics {', '.join(names)} are not ready after {settings.wait_timeout_seconds:g} s: {error}"
             raise KafkaUnavailableError(msg) from error
+        _check_limits(admin, {name: _topic_configs(name, settings) for name in names}, settings)
     return missing
+
+
+def _check_limits(admin: KafkaAdminClient, configs: Mapping[str, Mapping[str, str]], settings: Settings) -> None:
+    """Refuse topics that would not take all messages: a micro-batch whose results cannot be sent is repeated for ever.
+
+    Raises:
+        TopicLimitError: a topic's `max.message.bytes` is lower than in `configs`.
+    """
+    limit = "max.message.bytes"
+    wanted = {name: int(config[limit]) for name, config in configs.items() if limit in config}
+    if not wanted:
+        return
+    resources = [ConfigResource("TOPIC", name) for name in wanted]
+    found = admin.describe_configs(resources, config_filter="all")["topic"]
+    for name, least in wanted.items():
+        most = int(found[name][limit]["value"])
+        if most < least:
+            brokers, setting = settings.kafka_bootstrap_servers, f"MAX_UPDATE_BYTES={settings.max_update_bytes}"
+            raise TopicLimitError(
+                f"topic {name} takes messages of at most {most} bytes; expected {least}, as {setting} needs it. Lower "
+                f"the setting, or raise the limit: kafka-configs --bootstrap-server {brokers} --alter --entity-type "
+                f"topics --entity-name {name} --add-config {limit}={least}"
+            )
 
 
 def _topic_configs(name: str, settings: Settings) -> dict[str, str]:

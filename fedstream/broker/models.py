@@ -43,8 +43,8 @@ def follow_models(
         return None
 
     read = kafka.follow_topic(settings, GLOBAL_MODEL, last=100)  # from here on nothing is missed
-    for last in (100, 10_000, None):  # most records are running weights: look back farther until a model is found
-        for record in kafka.read_topic(settings, GLOBAL_MODEL, last):
+    for piece in kafka.read_backwards(settings, GLOBAL_MODEL):  # most records are running weights
+        for record in piece:
             newest = usable(record) or newest
         if newest:
             break

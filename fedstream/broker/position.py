@@ -113,7 +113,7 @@ def offsets_at(consumer: Any, partitions: Iterable[Any], position: Position) -> 
         StackError: the offset lies behind the end of every partition.
     """
     partitions = list(partitions)
-    starts, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+    starts, ends = consumer.beginning_offsets(partitions), kafka.ends_of(consumer, partitions)
     if position.time_ms is not None:
         found = consumer.offsets_for_times(dict.fromkeys(partitions, position.time_ms))
         return {each: found[each].offset if found.get(each) else ends[each] for each in partitions}
@@ -133,7 +133,7 @@ def find_spans(consumer: Any, topic: str, first: Position | None, last: Position
     partitions = sorted(kafka.partitions_of(consumer, topic))
     if not partitions:
         raise StackError(f"there is no topic {topic}; make topics lists those there are")
-    oldest, newest = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+    oldest, newest = consumer.beginning_offsets(partitions), kafka.ends_of(consumer, partitions)
     starts = offsets_at(consumer, partitions, first) if first else oldest
     ends = offsets_at(consumer, partitions, last) if last else newest
     holds = ", ".join(f"{oldest[each]} to {newest[each]} in partition {each.partition}" for each in partitions)

@@ -113,10 +113,12 @@ def alerts(last: int, is_json: bool, output: Path | None) -> None:
     if output:
         check_name(output)
     settings = Settings.from_env(os.environ)
-    records = list(kafka.read_topic(settings, ALERTS, last))
-    if not records:
-        raise StackError(f"topic {ALERTS} is empty; start the job first: make run-alerts (and run-fog, run-cloud)")
+    records = kafka.read_topic(settings, ALERTS, last)
     scored = [(r.key, alert) for r in records for alert in read_messages([r], lambda value: decode(Alert, value))]
+    if not scored:
+        raise StackError(
+            f"topic {ALERTS} has no scored reading; start the job first: make run-alerts (and run-fog, run-cloud)"
+        )
     keys, messages = [key for key, _ in scored], [alert for _, alert in scored]
     if output:
         write_rows(scored_rows(keys, messages), COLUMNS, output)

@@ -75,7 +75,7 @@ def follow(settings: Settings, topic: str, read: Callable[[bytes | None], M]) ->
     found: list[M] = []
 
     def messages() -> list[M]:
-        new = records(0.2)
+        new = list(records(0.2))
         refused = refused_places(settings, topic) if new else set()
         found.extend(read_messages((r for r in new if (r.partition, r.offset) not in refused), read))
         return found

@@ -46,7 +46,7 @@ SUM_TOLERANCE = 1e-6, 1e-11  # absolute, and relative to the running sum, which 
 class Topic:
     """What was heard of a topic: its records, those that are not measured (from before, or too late) beside them."""
 
-    read: Callable[[float], list[Any]]
+    read: Callable[[float], Iterable[Any]]
     records: list[Any]
     measured: range
 
@@ -188,7 +188,7 @@ def number_of(record: Any) -> int | None:
 def follow(settings: Settings, topic: str, last: int) -> Topic:
     """Begin to listen to a topic, with its last records of each partition, which are not measured."""
     read = kafka.follow_topic(settings, topic, last)
-    records = read(0)
+    records = list(read(0))
     return Topic(read, records, range(len(records), sys.maxsize))
 
 

@@ -176,8 +176,7 @@ def rollback(version: str, metric: str, run_id: str | None) -> None:
     message = registry.pick_version(run, version, metric)
     command = Rollback(run.run_id, now_ms(), message, run.current)
     check_size(command, "the command", settings.max_update_bytes)
-    read = kafka.follow_topic(settings, GLOBAL_MODEL, last=1)
-    read(0)  # what was there before the command is no answer to it
+    read = kafka.follow_topic(settings, GLOBAL_MODEL, last=0)  # what was there before the command is no answer to it
     kafka.connect_publisher(settings)((ROUND_CONTROL, run.run_id, command))
     deadline = time.monotonic() + settings.wait_timeout_seconds
     while (left := deadline - time.monotonic()) > 0:

@@ -148,16 +148,15 @@ def watch(is_json: bool, rounds: int | None, timeout_seconds: float | None) -> N
         fedstream watch --json --rounds 10 --timeout 60 | jq .f1
     """
     settings = Settings.from_env(os.environ)
-    read_events = kafka.follow_topic(settings, EVENTS, last=1)
+    read_events = kafka.follow_topic(settings, EVENTS, last=0)
     read_global = kafka.follow_topic(settings, GLOBAL_MODEL, last=LOOK_BACK)
-    read_events(0)
     past = {
         (model.run_id, model.round): round_row(model) for model in read_models(read_global(0)) if model.closes_round
     }
     where = f"topic {GLOBAL_MODEL} at {settings.kafka_bootstrap_servers}"
 
     def read(seconds: float) -> list[Any]:
-        models = read_global(seconds)
+        models = list(read_global(seconds))
         # An event is sent before the model of its round, so it is there already; sorting is stable and puts it first.
         return sorted([*read_events(0), *models], key=lambda record: record.timestamp)
 

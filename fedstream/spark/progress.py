@@ -147,9 +147,9 @@ def ends_of_topics(settings: Settings) -> Callable[[Offsets], Offsets | None]:
             consumer = consumer or kafka.connect_consumer(settings)
             partitions = [TopicPartition(topic, int(number)) for topic, each in offsets.items() for number in each]
             ends: Offsets = {}
-            for partition, end in (consumer.end_offsets(partitions) if partitions else {}).items():
+            for partition, end in kafka.ends_of(consumer, partitions).items():
                 ends.setdefault(partition.topic, {})[str(partition.partition)] = end
-        except (KafkaError, StackError, KeyError):  # KeyError: the client has not heard of a new topic's partition yet
+        except (KafkaError, StackError):
             return None
         return ends
 

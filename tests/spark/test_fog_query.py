@@ -576,7 +576,7 @@ def test_a_node_waits_behind_a_model_that_does_not_fit_and_says_why(monkeypatch,
         return [SimpleNamespace(value=json.dumps(m).encode(), offset=next(offsets), **place) for m in records]
 
     monkeypatch.setattr("fedstream.broker.kafka.follow_topic", lambda *_, **__: read)
-    monkeypatch.setattr("fedstream.broker.kafka.read_topic", lambda *_: iter(()))
+    monkeypatch.setattr("fedstream.broker.kafka.read_backwards", lambda *_: iter(()))
     opened = OpenRounds(Settings())
     assert opened.wait(LAST | {"round": 0}, list).round == 1
     assert opened.wait(LAST, list).round == 4

@@ -283,7 +283,7 @@ class Models:
         self.records: list[SimpleNamespace] = []
         self.read = 0
         monkeypatch.setattr(kafka, "follow_topic", lambda *_, **__: self.take)
-        monkeypatch.setattr(kafka, "read_topic", lambda *_: iter(()))
+        monkeypatch.setattr(kafka, "read_backwards", lambda *_: iter(()))
 
     def add(self, *messages: dict[str, Any]) -> None:
         """Put messages on the topic."""

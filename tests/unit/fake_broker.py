@@ -132,7 +132,7 @@ class Consumer:
         """Return the first offsets."""
         return {each: self.broker.starts.get(each, 0) for each in partitions}
 
-    def end_offsets(self, partitions):
+    def end_offsets(self, partitions, timeout_ms=None):
         """Return the offsets of the next records."""
         return {each: self.broker.end(each) for each in partitions}
 

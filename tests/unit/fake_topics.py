@@ -53,7 +53,7 @@ class Topics:
 
     def follow_topic(self, settings, topic, last=None):
         """See `fedstream.broker.kafka.follow_topic`; `on_read` may add records before each reading."""
-        position = max(0, len(self.records.get(topic, [])) - last) if last else 0
+        position = 0 if last is None else max(0, len(self.records.get(topic, [])) - last)
 
         def read(timeout_seconds):
             nonlocal position
@@ -67,6 +67,10 @@ class Topics:
     def read_topic(self, settings, topic, last=None):
         """See `fedstream.broker.kafka.read_topic`."""
         return iter(self.follow_topic(settings, topic, last)(0))
+
+    def read_backwards(self, settings, topic):
+        """See `fedstream.broker.kafka.read_backwards`."""
+        yield self.read_topic(settings, topic)
 
     def connect_publisher(self, settings):
         """See `fedstream.broker.kafka.connect_publisher`."""
@@ -82,6 +86,7 @@ class Topics:
         """Put these topics in the broker's place."""
         monkeypatch.setattr(kafka, "follow_topic", self.follow_topic)
         monkeypatch.setattr(kafka, "read_topic", self.read_topic)
+        monkeypatch.setattr(kafka, "read_backwards", self.read_backwards)
         monkeypatch.setattr(kafka, "connect_publisher", self.connect_publisher)
         return self
 

@@ -78,4 +78,4 @@ def test_an_empty_topic_is_told_with_what_to_do(monkeypatch):
     Topics().install(monkeypatch)
     result = CliRunner().invoke(main, ["alerts"])
     assert result.exit_code == 1
-    assert "topic alerts is empty; start the job first: make run-alerts" in result.output
+    assert "topic alerts has no scored reading; start the job first: make run-alerts" in result.output

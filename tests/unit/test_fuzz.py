@@ -277,7 +277,7 @@ class FuzzedDoors:
         corners = np.array(list(product(*((each.low, each.high) for each in settings.table))))
         self.x, self.y = np.vstack([corners, [[75.0, 0.06]]]), np.array([0, 1, 0, 1, 0])
         monkeypatch.setattr(kafka, "follow_topic", lambda settings, topic, last=None: lambda seconds: self.coming)
-        monkeypatch.setattr(kafka, "read_topic", lambda settings, topic, last=None: iter(()))
+        monkeypatch.setattr(kafka, "read_backwards", lambda settings, topic: iter(()))
         fog = OpenRounds(settings)
         fit = partial(resumable, settings=settings, model=self.model)
         self.doors = {

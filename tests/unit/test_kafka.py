@@ -6,10 +6,12 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from fake_broker import Broker
+from kafka import TopicPartition
 from kafka.errors import KafkaError, KafkaTimeoutError
 
 from fedstream.broker import kafka
-from fedstream.broker.kafka import FencedError, KafkaUnavailableError
+from fedstream.broker.kafka import FencedError, KafkaUnavailableError, NotKnownError, TopicLimitError
 from fedstream.settings import Settings
 
 
@@ -75,6 +77,60 @@ def test_the_topics_of_a_stack_are_those_of_the_contract():
         "sensor-data-node-2",
         "sensor-data-node-3",
     ]
+
+
+class Admin:
+    """A client of a broker whose topics are all there; their limits are those given, or the broker's own."""
+
+    def __init__(self, **limits):
+        """Take limits in bytes by topic."""
+        self.limits, self.made = limits, []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        """Do nothing."""
+
+    def list_topics(self):
+        """Return the names."""
+        return kafka.stack_topics(1)
+
+    def create_topics(self, topics):
+        """Note what is made."""
+        self.made.append(topics)
+
+    def wait_for_topics(self, names, timeout_ms):
+        """They are there."""
+
+    def describe_configs(self, resources, config_filter):
+        """Return all that holds for the topics, as the broker does; 1048588 is its own limit."""
+        assert config_filter == "all"
+        names = [each.name for each in resources]
+        limits = {name: self.limits.get(name.replace("-", "_"), 1_048_588) for name in names}
+        return {"topic": {name: {"max.message.bytes": {"value": str(most)}} for name, most in limits.items()}}
+
+
+def test_a_topic_that_takes_no_messages_as_long_as_the_settings_allow_is_told_before_a_job_begins(monkeypatch):
+    # MAX_UPDATE_BYTES and 50,000 beside; a dead letter of 2 MiB.
+    as_made = {name: 1_250_000 for name in ("global_model", "round_control", "model_versions")}
+    admin = Admin(**as_made, model_weights=1_050_000, dead_letter=2 * 2**20)
+    monkeypatch.setattr(kafka, "connect_admin", lambda settings: admin)
+    settings = Settings(max_update_bytes=1_200_000, kafka_bootstrap_servers="somewhere:1")
+    with pytest.raises(TopicLimitError) as told:
+        kafka.ensure_topics(settings, kafka.stack_topics(1))
+    assert told.value.message == (
+        "topic model-weights takes messages of at most 1050000 bytes; expected 1250000, as MAX_UPDATE_BYTES=1200000 "
+        "needs it. Lower the setting, or raise the limit: kafka-configs --bootstrap-server somewhere:1 --alter "
+        "--entity-type topics --entity-name model-weights --add-config max.message.bytes=1250000"
+    )
+    admin.limits["model_weights"] = 1_250_000
+    assert kafka.ensure_topics(settings, kafka.stack_topics(1)) == []
+    admin.limits["dead_letter"] = 2 * 2**20 - 1
+    with pytest.raises(TopicLimitError, match="topic dead-letter takes messages of at most 2097151 bytes"):
+        kafka.ensure_topics(settings, ["dead-letter"])
+    assert kafka.ensure_topics(settings, ["sensor-data-node-1", "events"]) == []
+    assert admin.made == []
 
 
 @pytest.mark.parametrize(
@@ -200,7 +256,7 @@ class Consumer:
     def beginning_offsets(self, partitions):
         return dict.fromkeys(partitions, 0)
 
-    def end_offsets(self, partitions):
+    def end_offsets(self, partitions, timeout_ms=None):
         return dict.fromkeys(partitions, self.count)
 
     def seek(self, partition, offset):
@@ -238,3 +294,57 @@ def test_a_broker_that_falls_silent_in_the_midst_of_a_topic_is_told_with_the_pla
     ):
         next(read)
     assert consumer.is_closed
+
+
+def test_a_topic_that_was_just_deleted_is_told_and_no_key_error(monkeypatch):
+    def gone(partitions, timeout_ms):
+        raise KeyError(TopicPartition("t", 0))
+
+    consumer = SimpleNamespace(end_offsets=gone)
+    with pytest.raises(NotKnownError, match="the broker does not say where .*topic='t', partition=0.* ends"):
+        kafka.ends_of(consumer, [TopicPartition("t", 0)])
+    assert kafka.ends_of(consumer, []) == {}
+
+
+@pytest.fixture
+def broker(monkeypatch):
+    """Return a broker with 1000 records in partition 0 of topic t, and 30 in partition 1."""
+    broker = Broker().install(monkeypatch)
+    broker.make("t", partitions=2)
+    for number in range(1000):
+        broker.add("t", 0, number, value=number)
+    for number in range(30):
+        broker.add("t", 1, number, value=-number)
+    return broker
+
+
+def test_a_topic_is_read_backwards_in_pieces_that_grow(broker):
+    pieces = [list(piece) for piece in kafka.read_backwards(Settings(), "t", step=100)]
+    first = [[r.value for r in piece if r.partition == 0] for piece in pieces]
+    # 100, 200, 400, and the 300 that are left.
+    assert first == [list(range(900, 1000)), list(range(700, 900)), list(range(300, 700)), list(range(300))]
+    assert [len([r for r in piece if r.partition == 1]) for piece in pieces] == [30, 0, 0, 0]
+    assert broker.consumers[-1].is_closed
+
+
+def test_who_has_found_what_he_looks_for_reads_no_older_piece(broker):
+    for piece in kafka.read_backwards(Settings(), "t", step=100):
+        found = [record for record in piece if record.partition == 0 and record.value <= 850]
+        if found:
+            break
+    assert found[-1].value == 850
+    assert broker.consumers[-1].handed_out < 350, "300, and what a fetch brings beside"
+
+
+def test_what_has_come_on_a_topic_is_handed_on_piece_by_piece(broker):
+    read = kafka.follow_topic(Settings(), "t")
+    records = read(0)
+    assert next(records).value is not None
+    assert broker.consumers[-1].handed_out <= 6, "three of each partition are fetched at once"
+    assert len(list(records)) == 1029
+    broker.add("t", 0, 0, value="new")
+    assert [record.value for record in read(0)] == ["new"]
+    from_now_on = kafka.follow_topic(Settings(), "t", last=0)
+    assert list(from_now_on(0)) == []
+    broker.add("t", 1, 0, value="newer")
+    assert [record.value for record in from_now_on(0)] == ["newer"]

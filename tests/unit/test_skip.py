@@ -189,7 +189,7 @@ class Damaged:
         """Take the one partition."""
         assert partitions == [TopicPartition(TOPIC, 0)]
 
-    def end_offsets(self, partitions):
+    def end_offsets(self, partitions, timeout_ms=None):
         """Return the end."""
         return dict.fromkeys(partitions, 1000)
 
