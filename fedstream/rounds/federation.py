@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from fedstream.errors import BadMessage
+from fedstream.errors import LONGEST_REASON, BadMessage
 from fedstream.learning import arrays as wire
 from fedstream.learning.arrays import Arrays, NamedArrays
 from fedstream.learning.models import Model
@@ -150,7 +150,7 @@ class Federation:
     def hear(self, weight: NodeWeight) -> None:
         """Let a node that tells its features' sums take part from now on; `latest` has the weight already."""
         if weight.sums and is_known(weight.node_id, self.settings):
-            self.run.nodes.heard.setdefault(weight.node_id, self.run.opened.number)
+            self.run.nodes.join(weight.node_id, self.run.opened.number)
             self._wait_for(weight.node_id)
 
     def receive(self, update: ModelUpdate, place: Place | None = None) -> str:
@@ -167,7 +167,7 @@ class Federation:
             raise BadMessage(reason)
         run.opened.count(kind)
         if kind in ("accepted", "abstained", "late", "stale"):
-            run.nodes.heard[node] = run.opened.number
+            run.nodes.answer(node, run.opened.number)
             self._wait_for(node)
         if kind in ("accepted", "abstained"):
             run.nodes.trained_at[node] = update.trained_at
@@ -325,7 +325,11 @@ class Federation:
         """Open the next round with the same version, since the strategy has made no other one, or none that fits."""
         self.strategy = strategy_of(self.settings)
         self.event("aggregation-failed", reason)
-        self._open(now, None, **about, failed=printable(reason))
+        failed = printable(f"{reason:.{LONGEST_REASON}}")
+        try:
+            self._open(now, None, **about, failed=failed)
+        except TooLargeError:  # with the scores of so many nodes
+            self._open(now, None, failed=failed)
 
     def _drifts(self, update: ModelUpdate) -> bool:
         error, settings, number = 1 - update.metrics.accuracy, self.settings, self.run.opened.number
@@ -402,13 +406,16 @@ class Federation:
     def _sample(self, number: int, arrays: Arrays) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Let the strategy say how the nodes are to train in a round, and which of them (empty: all)."""
         known = self.run.nodes
-        nodes = sorted(known.awaited(number, (), self.settings.round_patience)) or sorted(known.heard)
+        nodes = known.to_ask(number, self.settings.round_patience)
         try:
             config, sampled = strategies.open_round(self.strategy, number, arrays, nodes, seed=self.settings.seed)
         except StrategyError as error:  # it wants more nodes than there are, say: then all are asked
             self.event("sampling-failed", str(error), number=number)
             return {"server-round": number}, ()
         if len(sampled) == len(nodes):
+            return config, ()
+        if sum(map(len, sampled)) > self.settings.max_update_bytes / 4:
+            self.event("sampling-failed", "the names of the sampled nodes fill a message; all are asked", number=number)
             return config, ()
         for node in set(nodes) - set(sampled):
             known.heard[node] += 1  # who is not asked is not silent
@@ -417,5 +424,6 @@ class Federation:
     def event(self, kind: str, detail: str, node_id: str | None = None, **more: Any) -> None:
         """Put an event into the outbox; `more` is its `action`, or the `number` of another round than the open one."""
         number = more.get("number", self.run.opened.number)
-        event = Event(kind, self.run.run_id, number, node_id, printable(detail), more.get("action"))
+        detail = printable(f"{detail:.{LONGEST_REASON}}")
+        event = Event(kind, self.run.run_id, number, node_id, detail, more.get("action"))
         self.outbox.append((EVENTS, self.run.run_id, event))

@@ -16,6 +16,7 @@ class Nodes(Struct):
     """The nodes of a run, by name."""
 
     heard: dict[str, int] = field(default_factory=dict)  # the last round in which it answered (or joined)
+    newcomers: set[str] = field(default_factory=set)  # have joined since the first round, and not answered yet
     trained_at: dict[str, int] = field(default_factory=dict)  # of its newest answer (ms since 1970)
     offences: dict[str, int] = field(default_factory=dict)  # bad updates, less the good ones; none is below 1
     quarantine: dict[str, int] = field(default_factory=dict)  # the last round in which it is kept out
@@ -49,17 +50,34 @@ class Nodes(Struct):
         else:
             self.offences.pop(node, None)
 
+    def join(self, node: str, number: int) -> None:
+        """Note a node that may answer from now on; a name may be anybody's, so only one round waits for it in vain."""
+        if node not in self.heard:
+            self.heard[node] = number
+            if number:
+                self.newcomers.add(node)
+
+    def answer(self, node: str, number: int) -> None:
+        """Note a node that has answered."""
+        self.heard[node] = number
+        self.newcomers.discard(node)
+
     def is_awaited(self, node: str, number: int, participants: Collection[str], patience: int) -> bool:
         """Tell whether a round waits for a node: it has answered lately, is not kept out, and is to take part."""
-        return (
-            self.heard.get(node, -1) >= max(0, number - patience)
-            and not self.is_kept_out(node, number)
-            and (not participants or node in participants)
+        return self._is_there(node, number, 0 if node in self.newcomers else patience) and (
+            not participants or node in participants
         )
+
+    def _is_there(self, node: str, number: int, patience: int) -> bool:
+        return self.heard.get(node, -1) >= max(0, number - patience) and not self.is_kept_out(node, number)
 
     def awaited(self, number: int, participants: Collection[str], patience: int) -> set[str]:
         """Return the nodes that a round waits for. It goes through all of them: once a round, not once a message."""
         return {node for node in self.heard if self.is_awaited(node, number, participants, patience)}
+
+    def to_ask(self, number: int, patience: int) -> list[str]:
+        """Return the nodes that may be asked to train in a round, sorted: those heard lately, or else all."""
+        return sorted(node for node in self.heard if self._is_there(node, number, patience)) or sorted(self.heard)
 
 
 def is_known(node: str, settings: Settings) -> bool:

@@ -301,7 +301,7 @@ def test_a_topic_that_was_just_deleted_is_told_and_no_key_error(monkeypatch):
         raise KeyError(TopicPartition("t", 0))
 
     consumer = SimpleNamespace(end_offsets=gone)
-    with pytest.raises(NotKnownError, match="the broker does not say where .*topic='t', partition=0.* ends"):
+    with pytest.raises(NotKnownError, match=r"the broker does not say where .*topic='t', partition=0.* ends"):
         kafka.ends_of(consumer, [TopicPartition("t", 0)])
     assert kafka.ends_of(consumer, []) == {}
 

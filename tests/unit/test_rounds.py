@@ -662,7 +662,8 @@ def test_a_round_is_complete_just_when_all_whom_it_waits_for_have_answered_whate
         expected = {
             node
             for node, last in run.nodes.heard.items()
-            if last >= run.opened.number - 2 and run.nodes.quarantine.get(node, 0) < run.opened.number
+            if last >= run.opened.number - (0 if node in run.nodes.newcomers else 2)
+            and run.nodes.quarantine.get(node, 0) < run.opened.number
         }
         assert federation.missing == expected - set(run.opened.answered)
         complete += not federation.missing

@@ -11,7 +11,20 @@ import pytest
 from click.testing import CliRunner
 from fake_topics import Stack, Topics
 from msgspec.structs import replace
-from test_rounds import RUN, TwoNumbers, close, models, place, resume, rollback, start, update, wire_models
+from test_rounds import (
+    RUN,
+    TwoNumbers,
+    close,
+    hear,
+    joined,
+    models,
+    place,
+    resume,
+    rollback,
+    start,
+    update,
+    wire_models,
+)
 
 from fedstream.broker.deadline import DeadlineTimer
 from fedstream.commands.cli import main
@@ -181,6 +194,68 @@ def test_a_round_of_more_answers_than_a_message_holds_fails_with_an_event_and_th
     assert place(federation) == (2, 0)
     assert models(federation)[-1].failed.startswith("too many answers for one message: a global model has ")
     assert federation.run.opened.arrays["w"].tolist() == [0.0, 3.0]
+
+
+def test_a_strategy_that_cannot_merge_more_answers_than_a_message_holds_opens_the_next_round():
+    names = [f"{number:0>150}" for number in range(4)]  # Krum with one liar needs five
+    federation = start(*names, max_update_bytes=1500, strategy="Krum", strategy_options="num_malicious_nodes=1")
+    for name in names:
+        federation.receive(update(federation, name, [1.0, 1.0]))
+    assert federation.settle(2000)
+    assert place(federation) == (2, 0)
+    assert "needs at least 5 replies" in models(federation)[-1].failed
+    assert models(federation)[-1].node_metrics == {}
+
+
+def test_the_words_of_a_strategy_fill_no_message(monkeypatch):
+    def fail(*_, **__):
+        raise StrategyError("x" * 10**6)
+
+    federation = start("a", max_update_bytes=3000)
+    monkeypatch.setattr("fedstream.rounds.strategies.aggregate", fail)
+    close(federation, a=[1.0, 1.0])
+    assert models(federation)[-1].failed == "x" * 1000
+    assert federation.outbox[-2][2].detail == "x" * 1000
+
+
+def test_sampled_nodes_whose_names_fill_a_message_are_not_listed_and_all_are_asked():
+    names = [f"{number:0>150}" for number in range(20)]
+    federation = start(*names, max_update_bytes=2000, strategy_options="fraction_train=0.5")
+    assert federation.run.opened.participants == ()
+    assert [each.detail for _, _, each in federation.outbox if getattr(each, "kind", "") == "sampling-failed"] == [
+        "the names of the sampled nodes fill a message; all are asked"
+    ]
+
+
+def test_a_name_that_never_answers_is_waited_for_in_one_round_only():
+    federation = start("a", round_patience=3)
+    hear(federation, joined(20, "phantom")[0])
+    federation.receive(update(federation, "a", [1.0, 1.0]))
+    assert not federation.settle(1), "it may be a node that has just joined"
+    federation.pass_deadline(RUN, 1)
+    assert federation.settle(2)
+    for number in range(2, 6):
+        assert place(federation) == (number, number - 1)
+        hear(federation, replace(joined(20 + number, "phantom")[0]))
+        close(federation, a=[1.0, 1.0])
+    late = update(federation, "phantom", [1.0, 1.0], round=5, base_version=4)
+    assert federation.receive(late) == "late"
+    federation.receive(update(federation, "a", [1.0, 1.0]))
+    assert not federation.settle(3), "it has answered, so it is a node"
+
+
+def test_a_node_that_has_just_joined_may_be_sampled():
+    federation = start("a", "b", strategy_options="fraction_train=0.5")
+    hear(federation, joined(20, "c")[0])
+    asked = set()
+    for _ in range(20):
+        participants = federation.run.opened.participants
+        asked |= set(participants)
+        for node in set(participants) - {"c"}:
+            federation.receive(update(federation, node, [1.0, 1.0]))
+        federation.pass_deadline(RUN, federation.run.opened.number)
+        federation.settle(1)
+    assert asked >= {"a", "b", "c"}
 
 
 # --- rollbacks
