@@ -96,7 +96,11 @@ def pipeline_of(message: GlobalModel, settings: Settings) -> Any:
     if message.scaler:
         scaler = StandardScaler()
         scaler.mean_, scaler.scale_ = np.array(message.scaler.mean), np.array(message.scaler.std)
-        scaler.var_, scaler.n_samples_seen_ = scaler.scale_**2, message.samples or 1
+        # Of a version with the noise of differential privacy, which has no seed, nothing exact is told.
+        scaler.var_, scaler.n_samples_seen_ = (
+            scaler.scale_**2,
+            (message.samples or 1) if message.seed is not None else 1,
+        )
         scaler.n_features_in_ = model.features
         steps.append(("scaler", scaler))
     if isinstance(model, Mlp):
@@ -114,12 +118,15 @@ def pipeline_of(message: GlobalModel, settings: Settings) -> Any:
 def export(message: GlobalModel, measured: Mapping[str, Score], kind: str, path: Path, settings: Settings) -> None:
     """Write a version to a file: `json` (numbers and names only) or `skops` (scikit-learn without pickle).
 
+    Of a version with the noise of differential privacy, which has no seed, nothing exact goes with it: no scores.
+
     Raises:
         StackError: the model has no such format, or the file cannot be written.
     """
     try:
         if kind == "json":
-            path.write_text(json.dumps(as_json(message, measured), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            found = as_json(message, {} if message.seed is None else measured)
+            path.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         else:
             pipeline = pipeline_of(message, settings)
             import skops.io

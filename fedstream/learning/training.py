@@ -13,6 +13,7 @@ import numpy.typing as npt
 from msgspec import Meta, Struct
 
 from fedstream.errors import BadMessage
+from fedstream.features import Feature
 from fedstream.learning.arrays import Arrays, Matrix
 from fedstream.learning.models import Model, TrainConfig
 from fedstream.learning.scores import Score, score
@@ -40,6 +41,19 @@ class Scaler(Struct, frozen=True):
     def apply(self, x: Matrix) -> Matrix:
         """Return x (n, features) scaled."""
         return np.asarray((x - np.array(self.mean)) / np.array(self.std))
+
+    def rounded(self, table: Sequence[Feature]) -> Scaler:
+        """Return a scaler that serves as well and tells no exact number of the readings.
+
+        Each std is the nearest power of two, each mean the nearest multiple of that within the feature's limits.
+
+        >>> Scaler((74.3,), (8.66,)).rounded([Feature("temperature", -100, 1000)])
+        Scaler(mean=(72.0,), std=(8.0,))
+        """
+        std = tuple(2.0 ** round(math.log2(exact)) for exact in self.std)
+        near = (round(mean / unit) * unit for mean, unit in zip(self.mean, std, strict=True))
+        mean = tuple(min(max(each, own.low), own.high) for each, own in zip(near, table, strict=True))
+        return Scaler(mean, std)
 
 
 @dataclass(frozen=True)

@@ -396,12 +396,18 @@ class Federation:
         self.outbox += [(MODEL_VERSIONS, f"{self.run.run_id}/{version}", None) for version in versions]
 
     def _scaler(self, number: int) -> Scaler | None:
-        """Return the scaler of all readings of the nodes that are not kept out; of none, that of the round before."""
+        """Return the scaler of all readings of the nodes that are not kept out; of none, that of the round before.
+
+        Beside a model with the noise of differential privacy it is a rounded one.
+        """
         before = self.run.opened.model.scaler if self.run.opened.model else None
         if self.settings.feature_scaling != "shared":
             return before
         kept = [each.readings for each in self._telling() if not self.run.nodes.is_kept_out(each.node_id, number)]
-        return merge_sums(kept).scaler() if kept else before
+        if not kept:
+            return before
+        exact = merge_sums(kept).scaler()
+        return exact.rounded(self.settings.table) if strategies.is_private(self.strategy) else exact
 
     def _sample(self, number: int, arrays: Arrays) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Let the strategy say how the nodes are to train in a round, and which of them (empty: all)."""

@@ -209,6 +209,17 @@ def test_an_exported_json_is_enough_to_predict_without_this_project(tmp_path):
     np.testing.assert_allclose(by_hand, own, atol=1e-12)
 
 
+def test_nothing_exact_is_exported_beside_a_model_with_the_noise_of_privacy(tmp_path):
+    options = "noise_multiplier=0.1,clipping_norm=1,num_sampled_clients=2"
+    run = trained(strategy="DifferentialPrivacyServerSideFixedClipping", strategy_options=options)
+    export(run.versions[2], scores(run)[2], "json", tmp_path / "model.json", SETTINGS)
+    saved = json.loads((tmp_path / "model.json").read_text())
+    assert (saved["metrics"], saved["node_metrics"], saved["positive_class"]) == (None, {}, None)
+    assert all(float(std).hex().startswith("0x1.0000000000000p") for std in saved["scaler"]["std"]), "powers of two"
+    assert all(mean % std == 0 for mean, std in zip(*saved["scaler"].values(), strict=True))
+    assert pipeline_of(run.versions[2], SETTINGS).named_steps["scaler"].n_samples_seen_ == 1
+
+
 def test_an_own_model_has_json_only_and_an_unwritable_file_is_an_error(tmp_path):
     message = replace(trained().versions[1], model="my.module:Net")
     assert as_json(message, {})["metrics"] is None

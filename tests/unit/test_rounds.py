@@ -12,8 +12,10 @@ import pytest
 from msgspec.structs import replace
 
 from fedstream.errors import BadMessage, SettingError
+from fedstream.features import Feature
 from fedstream.learning import arrays as wire
 from fedstream.learning.scores import Score
+from fedstream.learning.training import Scaler
 from fedstream.messages.door import decode, encode
 from fedstream.messages.rounds import (
     GlobalModel,
@@ -877,6 +879,21 @@ def test_the_seed_of_a_noise_that_protects_is_not_published():
     hidden = start("a", strategy="DifferentialPrivacyServerSideFixedClipping", strategy_options=options)
     assert wire_models(hidden)[0]["seed"] is None
     assert wire_models(start("a"))[0]["seed"] == 3
+
+
+def test_the_scaler_beside_a_noise_that_protects_is_rounded():
+    options = "noise_multiplier=0.1,clipping_norm=1,num_sampled_clients=1"
+    private = start("a", strategy="DifferentialPrivacyServerSideFixedClipping", strategy_options=options)
+    # Mean 0.05 and variance 0.01 - 0.05² = 0.0075, so std 0.0866: nearest to 2^-4, of which the mean is 0.8.
+    assert (models(private)[0].scaler.mean[1], models(private)[0].scaler.std[1]) == (0.0625, 0.0625)
+    assert models(start("a"))[0].scaler.mean[1] == 0.05
+
+
+def test_a_rounded_scaler_stays_within_the_limits_of_the_features():
+    table = [Feature("a", 0.0, 10.0), Feature("b", -1.0, 1.0), Feature("c", 1030.0, 2000.0)]
+    # 9.9 is nearest to 16, and 1031 to 2 x 512 = 1024, beyond the limits; -0.9 to -4 x 0.25.
+    exact = Scaler((9.9, -0.9, 1031.0), (16.0, 0.3, 512.0))
+    assert exact.rounded(table) == Scaler((10.0, -1.0, 1030.0), (16.0, 0.25, 512.0))
 
 
 def test_noise_that_protects_is_drawn_from_a_secret_and_all_else_from_the_seed():
