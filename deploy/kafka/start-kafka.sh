@@ -24,5 +24,6 @@ exec java "${metrics[@]}" "-Xmx$KAFKA_HEAP" "-Djava.io.tmpdir=${TMPDIR:-/tmp}" -
   -Dlog4j.configuration="file:$here/log4j.properties" -cp "$KAFKA_JARS/*" kafka.Kafka "$here/server.properties" \
   --override "zookeeper.connect=${ZOOKEEPER_HOST:-localhost}:$ZOOKEEPER_PORT" \
   --override "log.dirs=$DATA_DIR/kafka" \
+  --override "log.retention.bytes=$TOPIC_BYTES" \
   --override "listeners=NETWORK://$LISTEN_ADDRESS:$KAFKA_NETWORK_PORT,HOST://$LISTEN_ADDRESS:$KAFKA_PORT" \
   --override "advertised.listeners=NETWORK://${KAFKA_HOST:-localhost}:$KAFKA_NETWORK_PORT,HOST://$PUBLIC_HOST:$KAFKA_PORT"

@@ -17,6 +17,7 @@ from fedstream.stack import health, parts, processes
 
 MIN_MEMORY_GB = 6
 MIN_DISK_GB = 5
+MIN_TOPICS_GB = 1
 
 
 class Trouble(Exception):
@@ -105,6 +106,24 @@ def check_disk() -> str:
     return f"{free:.1f} GB of disk free"
 
 
+def check_topics_disk() -> str:
+    """Find out how much room the broker has for its topics: on a full disk it ends."""
+    if os.environ["STACK"] == "docker":
+        table = _output("docker", "exec", f"{os.environ['CONTAINER_PREFIX']}kafka", "df", "-Pk", "/data")
+        free = int(table.splitlines()[-1].split()[3]) / 2**20 if table else None
+    else:
+        folder = Path(os.environ["RUN_PATH"]) / "data"
+        free = shutil.disk_usage(folder).free / 2**30 if folder.exists() else None
+    if free is None:
+        return "no broker that keeps topics yet"
+    if free < MIN_TOPICS_GB:
+        raise Trouble(
+            f"{free:.1f} GB of disk free for the topics; expected {MIN_TOPICS_GB}: on a full disk the broker ends",
+            "free some, or have it keep less: a smaller TOPIC_BYTES in .env, then make down up",
+        )
+    return f"{free:.1f} GB of disk free for the topics"
+
+
 def check_ports() -> str:
     """Look for other programs on the ports of the services."""
     names = [
@@ -190,8 +209,9 @@ def run(checks: list[Callable[[], str]]) -> int:
 def checks_for(stack: str) -> list[Callable[[], str]]:
     """Return the checks that matter for a runner."""
     if stack == "docker":
-        return [check_docker, check_base_image, check_memory, check_disk, check_ports, check_stack]
-    return [check_python, check_java, check_maven, check_memory, check_disk, check_ports, check_stack]
+        return [check_docker, check_base_image, check_memory, check_disk, check_topics_disk, check_ports, check_stack]
+    first = [check_python, check_java, check_maven]
+    return [*first, check_memory, check_disk, check_topics_disk, check_ports, check_stack]
 
 
 def main() -> None:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer
+from kafka.admin import ConfigResource
 from kafka.errors import InvalidTimestampError, KafkaError
 
 from tests.stack.stack import ENV, ROOT, TOPICS, Stack, eventually, weight_of
@@ -174,6 +175,10 @@ def test_the_broker_refuses_what_would_fill_its_memory_or_stay_for_ever(stack: S
     with KafkaProducer(bootstrap_servers=stack.bootstrap) as producer, pytest.raises(InvalidTimestampError):
         producer.send("sensor-data", b"{}", timestamp_ms=year_2100).get(timeout=30)
     assert stack.end_offset("sensor-data") == before
+    with KafkaAdminClient(bootstrap_servers=stack.bootstrap) as admin:
+        resource = ConfigResource("TOPIC", "sensor-data-node-1")
+        config = admin.describe_configs([resource], config_filter="all")["topic"]["sensor-data-node-1"]
+    assert config["retention.bytes"]["value"] == ENV["TOPIC_BYTES"]
 
 
 def test_both_listeners_serve_a_reading_from_their_side(stack: Stack) -> None:

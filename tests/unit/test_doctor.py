@@ -1,0 +1,38 @@
+"""What `make doctor` finds on this machine."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from fedstream.stack import doctor
+
+
+@pytest.fixture
+def stack(monkeypatch, tmp_path):
+    """Return the folder of a local stack that has topics."""
+    monkeypatch.setenv("STACK", "local")
+    monkeypatch.setenv("RUN_PATH", str(tmp_path))
+    (tmp_path / "data").mkdir()
+    return tmp_path
+
+
+def test_the_room_for_topics_is_that_of_their_disk(stack):
+    free = shutil.disk_usage(stack).free / 2**30
+    assert float(doctor.check_topics_disk().split(" GB of disk free for the topics")[0]) == pytest.approx(free, abs=1)
+
+
+def test_a_disk_that_is_nearly_full_is_red_with_the_remedy(stack, monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "MIN_TOPICS_GB", 10**9)
+    assert doctor.check_topics_disk in doctor.checks_for("docker")
+    assert [check for check in doctor.checks_for("local") if check is doctor.check_topics_disk]
+    assert doctor.run([doctor.check_topics_disk]) == 1
+    shown = capsys.readouterr().out
+    assert "GB of disk free for the topics; expected 1000000000: on a full disk the broker ends" in shown
+    assert "remedy: free some, or have it keep less: a smaller TOPIC_BYTES in .env, then make down up" in shown
+
+
+def test_before_there_is_a_broker_there_is_nothing_to_find(stack):
+    (stack / "data").rmdir()
+    assert doctor.check_topics_disk() == "no broker that keeps topics yet"
