@@ -266,10 +266,10 @@ def main(start: Position | None) -> None:
     kafka.ensure_topics(settings, [*kafka.ROUND_TOPICS, topics.DEAD_LETTER])
     folder = settings.checkpoint_dir / "cloud" / (f"from-{start}" if start else "")
     check_topics = watchdog.guard_topics(settings, TOPICS, folder)
-    publish = kafka.connect_publisher(settings, sole="cloud")
     spark = session.start_session("CloudAggregator", settings)
     state = BatchState(folder, INITIAL, check_topics, settings.feature_names)
     saved = read_state(state.value)
+    publish = kafka.connect_publisher(settings, sole="cloud")  # ends another one, so only once this one can go on
     if model and not saved.run:
         fit = functools.partial(resumable, settings=settings, model=model)
         rounds = replace(rounds, last=models.follow_models(settings, fit, "Cloud")(0))
@@ -283,7 +283,11 @@ def main(start: Position | None) -> None:
     parts = kafka.parted_options(settings, MOST_BYTES)
     records = session.read_topic(spark, settings, TOPICS, settings.max_updates_per_trigger, start, **parts)
     query = build_query(records, state, rounds, Outlets(publish, timer.arm))
-    session.run_query(settings, query, ready=f"Cloud prêt : {topics.MODEL_WEIGHTS} -> {topics.GLOBAL_MODEL}")
+    try:
+        session.run_query(settings, query, ready=f"Cloud prêt : {topics.MODEL_WEIGHTS} -> {topics.GLOBAL_MODEL}")
+    except kafka.FencedError as error:
+        session.end_for_good(settings, error)  # started anew, it would end the other one, and that one it, for ever
+        raise
 
 
 if __name__ == "__main__":

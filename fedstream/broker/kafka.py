@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource
 from kafka.errors import CorruptRecordError, KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
+from kafka.structs import OffsetAndMetadata
 
 from fedstream.errors import StackError
 from fedstream.messages.door import encode
@@ -183,16 +186,19 @@ def connect_publisher(settings: Settings, sole: str = "") -> Callable[..., None]
     """
     brokers = settings.kafka_bootstrap_servers
     options: dict[str, Any] = {"transactional_id": sole} if sole else {}
+    me = f"{socket.gethostname()}, process {os.getpid()}, {uuid.uuid4().hex[:8]}"
     producer = connect_producer(settings, **options)
 
     def take(what: str, step: Callable[..., Any], **options: Any) -> Any:
         try:
             return step(**options)
         except KafkaError as error:
-            if "ProducerFenced" in f"{error!r}" or "InvalidProducerEpoch" in f"{error!r}":
+            is_fenced = "ProducerFenced" in f"{error!r}" or "InvalidProducerEpoch" in f"{error!r}"
+            if is_fenced and (newest := newest_owner(settings, sole)) not in (None, me):
                 msg = (
-                    f"another {sole} has been started on the topics at {brokers}: this one ends, since two would "
-                    "publish different results under the same names. Let only one run: make ps shows that of make"
+                    f"another {sole} has been started on the topics at {brokers} ({newest}): this one ends for good, "
+                    "since two would publish different results under the same names. To go on with this one, end the "
+                    "other and start this one again (if make started it: make stop-jobs first)"
                 )
                 raise FencedError(msg) from error
             msg = f"{what}: {type(error).__name__}: {error}"
@@ -217,8 +223,36 @@ def connect_publisher(settings: Settings, sole: str = "") -> Callable[..., None]
             take(f"a transaction was not committed at {brokers}", producer.commit_transaction)
 
     if sole:
+        take(
+            f"no owner of the name {sole} could be noted at {brokers}", note_owner, settings=settings, name=sole, me=me
+        )
         take(f"no transactions are to be had at {brokers}", producer.init_transactions)
     return publish
+
+
+# A producer whose transaction took too long, since its host was paused, is refused just like one that another has
+# replaced. So the newest one's name is noted as the text beside an offset of a group that reads nothing.
+_NOTE = TopicPartition(GLOBAL_MODEL, 0)
+
+
+def note_owner(settings: Settings, name: str, me: str) -> None:
+    """Note in Kafka who publishes under a name from now on.
+
+    Raises:
+        kafka.errors.KafkaError: the broker does not take the note.
+    """
+    with closing(connect_consumer(settings, group_id=name)) as consumer:
+        consumer.commit({_NOTE: OffsetAndMetadata(0, me, -1)})
+
+
+def newest_owner(settings: Settings, name: str) -> str | None:
+    """Return who publishes under a name now by that note, None if that is not known."""
+    try:
+        with closing(connect_consumer(settings, group_id=name)) as consumer:
+            note = consumer.committed(_NOTE, metadata=True)
+    except (KafkaError, KafkaUnavailableError):
+        return None
+    return str(note.metadata) if note else None
 
 
 def connect_consumer(settings: Settings, **options: Any) -> KafkaConsumer:

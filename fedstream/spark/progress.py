@@ -61,6 +61,7 @@ class DriverProgress(msgspec.Struct):
     at: float  # when it was written, s since 1970
     pause_seconds: float  # a query may be so long between two micro-batches, as real-time mode is
     queries: list[QueryProgress]
+    ended: str = ""  # why it has ended for good; nobody starts it anew
 
 
 def last_done(checkpoint: Path) -> Done | None:
@@ -168,6 +169,12 @@ def check_of(queries: list[StreamingQuery], settings: Settings, pause_seconds: f
             write_json(_file(settings, job), msgspec.to_builtins(check.look()))
 
     return look
+
+
+def tell_end(settings: Settings, cause: str) -> None:
+    """Have `make ps` and the health checks say why this job's driver has ended for good."""
+    job = os.environ["JOB"]
+    write_json(_file(settings, job), msgspec.to_builtins(DriverProgress(job, time.time(), 0.0, [], cause)))
 
 
 def forget(settings: Settings) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -142,9 +144,23 @@ def failures_told(settings: Settings) -> Iterator[None]:
     try:
         yield
     except StreamingQueryException as error:
-        told = next(iter(_causes.values()), None)
+        if told := next(iter(_causes.values()), None):
+            raise told from error
         text = str(error)
-        raise StackError(told.message if told else skips.unreadable(text, settings) or cause_of(text)) from error
+        raise StackError(skips.unreadable(text, settings) or cause_of(text)) from error
+
+
+def end_for_good(settings: Settings, error: StackError) -> None:
+    """Tell why a driver ends and, if a runner would start it anew, hold its place without doing anything.
+
+    Compose starts a container anew whatever its exit code. `make ps` and the health check tell the cause.
+    """
+    if not os.environ.get("JOB"):
+        return  # started by hand: nobody starts it anew
+    print(f"Error: {error.message}", file=sys.stderr, flush=True)
+    progress.tell_end(settings, error.message)
+    SparkSession.active().stop()
+    os.execvp("sleep", ["sleep", "infinity"])
 
 
 def cause_of(text: str) -> str:

@@ -58,8 +58,11 @@ def check(name: str, env: Mapping[str, str]) -> None:
             msg = f"nothing listens on port {port}"
             raise NotReadyError(msg)
     else:
-        _driver_has_executor(f"http://localhost:{driver_ui_port(name, env)}/api/v1/applications")
-        said = jobs.read_progress(Path(env.get("CHECKPOINT_DIR", ".")), name)
+        page, checkpoints = f"http://localhost:{driver_ui_port(name, env)}", Path(env.get("CHECKPOINT_DIR", "."))
+        said = jobs.read_progress(checkpoints, name)
+        if not (said and said.get("ended")):
+            _driver_has_executor(f"{page}/api/v1/applications")
+            said = jobs.read_progress(checkpoints, name)
         if said and (trouble := jobs.trouble_of(said, time.time())):
             raise NotReadyError(trouble)
 

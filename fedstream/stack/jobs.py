@@ -56,6 +56,8 @@ def find_trouble(progress: Progress, now: float, silent_seconds: float = SILENT_
 
 def trouble_of(progress: Progress, now: float) -> str:
     """Return the same in words, an empty text if it is well."""
+    if cause := progress.get("ended"):
+        return str(cause)
     trouble = find_trouble(progress, now)
     if trouble is None:
         return ""

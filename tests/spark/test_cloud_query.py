@@ -866,6 +866,23 @@ def test_the_cloud_says_the_open_round_again_when_it_starts(make_cloud, cloud, t
     assert "Cloud -> ronde 1 toujours ouverte : modèle redit" in capsys.readouterr().out
 
 
+def test_a_second_cloud_on_the_same_folder_is_refused_before_it_ends_the_first_one(
+    make_cloud, cloud, topic, tmp_path, monkeypatch
+):
+    aggregator, published = make_cloud(**LOGISTIC), []
+    topic.append_records(joins(1, 2))
+    monkeypatch.setenv("CHECKPOINT_DIR", str(tmp_path))
+    monkeypatch.setattr(cloud.kafka, "ensure_topics", lambda *_: [])
+    monkeypatch.setattr(cloud.kafka, "connect_publisher", lambda *_, **options: published.append(options))
+    monkeypatch.setattr(cloud.watchdog, "guard_topics", lambda *_: lambda: None)
+    monkeypatch.setattr(cloud.session, "start_session", lambda *_: aggregator.records.sparkSession)
+    first = BatchState(aggregator.folder, cloud.INITIAL)
+    with pytest.raises(StateError, match="another running driver uses"):
+        cloud.main.main([], standalone_mode=False)
+    assert published == []
+    release_lock(first.folder / "state.lock")
+
+
 # --- bad updates
 
 

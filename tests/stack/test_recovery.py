@@ -141,17 +141,27 @@ def test_a_driver_that_no_master_knows_is_red_and_is_started_anew(sensing: Stack
     stop_sensors(stack)
 
 
-def test_of_two_clouds_one_goes_on_and_the_other_says_why_it_ends(sensing: Stack) -> None:
+def goes_on(stack: Stack) -> None:
+    """Wait until more models have come."""
+    models = stack.end_offset("global-model")
+    eventually("models go on", lambda: stack.end_offset("global-model"), lambda seen: seen > models + 3)
+
+
+def test_of_two_clouds_the_newer_one_goes_on_and_the_other_stays_ended_and_says_why(sensing: Stack) -> None:
     stack = sensing
     with ThreadPoolExecutor() as pool:
         # Of a checkpoint of its own, so that no lock of a folder stops it.
         second = pool.submit(stack.run, "spark-master", "spark-submit", "cloud/aggregator.py", "--from", "0")
         said = "another cloud has been started on the topics at"
-        eventually("the first one ends", lambda: stack.log("cloud"), lambda seen: f"Error: {said}" in seen)
-        ended = second.result(timeout=180)  # the first one was started again, and took over
+        eventually("the first one is red", lambda: stack.make("ps"), lambda seen: f"cloud: {said}" in seen)
+        goes_on(stack)
+        assert f"Error: {said}" in stack.log("cloud")
+        assert not second.done(), "the first one was not started anew to end this one"
+        stack.stop("cloud")
+        stack.start("cloud")
+        ended = second.result(timeout=180)
     assert (ended.returncode, said in ended.stdout + ended.stderr) == (1, True), ended
-    models = stack.end_offset("global-model")
-    eventually("models go on", lambda: stack.end_offset("global-model"), lambda seen: seen > models + 3)
+    goes_on(stack)
 
 
 def test_a_killed_zookeeper_stops_no_job_and_comes_back(sensing: Stack) -> None:

@@ -225,6 +225,28 @@ class SoleProducer(Producer):
         self.steps.append("committed")
 
 
+class Notes:
+    """Keeps the text beside the one offset of each group."""
+
+    def __init__(self):
+        """Nothing is noted yet."""
+        self.notes = {}
+
+    def connect(self, settings, group_id):
+        """Return a consumer of a group."""
+
+        def commit(offsets):
+            [(partition, noted)] = offsets.items()
+            assert partition == TopicPartition("global-model", 0)
+            self.notes[group_id] = noted.metadata
+
+        def committed(partition, metadata):
+            assert metadata
+            return SimpleNamespace(metadata=self.notes[group_id])
+
+        return SimpleNamespace(commit=commit, committed=committed, close=lambda: None)
+
+
 def test_a_sole_publisher_sends_all_in_one_transaction_until_another_takes_over(monkeypatch):
     producer, names = SoleProducer(), []
 
@@ -232,7 +254,9 @@ def test_a_sole_publisher_sends_all_in_one_transaction_until_another_takes_over(
         names.append(transactional_id)
         return producer
 
+    notes = Notes()
     monkeypatch.setattr(kafka, "connect_producer", connect)
+    monkeypatch.setattr(kafka, "connect_consumer", notes.connect)
     publish = kafka.connect_publisher(Settings(kafka_bootstrap_servers="somewhere:1"), sole="cloud")
     publish()
     publish(("a", "k", 1), ("b", "l", 2))
@@ -240,7 +264,13 @@ def test_a_sole_publisher_sends_all_in_one_transaction_until_another_takes_over(
     sent = [("sent", "a", b"k", 1), ("sent", "b", b"l", 2), ("answered", b"k"), ("answered", b"l")]
     assert producer.steps == ["took over", "began", *sent, "committed"]
     producer.is_fenced = True
-    with pytest.raises(FencedError, match="another cloud has been started on the topics at somewhere:1: this one ends"):
+    with pytest.raises(KafkaUnavailableError, match="no transaction began at somewhere:1"):
+        publish(("a", "k", 3))  # nobody has taken over: its own transaction took too long
+    notes.notes["cloud"] = "host-b, process 7, 0123abcd"
+    wanted = (
+        r"another cloud has been started on the topics at somewhere:1 \(host-b, process 7, 0123abcd\): this one ends"
+    )
+    with pytest.raises(FencedError, match=wanted):
         publish(("a", "k", 3))
 
 

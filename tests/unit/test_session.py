@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+import os
+import time
+from types import SimpleNamespace
 
-from fedstream.spark.session import cause_of
+import pytest
+from pyspark.sql import SparkSession
+
+from fedstream.errors import StackError
+from fedstream.settings import Settings
+from fedstream.spark.session import cause_of, end_for_good
+from fedstream.stack import health, jobs
 
 BEGIN = "[STREAM_FAILED] Query [id = 1, runId = 2] terminated with exception: "
 PYTHON = (
@@ -29,3 +37,21 @@ fedstream.errors.BadMessage: samples is 0; expected at least 1
 )
 def test_the_cause_is_the_first_line_or_the_end_of_a_python_trace(text, cause):
     assert cause_of(text) == cause
+
+
+def test_a_driver_that_is_not_to_be_started_anew_holds_its_place_and_is_red(tmp_path, monkeypatch, capsys):
+    steps = []
+    monkeypatch.setattr(SparkSession, "active", lambda: SimpleNamespace(stop=lambda: steps.append("stopped")))
+    monkeypatch.setattr(os, "execvp", lambda file, words: steps.append(words))
+    settings, error = Settings(checkpoint_dir=tmp_path), StackError("another cloud has been started")
+    monkeypatch.delenv("JOB", raising=False)
+    end_for_good(settings, error)
+    assert steps == [], "by hand: it ends"
+    monkeypatch.setenv("JOB", "cloud")
+    end_for_good(settings, error)
+    assert steps == ["stopped", ["sleep", "infinity"]]
+    assert capsys.readouterr().err == "Error: another cloud has been started\n"
+    # Its page is gone; the cause is told all the same, and also when it is long ago.
+    with pytest.raises(health.NotReadyError, match=r"^another cloud has been started$"):
+        health.check("cloud", {"CHECKPOINT_DIR": str(tmp_path), "CLOUD_UI_PORT": "1"})
+    assert jobs.trouble_of(jobs.read_progress(tmp_path, "cloud"), time.time() + 9e9) == error.message
