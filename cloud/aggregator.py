@@ -50,6 +50,7 @@ from fedstream.rounds.cloud_state import INITIAL, CloudState, Rounds, said_again
 from fedstream.rounds.federation import Federation, resumable, strategy_of
 from fedstream.rounds.nodes import is_known
 from fedstream.rounds.run_state import is_of_model
+from fedstream.rounds.runs import read_models
 from fedstream.settings import Settings
 from fedstream.spark import session, watchdog
 from fedstream.spark.state import BatchState, Reset, StateError
@@ -272,7 +273,10 @@ def main(start: Position | None) -> None:
     publish = kafka.connect_publisher(settings, sole="cloud")  # ends another one, so only once this one can go on
     if model and not saved.run:
         fit = functools.partial(resumable, settings=settings, model=model)
-        rounds = replace(rounds, last=models.follow_models(settings, fit, "Cloud")(0))
+        if last := models.follow_models(settings, fit, "Cloud")(0):
+            versions = read_models(kafka.read_topic(settings, topics.MODEL_VERSIONS))
+            published = {model.version: model.fingerprint for model in versions if model.run_id == last.run_id}
+            rounds = replace(rounds, last=last, published=published)
     timer = DeadlineTimer(settings, kafka.connect_publisher(settings))  # in a thread of its own
     if model and saved.opened and is_of_model(saved.run, settings):
         message, line = said_again(saved.opened, saved.latest)

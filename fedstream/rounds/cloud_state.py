@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec import Struct
@@ -50,7 +51,9 @@ class Rounds:
     settings: Settings
     model: Model | None  # what the nodes train; None: there are no rounds
     new_id: str  # of the run that begins if there is none to go on with
-    last: GlobalModel | None = None  # on the topic, for a cloud that has no state of its own
+    # On the topics, for a cloud that has no state of its own:
+    last: GlobalModel | None = None  # the model to go on from
+    published: Mapping[int, str] = field(default_factory=dict)  # fingerprints of the versions before it
 
     def open(self, state: CloudState) -> Federation | None:
         """Return the federation that goes on: the saved one, else that of the last model, else a new one."""
@@ -59,6 +62,8 @@ class Rounds:
         run, settings = state.run, self.settings
         if run is None and self.last:
             run = resumed_run(self.last, settings, len(settings.table), settings.classes)
+            older = {version: mark for version, mark in self.published.items() if version < self.last.version}
+            run.kept.fingerprints |= older
         if run is None or not is_of_model(run, settings):
             run = new_run(self.new_id, settings, len(settings.table), settings.classes)
         return Federation(run, settings, self.model, state.latest, lambda: secrets.randbits(64))

@@ -13,7 +13,7 @@ class Kept(Struct):
 
     best: int | None = None
     f1: float = 0.0
-    since: int = 0  # what is known begins with this version: the state of the cloud before was lost
+    since: int = 0  # the version with which the cloud went on when its state was lost
     fingerprints: dict[int, str] = field(default_factory=dict)
 
     def rate(self, version: int, f1: float, newest: int, most: int) -> list[int]:

@@ -866,6 +866,33 @@ def test_the_cloud_says_the_open_round_again_when_it_starts(make_cloud, cloud, t
     assert "Cloud -> ronde 1 toujours ouverte : modèle redit" in capsys.readouterr().out
 
 
+def test_a_cloud_without_a_state_learns_from_the_topic_which_versions_are_its_runs(
+    make_cloud, cloud, tmp_path, monkeypatch
+):
+    aggregator, built = make_cloud(**LOGISTIC), []
+    arrays = {"coef": np.zeros((1, 2)), "intercept": np.zeros(1)}
+    versions = [global_model(run, 5, number, arrays, model="logistic") for run in ("a", "b") for number in (3, 4)]
+    values = [None, b"{}", *map(encode, versions)]
+    records = [SimpleNamespace(value=each, topic="model-versions", partition=0, offset=0) for each in values]
+    monkeypatch.setenv("CHECKPOINT_DIR", str(tmp_path))
+    monkeypatch.setenv("MODEL", "logistic")
+    monkeypatch.setattr(cloud.kafka, "ensure_topics", lambda *_: [])
+    monkeypatch.setattr(cloud.kafka, "connect_publisher", lambda *_, **__: print)
+    monkeypatch.setattr(cloud.kafka, "read_topic", lambda *_: iter(records))
+    monkeypatch.setattr(cloud.models, "follow_models", lambda *_: lambda _: versions[3])
+    monkeypatch.setattr(cloud.watchdog, "guard_topics", lambda *_: lambda: None)
+    monkeypatch.setattr(cloud.session, "start_session", lambda *_: aggregator.records.sparkSession)
+    monkeypatch.setattr(cloud.session, "read_topic", lambda *_, **__: aggregator.records)
+    monkeypatch.setattr(cloud.session, "run_query", lambda *_, **__: None)
+    monkeypatch.setattr(cloud, "build_query", lambda records, state, rounds, outlets: built.append(rounds))
+    try:
+        cloud.main.main([], standalone_mode=False)
+    finally:
+        release_lock(aggregator.folder / "state.lock")
+    assert built[0].last.version == 4
+    assert built[0].published == {each.version: each.fingerprint for each in versions[2:]}
+
+
 def test_a_second_cloud_on_the_same_folder_is_refused_before_it_ends_the_first_one(
     make_cloud, cloud, topic, tmp_path, monkeypatch
 ):

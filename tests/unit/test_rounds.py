@@ -28,9 +28,10 @@ from fedstream.messages.rounds import (
     read_update,
 )
 from fedstream.messages.weights import NodeWeight, merge_update
+from fedstream.rounds.cloud_state import CloudState, Rounds
 from fedstream.rounds.federation import Federation
 from fedstream.rounds.nodes import Nodes
-from fedstream.rounds.run_state import RunState, new_run, resumed_run
+from fedstream.rounds.run_state import RunState, new_run
 from fedstream.settings import Settings
 
 RUN = "run-1"
@@ -125,7 +126,10 @@ def again(federation: Federation) -> Federation:
 
 def resume(last: GlobalModel, settings: Settings, federation: Federation) -> Federation:
     """Return the federation of a cloud that has lost its state, and reads the topic of weights from its beginning."""
-    return Federation(resumed_run(decode(GlobalModel, encode(last)), settings), settings, federation.model, {})
+    last = decode(GlobalModel, encode(last))
+    published = {each.version: each.fingerprint for each in models(federation)}
+    state = CloudState({}, None, [], [])
+    return Rounds(settings, federation.model, "run-2", last, published).open(state)
 
 
 # --- opening and closing
