@@ -10,7 +10,6 @@ others.
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Mapping
 
@@ -21,24 +20,10 @@ from fedstream.errors import StackError
 from fedstream.messages.dead_letters import dead_letter
 from fedstream.messages.topics import DEAD_LETTER
 from fedstream.settings import Settings
-from fedstream.spark.skips import Skip, add_skip, unread
+from fedstream.spark.skips import add_skip, parse_place, unread
 
 MOST = 10_000  # records at once
 REASON = "skipped by hand: no job could read it"
-
-
-def parse_place(text: str) -> Skip:
-    """Read `topic:partition:offset` or `topic:partition:first-last`.
-
-    Raises:
-        StackError: it is no such text, or names too many records.
-    """
-    found = re.fullmatch(r"([\w.-]+):(\d{1,9}):(\d{1,18})(?:-(\d{1,18}))?", text, re.ASCII)
-    first, last = (int(found[3]), int(found[4] or found[3])) if found else (0, -1)
-    if not found or not first <= last < first + MOST:
-        expected = f"topic:partition:offset or topic:partition:first-last, of at most {MOST} records"
-        raise StackError(f"AT is {text!r}; expected {expected}, as the job's error says: make logs S=fog-1")
-    return Skip(found[1], int(found[2]), first, last)
 
 
 def main(job: str, text: str, environ: Mapping[str, str]) -> None:
@@ -48,6 +33,8 @@ def main(job: str, text: str, environ: Mapping[str, str]) -> None:
         StackError: the job does not stand there, or it runs.
     """
     skip, settings = parse_place(text), Settings.from_env(environ)
+    if skip.last >= skip.first + MOST:
+        raise StackError(f"AT is {text!r}; expected at most {MOST} records, as the job's error says: make logs S={job}")
     folder = settings.checkpoint_dir / folder_name(job, int(environ.get("NODES_PER_DRIVER", "1")))
     if job != "cloud" and not job.startswith("fog-"):
         raise StackError(
@@ -55,11 +42,10 @@ def main(job: str, text: str, environ: Mapping[str, str]) -> None:
         )
     expect_stopped(folder)
     queries = {path.parent: unread(path.parent) for path in folder.rglob("spark")}
-    waiting = [left.get((skip.topic, skip.partition), range(0)) for left in queries.values()]
-    if not any(skip.first in each and skip.last in each for each in waiting):
-        places = sorted(
-            {str(Skip(*own, each.start, each[-1])) for left in queries.values() for own, each in left.items() if each}
-        )
+    waiting = sorted({place for places in queries.values() for place in places})
+    ends = (skip.first, skip.last)
+    if not any(all(each.holds(skip.topic, skip.partition, end) for end in ends) for each in waiting):
+        places = list(map(str, waiting))
         stands = f"it stands at {', '.join(places)}" if places else "it has counted all that it has planned to read"
         raise StackError(f"{job} does not wait for {skip}: {stands}. Nothing was done")
     letters = [

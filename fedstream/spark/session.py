@@ -22,9 +22,10 @@ from fedstream.broker import kafka
 from fedstream.broker.position import Position, start_options
 from fedstream.errors import StackError
 from fedstream.settings import Settings
-from fedstream.spark import progress, skips, watchdog
+from fedstream.spark import oversized, progress, skips, watchdog
 
 _causes: dict[str, StackError] = {}  # of the queries of this driver that failed, by name
+_folders: dict[str, Path] = {}  # of its queries
 
 
 class SparkUnavailableError(StackError):
@@ -96,6 +97,7 @@ def foreach_batch(
     Records that `make skip` has named are passed over.
     """
     skips.pass_over(folder)
+    _folders[name] = folder
 
     def handle_or_tell(batch: DataFrame, batch_id: int) -> None:
         try:
@@ -147,7 +149,15 @@ def failures_told(settings: Settings) -> Iterator[None]:
         if told := next(iter(_causes.values()), None):
             raise told from error
         text = str(error)
-        raise StackError(skips.unreadable(text, settings) or cause_of(text)) from error
+        raise StackError(skips.unreadable(text, settings) or _oversized(text, settings) or cause_of(text)) from error
+
+
+def _oversized(text: str, settings: Settings) -> str:
+    """Return what to do if a query has died of records too long for an executor, else nothing."""
+    places = [place for folder in _folders.values() for place in skips.unread(folder)]
+    found = oversized.find(text, settings, places)
+    heap = "it unpacks to more than an executor's memory (EXECUTOR_HEAP)"
+    return skips.cannot_read(found, f"{heap}; {cause_of(text)}") if found else ""
 
 
 def end_for_good(settings: Settings, error: StackError) -> None:
@@ -166,9 +176,14 @@ def end_for_good(settings: Settings, error: StackError) -> None:
 def cause_of(text: str) -> str:
     r"""Return why a query failed, by the text of Spark's error: its first line, or the last one of a Python trace.
 
+    Of a Python trace that only says that something in Java has failed, it is what Java said.
+
     >>> cause_of("[STREAM_FAILED] Query [id = 1, runId = 2] terminated with exception: Topic t was lost\n=== Plan ===")
     'Topic t was lost'
     """
     python = re.findall(r"^(?:\w+\.)*([A-Z]\w+: .+)$", text.partition("\n=== ")[0], re.MULTILINE)
+    java = re.findall(r"^: (?:[\w.$]+: )?(.+)$", text, re.MULTILINE)
+    if python and python[-1].startswith("Py4JJavaError") and java:
+        return str(java[-1])
     first = text.strip().split("\n", 1)[0].rpartition("terminated with exception: ")[2]
     return python[-1] if "Python" in first and python else first

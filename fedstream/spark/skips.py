@@ -17,6 +17,7 @@ import msgspec
 from kafka import TopicPartition
 
 from fedstream.broker import kafka
+from fedstream.errors import StackError
 from fedstream.settings import Settings
 from fedstream.spark.state import batch_of, write_json
 
@@ -37,6 +38,24 @@ class Skip(msgspec.Struct, frozen=True, order=True):
     def __str__(self) -> str:
         last = f"-{self.last}" if self.last > self.first else ""
         return f"{self.topic}:{self.partition}:{self.first}{last}"
+
+    def holds(self, topic: str, partition: int, offset: int) -> bool:
+        """Tell whether a record is one of them."""
+        return (self.topic, self.partition) == (topic, partition) and self.first <= offset <= self.last
+
+
+def parse_place(text: str) -> Skip:
+    """Read `topic:partition:offset` or `topic:partition:first-last`.
+
+    Raises:
+        StackError: it is no such text.
+    """
+    found = re.fullmatch(r"([\w.-]+):(\d{1,9}):(\d{1,18})(?:-(\d{1,18}))?", text, re.ASCII)
+    if not found or int(found[3]) > (last := int(found[4] or found[3])):
+        raise StackError(
+            f"AT is {text!r}; expected topic:partition:offset or topic:partition:first-last, as the job's error says"
+        )
+    return Skip(found[1], int(found[2]), int(found[3]), last)
 
 
 class Plan:
@@ -75,17 +94,18 @@ def _newest(folder: Path) -> int:
     return max((int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal()), default=-1)
 
 
-def unread(folder: Path) -> dict[tuple[str, int], range]:
-    """Return what a query with this folder has planned to read and not counted yet: offsets by topic and partition."""
+def unread(folder: Path) -> list[Skip]:
+    """Return what a query with this folder has planned to read and not counted yet, a place for each partition."""
     plan = Plan(folder)
     if plan.is_counted:
-        return {}
+        return []
     begins = plan.ends(plan.done)
-    return {
-        (topic, int(number)): range(begins.get(topic, {}).get(number, 0), end)
+    found = (
+        Skip(topic, int(number), begins.get(topic, {}).get(number, 0), end - 1)
         for topic, ends in plan.ends(plan.planned).items()
         for number, end in ends.items()
-    }
+    )
+    return sorted(each for each in found if each.first <= each.last)
 
 
 def skips_of(folder: Path) -> list[Skip]:
@@ -103,7 +123,7 @@ def add_skip(folder: Path, skip: Skip) -> None:
 def pass_over(folder: Path) -> None:
     """Prepare the checkpoint of a query that is about to start, so that it does not read what it is to pass over."""
     for skip in skips_of(folder):
-        plan, left = Plan(folder), unread(folder).get((skip.topic, skip.partition), range(0))
+        plan, left = Plan(folder), unread(folder)
         at = plan.ends(plan.done).get(skip.topic, {}).get(str(skip.partition))
         if plan.is_counted and plan.planned > plan.done:
             continue  # it was read, and what came of it is only to be sent again
@@ -111,7 +131,7 @@ def pass_over(folder: Path) -> None:
             if plan.planned > plan.done:
                 plan.drop()
             plan.set_end(plan.done, skip, skip.last + 1)
-        elif skip.first in left:
+        elif any(each.holds(skip.topic, skip.partition, skip.first) for each in left):
             plan.set_end(plan.planned, skip, skip.first)
 
 
@@ -122,6 +142,11 @@ def unreadable(text: str, settings: Settings) -> str:
         return ""
     topic, partition, first, cause = found[1], int(found[2]), int(found[3]), found[4]
     skip = Skip(topic, partition, first, kafka.last_unreadable(settings, TopicPartition(topic, partition), first))
+    return cannot_read(skip, cause)
+
+
+def cannot_read(skip: Skip, cause: str) -> str:
+    """Return what is told of records that no job can read, with the command that passes over them."""
     job = os.environ.get("JOB", "JOB")
     can_skip = not job.startswith(("alerts", "squares"))  # they count nothing
     command = f"make skip S={job} AT={skip}" if can_skip else f"make reset S={job} FROM={skip.last + 1}"

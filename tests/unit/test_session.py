@@ -26,6 +26,19 @@ fedstream.errors.BadMessage: samples is 0; expected at least 1
 """
 )
 
+JAVA = (
+    BEGIN
+    + """An exception was raised by the Python Proxy. Return Message: Traceback (most recent call last):
+  File "fog/fog_node.py", line 71, in handle_batch
+py4j.protocol.Py4JJavaError: An error occurred while calling o248.collectToPython.
+: org.apache.spark.SparkException: Job aborted due to stage failure: Task 0 failed 4 times: \
+java.lang.OutOfMemoryError: Java heap space
+	at java.base/java.util.Arrays.copyOf(Arrays.java:3537)
+
+=== Streaming Query ===
+"""
+)
+
 
 @pytest.mark.parametrize(
     ("text", "cause"),
@@ -33,6 +46,7 @@ fedstream.errors.BadMessage: samples is 0; expected at least 1
         (BEGIN + "Topic t was lost\n=== Streaming Query ===\nJava trace", "Topic t was lost"),
         (PYTHON, "BadMessage: samples is 0; expected at least 1"),
         ("something else", "something else"),
+        (JAVA, "Job aborted due to stage failure: Task 0 failed 4 times: java.lang.OutOfMemoryError: Java heap space"),
     ],
 )
 def test_the_cause_is_the_first_line_or_the_end_of_a_python_trace(text, cause):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ from fedstream.broker import kafka
 from fedstream.commands import skip
 from fedstream.errors import StackError
 from fedstream.settings import Settings
+from fedstream.spark.oversized import MOST_BYTES, find, look
 from fedstream.spark.skips import Skip, add_skip, pass_over, skips_of, unread, unreadable
 from fedstream.spark.state import BatchState
 
@@ -65,7 +67,7 @@ def query(tmp_path):
 
 def test_what_stands_before_the_record_is_read_then_what_stands_behind_it(query):
     add_skip(query.folder, Skip(TOPIC, 0, 350, 350))
-    assert unread(query.folder) == {(TOPIC, 0): range(300, 500), (TOPIC, 1): range(7, 9)}
+    assert unread(query.folder) == [Skip(TOPIC, 0, 300, 499), Skip(TOPIC, 1, 7, 8)]
     pass_over(query.folder)
     assert query.planned() == {0: text(300, 7), 1: text(350, 9)}
     pass_over(query.folder)  # the driver was killed before it was done
@@ -75,7 +77,7 @@ def test_what_stands_before_the_record_is_read_then_what_stands_behind_it(query)
     assert query.planned() == {0: text(300, 7), 1: text(351, 9)}
     query.plan(2, 600, 12)
     pass_over(query.folder)
-    assert unread(query.folder) == {(TOPIC, 0): range(351, 600), (TOPIC, 1): range(9, 12)}
+    assert unread(query.folder) == [Skip(TOPIC, 0, 351, 599), Skip(TOPIC, 1, 9, 11)]
 
 
 def test_a_batch_at_the_beginning_of_the_plan_is_passed_over_at_once(query):
@@ -101,7 +103,7 @@ def test_a_micro_batch_that_is_counted_and_only_to_be_sent_again_stays_as_it_is(
     (query.folder / "state.json").write_text(json.dumps({"batch_id": 1}))
     for first in (300, 350):
         add_skip(query.folder, Skip(TOPIC, 0, first, first))
-    assert unread(query.folder) == {}
+    assert unread(query.folder) == []
     pass_over(query.folder)
     assert query.planned() == {0: text(300, 7), 1: text(500, 9)}
 
@@ -144,7 +146,7 @@ def test_each_record_gets_a_dead_letter_and_both_queries_of_the_job_pass_over_it
         ("", "fog-1", "AT is ''; expected topic:partition:offset or topic:partition:first-last"),
         ("topic:0", "fog-1", "AT is 'topic:0'; expected"),
         (f"{TOPIC}:0:350-349", "fog-1", "expected topic:partition:offset"),
-        (f"{TOPIC}:0:350-10350", "fog-1", "of at most 10000 records"),
+        (f"{TOPIC}:0:350-10350", "fog-1", "expected at most 10000 records"),
         (f"{TOPIC}:0:299", "fog-1", f"does not wait for {TOPIC}:0:299: it stands at {TOPIC}:0:300-499, {TOPIC}:1:7-8."),
         (f"{TOPIC}:0:499-500", "fog-1", "fog-1 does not wait for"),
         (f"{TOPIC}:2:350", "fog-1", "fog-1 does not wait for"),
@@ -231,3 +233,72 @@ def test_the_jobs_error_names_all_records_of_the_damaged_batch_and_the_command(b
 
 def test_another_error_is_not_taken_for_it():
     assert unreadable("[STREAM_FAILED] terminated with exception: Topic t was lost", SimpleNamespace()) == ""
+
+
+# --- records that unpack to more than an executor holds
+
+
+class Packed:
+    """A consumer of a partition of 1000 records, some packed together in batches that no memory holds; one is long."""
+
+    def __init__(self, *bombs, long=()):
+        """Begin at the first record."""
+        self.bombs, self.long, self.at, self.reads = bombs, long, 0, 0
+
+    def assign(self, partitions):
+        """Take the one partition."""
+        assert partitions == [TopicPartition(TOPIC, 0)]
+
+    def seek(self, partition, offset):
+        """Go to an offset."""
+        self.at = offset
+
+    def position(self, partition):
+        """Return the offset to read next."""
+        return self.at
+
+    def poll(self, timeout_ms, max_records):
+        """Return a record; a batch is unpacked as a whole."""
+        assert max_records == 1
+        if any(self.at in bomb for bomb in self.bombs):
+            self.reads += 1
+            raise MemoryError
+        self.at += 1
+        value = b"x" * (MOST_BYTES + 1) if self.at - 1 in self.long else b"{}"
+        return {"": [SimpleNamespace(value=value)]}
+
+    def close(self):
+        """Do nothing."""
+
+
+@pytest.mark.parametrize(
+    ("bombs", "long", "found"),
+    [
+        ([range(310, 311)], (), f"{TOPIC}:0:310"),
+        ([range(310, 367), range(900, 950)], (), f"{TOPIC}:0:310-366"),
+        ([range(250, 301)], (), f"{TOPIC}:0:300"),  # its first records have been read
+        ([range(400, 1000)], (), f"{TOPIC}:0:400-499"),  # the others are not planned yet
+        ([], (333, 444), f"{TOPIC}:0:333"),
+        ([range(500, 600)], (600,), "None"),
+    ],
+)
+def test_records_that_no_executor_holds_are_found_with_all_that_are_packed_with_them(bombs, long, found, monkeypatch):
+    consumer = Packed(*bombs, long=long)
+    monkeypatch.setattr(kafka, "connect_consumer", lambda settings: consumer)
+    assert str(look(Settings(), [Skip(TOPIC, 0, 300, 499)])) == found
+    assert consumer.reads < 20, "each unpacks a batch"
+
+
+def test_only_a_query_that_has_died_of_memory_is_looked_into(monkeypatch):
+    calls = []
+
+    def run(command, **_):
+        calls.append(command[2:])
+        return SimpleNamespace(returncode=0, stdout=f"{TOPIC}:0:310\n")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    waiting = [Skip(TOPIC, 0, 300, 499), Skip(TOPIC, 1, 7, 8)]
+    assert find("Topic t was lost", Settings(), waiting) is None
+    died = "Lost task 0.5 (127.0.0.1 executor 3): java.lang.OutOfMemoryError: Java heap space"
+    assert find(died, Settings(), waiting) == Skip(TOPIC, 0, 310, 310)
+    assert calls == [["fedstream.spark.oversized", f"{TOPIC}:0:300-499", f"{TOPIC}:1:7-8"]]
