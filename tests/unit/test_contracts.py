@@ -200,6 +200,35 @@ def test_a_container_has_no_privilege_that_it_does_not_need(service):
     assert definition["security_opt"] == ["no-new-privileges:true"]
     assert not any("docker.sock" in str(volume) for volume in definition.get("volumes", []))
     assert definition["mem_limit"]
+    assert definition["pids_limit"] == 4096
+    # What one tries out is copied into the master: docker cp.
+    assert (definition["read_only"], definition["tmpfs"]) == (service != "spark-master", ["/tmp:exec"])
+
+
+def test_grafana_has_the_bounds_of_the_stacks_own_services():
+    grafana = yaml.safe_load((ROOT / "deploy/monitoring/grafana/docker-compose.yml").read_text())["services"]["grafana"]
+    bounds = ("logging", "cap_drop", "security_opt", "pids_limit")
+    assert {name: grafana[name] for name in bounds} == {name: SERVICES["board"][name] for name in bounds}
+
+
+DOCKERFILES = sorted(path for path in repository_files() if path.name == "Dockerfile")
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.parent.name)
+def test_the_code_in_an_image_is_not_that_of_the_user_who_runs_it(dockerfile):
+    text = dockerfile.read_text()
+    last_stage = text[text.rindex("\nFROM ") :]
+    assert len(re.findall(r"(?m)^USER stack$", last_stage)) == 1
+    assert not re.findall(r"--chown|(?m:^(?:RUN|COPY|ADD) )", last_stage[last_stage.index("\nUSER") :])
+    assert "--chown" not in text
+    written = re.findall(r"install -d -o stack ([^&\n]+)", last_stage)
+    assert [path for line in written for path in line.split() if not path.startswith("/data")] == []
+
+
+def test_an_action_of_the_workflow_is_named_by_its_commit():
+    uses = re.findall(r"uses: (\S+)(.*)", next((ROOT / ".github/workflows").glob("*.yml")).read_text())
+    assert len(uses) >= 4
+    assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", name) and " # v" in tag for name, tag in uses)
 
 
 @pytest.mark.parametrize(
