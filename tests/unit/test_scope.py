@@ -24,3 +24,7 @@ def test_two_lists_of_topics_that_begin_alike_have_no_folder_in_common():
 )
 def test_a_folder_has_the_name_of_its_topics(topics, folder):
     assert folder_of(topics) == folder
+
+
+def test_blanks_between_sensors_are_no_part_of_their_names():
+    assert Scope.of([1], "sensor-data", "s1, s2").node_of_sensor == {"s1": 1, "s2": 1}
