@@ -68,16 +68,13 @@ class Reader:
         return any(len(record.value or b"") > MOST_BYTES for batch in found.values() for record in batch)
 
 
-def find(text: str, settings: Settings, unread: Iterable[Skip]) -> Skip | None:
-    """Return the records that a query has died of, None if there are none or it has died of something else.
+def has_died(text: str) -> bool:
+    """Tell by the text of Spark's error whether an executor had too little memory."""
+    return _DIED.search(text) is not None
 
-    Args:
-        text: of Spark's error.
-        settings: where the topics are.
-        unread: what the query was about to read.
-    """
-    if not _DIED.search(text):
-        return None
+
+def find(settings: Settings, unread: Iterable[Skip]) -> Skip | None:
+    """Return the records too long for an executor among those that a query was about to read, None if all are short."""
     command = [sys.executable, "-m", __name__, *map(str, unread)]
     environ = os.environ | {"KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers}
     try:

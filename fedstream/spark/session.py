@@ -153,11 +153,15 @@ def failures_told(settings: Settings) -> Iterator[None]:
 
 
 def _oversized(text: str, settings: Settings) -> str:
-    """Return what to do if a query has died of records too long for an executor, else nothing."""
-    places = [place for folder in _folders.values() for place in skips.unread(folder)]
-    found = oversized.find(text, settings, places)
-    heap = "it unpacks to more than an executor's memory (EXECUTOR_HEAP)"
-    return skips.cannot_read(found, f"{heap}; {cause_of(text)}") if found else ""
+    """Return what to do if a query has died of too little memory, as for a record that is too long, else nothing."""
+    if not oversized.has_died(text):
+        return ""
+    cause = f"more than an executor's memory (EXECUTOR_HEAP); {cause_of(text)}"
+    if found := oversized.find(settings, [place for folder in _folders.values() for place in skips.unread(folder)]):
+        return skips.cannot_read(found, f"it unpacks to {cause}")
+    job = os.environ.get("JOB", "JOB")
+    behind = "" if skips.counts(job) else f", or go on behind what it reads: make reset S={job} FROM=end"
+    return f"a task needs {cause}. Raise EXECUTOR_HEAP{behind}"
 
 
 def end_for_good(settings: Settings, error: StackError) -> None:

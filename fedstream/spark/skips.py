@@ -145,9 +145,13 @@ def unreadable(text: str, settings: Settings) -> str:
     return cannot_read(skip, cause)
 
 
+def counts(job: str) -> bool:
+    """Tell whether a job keeps counts, which it loses when it begins anew."""
+    return not job.startswith(("alerts", "squares"))
+
+
 def cannot_read(skip: Skip, cause: str) -> str:
     """Return what is told of records that no job can read, with the command that passes over them."""
     job = os.environ.get("JOB", "JOB")
-    can_skip = not job.startswith(("alerts", "squares"))  # they count nothing
-    command = f"make skip S={job} AT={skip}" if can_skip else f"make reset S={job} FROM={skip.last + 1}"
+    command = f"make skip S={job} AT={skip}" if counts(job) else f"make reset S={job} FROM={skip.last + 1}"
     return f"no job can read {skip} (topic:partition:offset): {cause}. To pass over it: {command}"

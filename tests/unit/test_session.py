@@ -7,11 +7,14 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from pyspark.errors import StreamingQueryException
 from pyspark.sql import SparkSession
 
 from fedstream.errors import StackError
 from fedstream.settings import Settings
+from fedstream.spark import session
 from fedstream.spark.session import cause_of, end_for_good
+from fedstream.spark.skips import Skip
 from fedstream.stack import health, jobs
 
 BEGIN = "[STREAM_FAILED] Query [id = 1, runId = 2] terminated with exception: "
@@ -51,6 +54,28 @@ java.lang.OutOfMemoryError: Java heap space
 )
 def test_the_cause_is_the_first_line_or_the_end_of_a_python_trace(text, cause):
     assert cause_of(text) == cause
+
+
+@pytest.mark.parametrize(
+    ("job", "found", "told"),
+    [
+        (
+            "fog-1",
+            Skip("t", 0, 310, 366),
+            "no job can read t:0:310-366 .*: it unpacks to .*: make skip S=fog-1 AT=t:0:310-366",
+        ),
+        ("fog-1", None, r"a task needs more than an executor's memory \(EXECUTOR_HEAP\); .* Raise EXECUTOR_HEAP$"),
+        ("alerts", None, "Raise EXECUTOR_HEAP, or go on behind what it reads: make reset S=alerts FROM=end"),
+    ],
+)
+def test_a_query_that_has_died_of_memory_tells_what_goes_on(job, found, told, monkeypatch):
+    monkeypatch.setenv("JOB", job)
+    monkeypatch.setattr(session.oversized, "find", lambda *_: found)
+    with pytest.raises(StackError, match=told) as raised, session.failures_told(Settings()):
+        raise StreamingQueryException(JAVA)
+    assert "Task 0 failed 4 times: java.lang.OutOfMemoryError: Java heap space" in raised.value.message
+    with pytest.raises(StackError, match=r"^Topic t was lost$"), session.failures_told(Settings()):
+        raise StreamingQueryException(BEGIN + "Topic t was lost\n=== Streaming Query ===")
 
 
 def test_a_driver_that_is_not_to_be_started_anew_holds_its_place_and_is_red(tmp_path, monkeypatch, capsys):
