@@ -61,7 +61,6 @@ class DriverProgress(msgspec.Struct):
     at: float  # when it was written, s since 1970
     pause_seconds: float  # a query may be so long between two micro-batches, as real-time mode is
     queries: list[QueryProgress]
-    ended: str = ""  # why it has ended for good; nobody starts it anew
 
 
 def last_done(checkpoint: Path) -> Done | None:
@@ -172,19 +171,28 @@ def check_of(queries: list[StreamingQuery], settings: Settings, pause_seconds: f
 
 
 def tell_end(settings: Settings, cause: str) -> None:
-    """Have `make ps` and the health checks say why this job's driver has ended for good."""
-    job = os.environ["JOB"]
-    write_json(_file(settings, job), msgspec.to_builtins(DriverProgress(job, time.time(), 0.0, [], cause)))
+    """Have `make ps` and the health checks say why this job's driver has ended for good.
+
+    It stands in a file of its own: a driver started by hand may say under the same name how far it is.
+    """
+    path = _end_file(settings, os.environ["JOB"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(cause)
 
 
 def forget(settings: Settings) -> None:
     """Remove what an earlier driver of this job has said."""
     if job := os.environ.get("JOB"):
         _file(settings, job).unlink(missing_ok=True)
+        _end_file(settings, job).unlink(missing_ok=True)
 
 
 def _file(settings: Settings, job: str) -> Path:
     return settings.checkpoint_dir / "running" / f"{job}.json"
+
+
+def _end_file(settings: Settings, job: str) -> Path:
+    return _file(settings, job).with_suffix(".ended")
 
 
 def _checkpoint_of(query: StreamingQuery) -> Path:

@@ -59,10 +59,10 @@ def check(name: str, env: Mapping[str, str]) -> None:
             raise NotReadyError(msg)
     else:
         page, checkpoints = f"http://localhost:{driver_ui_port(name, env)}", Path(env.get("CHECKPOINT_DIR", "."))
+        if cause := jobs.read_end(checkpoints, name):
+            raise NotReadyError(cause)
+        _driver_has_executor(f"{page}/api/v1/applications")
         said = jobs.read_progress(checkpoints, name)
-        if not (said and said.get("ended")):
-            _driver_has_executor(f"{page}/api/v1/applications")
-            said = jobs.read_progress(checkpoints, name)
         if said and (trouble := jobs.trouble_of(said, time.time())):
             raise NotReadyError(trouble)
 
