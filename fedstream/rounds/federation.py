@@ -402,7 +402,8 @@ class Federation:
         if not kept:
             return before
         exact = merge_sums(kept).scaler()
-        return exact.rounded(self.settings.table) if strategies.is_private(self.strategy) else exact
+        is_secret = self._draw_secret and strategies.is_private(self.strategy)  # a simulation's data have no limits
+        return exact.rounded(self.settings.table) if is_secret else exact
 
     def _sample(self, number: int, arrays: Arrays) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Let the strategy say how the nodes are to train in a round, and which of them (empty: all)."""

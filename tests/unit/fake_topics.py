@@ -100,7 +100,8 @@ class Stack:
         self.settings = Settings(**{"model": "logistic", "local_epochs": 1} | settings)
         self.model = make_model(self.settings.model, parse_options("MODEL_OPTIONS", self.settings.model_options))
         self.latest = {}
-        self.federation = Federation(new_run(run_id, self.settings), self.settings, self.model, self.latest)
+        run = new_run(run_id, self.settings)
+        self.federation = Federation(run, self.settings, self.model, self.latest, draw_secret=lambda: 7)
         self.random = np.random.RandomState(seed)
         self.seen = dict.fromkeys(NODES, RunningSums(10, (750.0, 0.6), (57_000.0, 0.042)))
         self.clock = 1_000_000 + 1_000_000 * seed

@@ -887,7 +887,10 @@ def test_the_seed_of_a_noise_that_protects_is_not_published():
 
 def test_the_scaler_beside_a_noise_that_protects_is_rounded():
     options = "noise_multiplier=0.1,clipping_norm=1,num_sampled_clients=1"
-    private = start("a", strategy="DifferentialPrivacyServerSideFixedClipping", strategy_options=options)
+    settings = Settings(strategy="DifferentialPrivacyServerSideFixedClipping", strategy_options=options)
+    private = Federation(new_run(RUN, settings), settings, TwoNumbers(), {}, lambda: 7)
+    hear(private, joined(20, "a")[0])
+    assert private.settle(1000)
     # Mean 0.05 and variance 0.01 - 0.05² = 0.0075, so std 0.0866: nearest to 2^-4, of which the mean is 0.8.
     assert (models(private)[0].scaler.mean[1], models(private)[0].scaler.std[1]) == (0.0625, 0.0625)
     assert models(start("a"))[0].scaler.mean[1] == 0.05
