@@ -16,7 +16,7 @@ class Nodes(Struct):
     """The nodes of a run, by name."""
 
     heard: dict[str, int] = field(default_factory=dict)  # the last round in which it answered (or joined)
-    newcomers: set[str] = field(default_factory=set)  # have joined since the first round, and not answered yet
+    newcomers: dict[str, int] = field(default_factory=dict)  # the round that each joined in; it has not answered yet
     trained_at: dict[str, int] = field(default_factory=dict)  # of its newest answer (ms since 1970)
     offences: dict[str, int] = field(default_factory=dict)  # bad updates, less the good ones; none is below 1
     quarantine: dict[str, int] = field(default_factory=dict)  # the last round in which it is kept out
@@ -55,12 +55,12 @@ class Nodes(Struct):
         if node not in self.heard:
             self.heard[node] = number
             if number:
-                self.newcomers.add(node)
+                self.newcomers[node] = number
 
     def answer(self, node: str, number: int) -> None:
         """Note a node that has answered."""
         self.heard[node] = number
-        self.newcomers.discard(node)
+        self.newcomers.pop(node, None)
 
     def is_awaited(self, node: str, number: int, participants: Collection[str], patience: int) -> bool:
         """Tell whether a round waits for a node: it has answered lately, is not kept out, and is to take part."""
