@@ -18,6 +18,7 @@ from kafka.errors import KafkaError
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
+from fedstream import last_word
 from fedstream.broker import kafka
 from fedstream.errors import StackError
 from fedstream.settings import Settings
@@ -49,6 +50,7 @@ def watch(check: Check, end: Callable[[], None] = end_process, pause: Callable[[
             check()
         except StackError as error:
             print(f"Error: {error.message}", file=sys.stderr, flush=True)
+            last_word.keep(error.message)
             end()
             return
 

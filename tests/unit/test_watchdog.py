@@ -7,6 +7,7 @@ import json
 import pytest
 from kafka.errors import KafkaConnectionError
 
+from fedstream import last_word
 from fedstream.errors import StackError
 from fedstream.settings import Settings
 from fedstream.spark import watchdog
@@ -64,7 +65,9 @@ def test_an_executor_that_is_replaced_in_time_ends_nothing(driver):
         driver.look_after(1)
 
 
-def test_the_first_error_is_told_in_one_line_and_ends_the_process(capsys):
+def test_the_first_error_is_told_in_one_line_and_ends_the_process(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("JOB", "fog-1")
+    monkeypatch.setenv("CHECKPOINT_DIR", str(tmp_path))
     looks, ends = [], []
 
     def check():
@@ -75,6 +78,7 @@ def test_the_first_error_is_told_in_one_line_and_ends_the_process(capsys):
     watchdog.watch(check, end=lambda: ends.append(1), pause=lambda _: None)
     assert (len(looks), len(ends)) == (3, 1)
     assert capsys.readouterr().err == "Error: topic t is odd\n"
+    assert last_word.read_all(tmp_path)["fog-1"].text == "topic t is odd"
 
 
 # --- topics
