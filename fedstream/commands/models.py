@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,12 @@ from typing import Any
 import click
 import msgspec
 
-from fedstream.broker import kafka
-from fedstream.broker.position import now_ms
 from fedstream.commands import export as exporting
 from fedstream.commands import registry
+from fedstream.commands.rollback import roll_back
 from fedstream.commands.terminal import json_option, metric_option, output_option, run_option
-from fedstream.errors import StackError
 from fedstream.learning.scores import SCORE_COLUMNS, Score, measures
-from fedstream.messages.rounds import GlobalModel, Rollback, check_size
-from fedstream.messages.topics import GLOBAL_MODEL, ROUND_CONTROL
+from fedstream.messages.rounds import GlobalModel
 from fedstream.output import check_name, write_rows
 from fedstream.rounds import runs
 from fedstream.rounds.runs import GLOBAL, Run
@@ -171,25 +167,8 @@ def rollback(version: str, metric: str, run_id: str | None) -> None:
         fedstream models rollback 12
         fedstream models rollback best --metric loss
     """
-    settings = Settings.from_env(os.environ)
-    run = registry.load_run(settings, run_id)
-    message = registry.pick_version(run, version, metric)
-    command = Rollback(run.run_id, now_ms(), message, run.current)
-    check_size(command, "the command", settings.max_update_bytes)
-    read = kafka.follow_topic(settings, GLOBAL_MODEL, last=0)  # what was there before the command is no answer to it
-    kafka.connect_publisher(settings)((ROUND_CONTROL, run.run_id, command))
-    deadline = time.monotonic() + settings.wait_timeout_seconds
-    while (left := deadline - time.monotonic()) > 0:
-        for model in runs.read_models(read(min(left, 1.0))):
-            is_new = model.round not in run.rounds  # that of an earlier rollback may be said again
-            if is_new and model.run_id == run.run_id and model.restored_from == message.version:
-                click.echo(f"Version {message.version} of run {run.run_id} is back as version {model.version}.")
-                return
-    msg = (
-        f"no model with restored_from {message.version} came on topic {GLOBAL_MODEL} within "
-        f"{settings.wait_timeout_seconds:g} s; is the cloud running (make ps)? What it cannot use is in dead-letter"
-    )
-    raise StackError(msg)
+    model = roll_back(Settings.from_env(os.environ), version, metric, run_id)
+    click.echo(f"Version {model.restored_from} of run {model.run_id} is back as version {model.version}.")
 
 
 @models.command("export")
