@@ -1,4 +1,7 @@
-"""The board over HTTP: the page, its parts, /api/state, /stream, /metrics and /healthz. Nothing can be changed here."""
+"""The board over HTTP: the page, its parts, /api/state, /api/follow, /stream, /metrics and /healthz.
+
+Nothing can be changed here, unless there are actions: then /api/rollback.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,18 @@ from pathlib import Path
 import msgspec
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fedstream.board.actions import MOST_BYTES, Actions
+from fedstream.board.follow import Place, read_place
 from fedstream.board.metrics import make_registry
-from fedstream.board.state import LISTS, Board
+from fedstream.board.state import LISTS, UNSHOWN, Board
 from fedstream.board.streams import Row
+from fedstream.errors import StackError
 from fedstream.settings import Settings
 
 STATIC = Path(__file__).parent / "static"
@@ -41,16 +48,21 @@ HEADERS = {
 }
 
 
+ROLLBACK = "/api/rollback"
+
+
 class Guard:
-    """Lets GET requests through that are meant for this machine, and puts the same headers on every answer.
+    """Lets requests through that are meant for this machine, and puts the same headers on every answer.
+
+    They are GET requests; with actions a POST may go to /api/rollback.
 
     A page of another origin may make a browser ask under a name of its own that leads to 127.0.0.1 (DNS rebinding); it
     cannot make it send one of our names.
     """
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
-        """Take the names that this machine has."""
-        self._app, self._hosts = app, hosts
+    def __init__(self, app: ASGIApp, hosts: frozenset[str], posts: frozenset[str]) -> None:
+        """Take the names that this machine has, and the paths to which a POST may go."""
+        self._app, self._hosts, self._posts = app, hosts, posts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -73,8 +85,9 @@ class Guard:
             expected = f"expected one of {', '.join(sorted(self._hosts))}: set PUBLIC_HOST in .env"
             text = f"Host is {hosts!r:.100}; {expected}\n"
             answer = PlainTextResponse(text, 421)
-        elif scope["method"] != "GET":
-            answer = PlainTextResponse(f"{scope['method']:.20} is not allowed; expected GET\n", 405, {"Allow": "GET"})
+        elif scope["method"] != (expected := "POST" if scope["path"] in self._posts else "GET"):
+            text = f"{scope['method']:.20} is not allowed; expected {expected}\n"
+            answer = PlainTextResponse(text, 405, {"Allow": expected})
         await answer(scope, receive, guarded)
 
 
@@ -91,7 +104,7 @@ class Newest:
 
     def publish(self, snapshot: Row) -> None:
         """Take the next snapshot; called from the feed's thread."""
-        state = msgspec.json.encode({name: value for name, value in snapshot.items() if name not in LISTS})
+        state = msgspec.json.encode({name: value for name, value in snapshot.items() if name not in (*LISTS, *UNSHOWN)})
         self.snapshot, self.state = snapshot, state
         if self._loop:
             self._loop.call_soon_threadsafe(self._wake)
@@ -183,6 +196,8 @@ def make_app(
     runner: str = "local",
     clock: Callable[[], float] = time.time,
     targets: Callable[[list[str]], list[Row]] = lambda _: [],
+    follow: Callable[[Place], Row] = lambda _: {},
+    actions: Actions | None = None,
 ) -> ASGIApp:
     """Return the application.
 
@@ -192,13 +207,15 @@ def make_app(
         runner: how the stack was started, docker or local: which commands the page shows.
         clock: the time, s since 1970.
         targets: what Prometheus is to ask of Spark while some jobs run.
+        follow: what became of the record at a place; it may raise a StackError.
+        actions: what the page may change; None: nothing.
     """
     registry = make_registry(lambda: newest.snapshot)
     shell = (STATIC / "index.html").read_text(encoding="utf-8")
 
     def page(request: Request) -> Response:
         language = pick_language(request)
-        words = texts(language) | {"lang": language, "runner": runner}
+        words = texts(language) | {"lang": language, "runner": runner, "token": actions.token if actions else ""}
         filled = re.sub(r"\{\{(\S+?)\}\}", lambda found: html.escape(words[found[1]]), shell)
         return Response(filled, media_type="text/html", headers={"Vary": "Accept-Language"})
 
@@ -209,7 +226,19 @@ def make_app(
         return Response(path.read_bytes(), media_type=KINDS[path.suffix])
 
     def state(request: Request) -> Response:
-        return Response(msgspec.json.encode(newest.snapshot), media_type="application/json")
+        shown = {name: value for name, value in newest.snapshot.items() if name not in UNSHOWN}
+        return Response(msgspec.json.encode(shown), media_type="application/json")
+
+    def followed(request: Request) -> Response:
+        if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            return PlainTextResponse("this is work: only the board's own page may ask for it\n", 403)
+        try:
+            place = read_place(*(request.query_params.get(name, "") for name in Place._fields))
+            return Response(msgspec.json.encode(follow(place)), media_type="application/json")
+        except ValueError as error:
+            return PlainTextResponse(f"{error}\n", 400)
+        except StackError as error:
+            return PlainTextResponse(f"{error.message}\n", 503)
 
     def metrics(request: Request) -> Response:
         return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -224,16 +253,29 @@ def make_app(
             return PlainTextResponse(json.dumps({"trouble": "nothing was read yet, or not for 30 s"}), 503)
         return PlainTextResponse(json.dumps({"age_seconds": age}), media_type="application/json")
 
+    async def rollback(request: Request) -> Response:
+        body = b""
+        async for part in request.stream():
+            body += part
+            if len(body) > MOST_BYTES:
+                return PlainTextResponse(f"the request is too long; expected at most {MOST_BYTES} bytes\n", 413)
+        assert actions is not None
+        status, text = await run_in_threadpool(actions.answer, request.headers, body)
+        return PlainTextResponse(text, status)
+
     routes = [
         Route("/", page),
         Route("/static/{name}", static),
         Route("/api/state", state),
+        Route("/api/follow", followed),
         Route("/stream", Stream(newest)),
         Route("/metrics", metrics),
         Route("/prometheus/targets", spark_targets),
         Route("/healthz", healthz),
     ]
-    return Guard(Starlette(routes=routes), hosts)
+    if actions:
+        routes.append(Route(ROLLBACK, rollback, methods=["POST"]))
+    return Guard(Starlette(routes=routes), hosts, frozenset({ROLLBACK} if actions else ()))
 
 
 def host_names(public_host: str) -> frozenset[str]:

@@ -14,6 +14,7 @@ from typing import Any
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
+from fedstream import last_word
 from fedstream.board.state import CONTROL_TOPICS, Board
 from fedstream.board.streams import Offsets, Row
 from fedstream.broker import kafka
@@ -105,6 +106,7 @@ class Feed:
         now = time.time()
         self._board.take_services({"kafka": kafka_trouble, "spark": self._spark})
         self._board.take_progress(now, jobs.read_all(self._settings.checkpoint_dir))
+        self._board.take_last_words(now, last_word.read_all(self._settings.checkpoint_dir))
         self._publish(self._board.snapshot(now))
 
 

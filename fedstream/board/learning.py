@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from fedstream.learning.scores import Score
@@ -18,6 +19,7 @@ MOST_ROUNDS = 1000
 MOST_ROUNDS_OF_NODES = 200  # of which the scores of each node are kept
 MOST_VERSIONS_SHOWN = 20
 MOST_NODES = 1000
+MOST_COUNTS = 100  # newest weights of a node of which the counts are kept
 MOST_SIZES = 10_000  # updates whose round has not closed yet
 SILENT_SECONDS = 30.0  # a node publishes its weight with each micro-batch
 
@@ -33,6 +35,11 @@ class Node(Struct):
     examples: int = 0  # readings that it has learned from, in the rounds that are known
     update_bytes: int = 0  # of its updates that were used in them
     model_bytes: int = 0  # of the models that it started from
+    counts: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=MOST_COUNTS))  # when, records so far
+
+    def counted(self, at: float) -> int | None:
+        """Return how many records it had counted at a time, by its newest weight then; None if that is not known."""
+        return max((count for when, count in self.counts if when <= at), default=None)
 
 
 class Learning:
@@ -73,6 +80,7 @@ class Learning:
             return
         node = self.nodes.setdefault(message.node_id, Node())
         node.heard_at = max(node.heard_at, at)
+        node.counts.append((at, message.samples + message.rejected))
         merge_update(self.weights, message)
         if not isinstance(message, ModelUpdate) or message.run_id != self.run_id:
             return
@@ -208,6 +216,7 @@ class Learning:
                 "weight": self.weights[name].weight,
                 "readings": self.weights[name].samples,
                 "rejected": self.weights[name].rejected,
+                "source": self.weights[name].source,
                 "heard_at": node.heard_at,
                 "answered": node.answered,
                 "answered_at": node.answered_at,

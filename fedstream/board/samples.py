@@ -28,7 +28,7 @@ class Samples:
         """Begin before any look."""
         self._next: dict[tuple[str, int], int] = {}  # the first offset of each partition not looked at yet
         self._reading_sizes: deque[int] = deque(maxlen=MOST_KEPT)
-        self._last: dict[str, str] = {}
+        self._last: dict[str, tuple[str, str]] = {}  # place and text of the newest record
         self._squares: deque[Square] = deque(maxlen=MOST_KEPT)
         self._alerts: deque[Row] = deque(maxlen=MOST_KEPT)
         self.squares_checked = self.squares_wrong = 0
@@ -41,7 +41,7 @@ class Samples:
                 continue
             self._next[place] = record.offset + 1
             value = record.value or b""
-            self._last[record.topic] = shown(value)
+            self._last[record.topic] = place_of(record), shown(value)
             if record.topic.startswith(SENSOR_DATA):
                 self._reading_sizes.append(len(value))
             with suppress(BadMessage):
@@ -59,7 +59,9 @@ class Samples:
         kept = ("sensor_id", "probability", "alert", "model_version", "run_id", "scored_at")
         row: Row = {name: getattr(alert, name) for name in kept}
         self._alerts.append(
-            row | {"delay_seconds": (alert.scored_at - alert.event_time) / 1000, "place": place_of(record)}
+            row
+            | {"delay_seconds": (alert.scored_at - alert.event_time) / 1000, "place": place_of(record)}
+            | {"reading": (record.key or b"").decode(errors="replace")}  # topic/partition/offset
         )
 
     @property
@@ -67,9 +69,10 @@ class Samples:
         """The mean size of the newest readings, in bytes; 0 before the first."""
         return sum(self._reading_sizes) / len(self._reading_sizes) if self._reading_sizes else 0.0
 
-    def last(self, topic: str) -> str:
-        """Return the newest record of a topic that was looked at."""
-        return self._last.get(topic, "")
+    def last(self, topic: str) -> dict[str, str]:
+        """Return the newest record of a topic that was looked at, and its place."""
+        place, text = self._last.get(topic, ("", ""))
+        return {"last": text, "last_place": place}
 
     def squares_row(self) -> Row:
         """Return what is to be said of the squares."""

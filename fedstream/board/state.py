@@ -2,7 +2,8 @@
 
 The same records give the same state, whether they are taken once or again: so it is the same after a restart.
 
-    take, take_samples, take_ends, take_progress, take_services --> Board --> snapshot(now): what all else shows
+    take, take_samples, take_ends, take_progress, take_last_words, take_services
+        --> Board --> snapshot(now): what all else shows
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import msgspec
 
 from fedstream.board.learning import Learning, drop_oldest, totals
 from fedstream.board.samples import Samples, shown
-from fedstream.board.streams import Offsets, Row, Streams
+from fedstream.board.streams import MicroBatch, Offsets, Row, Streams
 from fedstream.errors import BadMessage
+from fedstream.last_word import LastWord
 from fedstream.messages.dead_letters import DeadLetter
 from fedstream.messages.door import decode
 from fedstream.messages.rounds import Event, GlobalModel, read_global, read_update
@@ -29,6 +31,7 @@ from fedstream.messages.topics import (
     MODEL_VERSIONS,
     MODEL_WEIGHTS,
     SENSOR_DATA,
+    sensor_topic,
 )
 from fedstream.settings import Settings
 from fedstream.stack import jobs
@@ -40,6 +43,7 @@ MOST_SOURCES = 1000  # topics that dead letters come from
 # Followed whole, from where the look back begins: so many of the newest records of each partition.
 CONTROL_TOPICS = {MODEL_VERSIONS: 2000, GLOBAL_MODEL: 5000, MODEL_WEIGHTS: 5000, EVENTS: MOST_EVENTS, DEAD_LETTER: 500}
 LISTS = ("rounds", "letters", "events")  # of a snapshot: they grow, and each row has a number
+UNSHOWN = ("gaps", "micro_batches")  # of a snapshot: what only following a record needs
 
 
 class Board:
@@ -110,7 +114,7 @@ class Board:
         except (binascii.Error, ValueError):
             value = b""
         self._letter_number += 1
-        kept = ("topic", "partition", "offset")
+        kept = ("topic", "partition", "offset", "by")
         self._letters.append(
             {"number": self._letter_number, "at": at, "reason": shown(letter.reason.encode())}
             | {name: getattr(letter, name) for name in kept}
@@ -129,6 +133,10 @@ class Board:
         """Take what the drivers' files say."""
         self.streams.take_progress(at, said)
 
+    def take_last_words(self, at: float, words: Mapping[str, LastWord]) -> None:
+        """Take what jobs said when they ended with an error."""
+        self.streams.take_last_words(at, words)
+
     def take_services(self, troubles: Mapping[str, str]) -> None:
         """Take what is wrong with each service that was asked, by its name; an empty text: it is well."""
         self._services |= troubles
@@ -138,7 +146,7 @@ class Board:
     def snapshot(self, now: float) -> Row:
         """Return all that is to be shown at a time (s since 1970), of plain values that are not changed any more."""
         nodes = self.learning.node_rows(now, self.samples.reading_bytes)
-        ends = self.streams.topic_rows(now)
+        ends, counted = self.streams.topic_rows(now), self.streams.counted()
         weight = self.learning.weight
         return {
             "schema_version": SCHEMA_VERSION,
@@ -150,7 +158,7 @@ class Board:
             "nodes": nodes,
             "bytes": {"reading": self.samples.reading_bytes} | totals(nodes),
             "versions": self.learning.version_rows(),
-            "topics": [row | {"last": self.samples.last(row["topic"])} for row in ends],
+            "topics": [row | self.samples.last(row["topic"]) for row in ends],
             "queries": self.streams.query_rows(now),
             "rates": self._rates(now),
             "squares": self.samples.squares_row(),
@@ -158,10 +166,24 @@ class Board:
             "event_counts": dict(self._event_counts),
             "letter_counts": dict(self._letter_counts),
             "unusable": dict(self.unusable),
+            "gaps": {row["node"]: self._gap(row["node"], counted) for row in nodes},
+            "micro_batches": self.streams.trainings(),
             "rounds": [self.learning.rows[number] for number in sorted(self.learning.rows)],
             "letters": list(self._letters),
             "events": list(self._events),
         }
+
+    def _gap(self, node: str, counted: Mapping[str, MicroBatch]) -> int | None:
+        """Return how many records of its own topic a node's query has read, and its weight has not counted.
+
+        0: what the weight counts are offsets. None: not known.
+        """
+        number = node.removeprefix("fog-")
+        batch = counted.get(sensor_topic(int(number))) if number.isdecimal() else None
+        count = self.learning.nodes[node].counted(batch.finished_at) if batch else None
+        if batch is None or count is None:
+            return None
+        return sum(batch.offsets[sensor_topic(int(number))].values()) - count
 
     def _rates(self, now: float) -> dict[str, float]:
         """Return the records a second on the arrows of the picture."""

@@ -6,10 +6,11 @@ The ends come from the broker, the offsets from the files in which each driver s
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
+from fedstream.last_word import LastWord
 from fedstream.stack import jobs
 
 Offsets = dict[str, dict[str, int]]  # topic: partition: offset of the next record
@@ -18,8 +19,11 @@ Row = dict[str, Any]
 RATE_SECONDS = 10.0
 MOST_ENDS = 600  # of a partition: ten minutes
 MOST_BATCHES = 100  # micro-batches of a query of which the durations are kept
+MOST_TRAININGS = 500  # micro-batches of a training of which the ends are kept
 SILENT_SECONDS = 10.0  # a driver looks every two seconds
 FORGET_SECONDS = 3600.0  # a job that was silent so long was stopped on purpose
+LATELY_SECONDS = 60.0  # an error is shown so long, though the job is well again
+ENDING_SECONDS = 5.0  # a driver that ends may look once more after its last word
 
 
 class Growth:
@@ -62,6 +66,14 @@ class Growth:
         return now - since
 
 
+class MicroBatch(NamedTuple):
+    """The end of a micro-batch."""
+
+    number: int
+    finished_at: float  # s since 1970
+    offsets: Offsets
+
+
 class Query:
     """What is known of a query."""
 
@@ -70,11 +82,18 @@ class Query:
         self.said: Row = {}
         self.taken = Growth()
         self.durations: deque[float] = deque(maxlen=MOST_BATCHES)
+        self.trainings: tuple[MicroBatch, ...] = ()  # never changed: what was handed out stays
 
     def take(self, at: float, said: Row, is_real_time: bool) -> None:
         """Take what the driver's file says; a micro-batch of real-time mode is only the time between two commits."""
-        if said["micro_batch"] != self.said.get("micro_batch") and said["micro_batch"] >= 0 and not is_real_time:
+        is_new = said["micro_batch"] != self.said.get("micro_batch") and said["micro_batch"] >= 0
+        if is_new and not is_real_time:
             self.durations.append(said.get("seconds", 0.0))
+        if is_new and said["may_wait"]:
+            # A number that is not the next one is of a query that has begun anew.
+            known = self.trainings if said["micro_batch"] > self.said.get("micro_batch", -1) else ()
+            batch = MicroBatch(said["micro_batch"], said["finished_at"], said["offsets"])
+            self.trainings = (*known, batch)[-MOST_TRAININGS:]
         self.said = said
         records = sum(sum(each.values()) for each in said["offsets"].values()) or said.get("lines", 0)
         if said["micro_batch"] >= 0:
@@ -92,6 +111,8 @@ class Streams:
         self._said: dict[str, jobs.Progress] = {}  # by job, also of those that say nothing any more
         self._present: set[str] = set()
         self._queries: dict[str, Query] = {}
+        self._words: dict[str, LastWord] = {}  # of jobs that have ended with an error
+        self._ended: set[str] = set()  # those that have not begun anew since
 
     def take_ends(self, at: float, ends: Offsets) -> None:
         """Take the ends of all topics."""
@@ -115,9 +136,31 @@ class Streams:
             for name in [name for name in self._queries if name.partition("/")[0] == job]:
                 del self._queries[name]
 
+    def take_last_words(self, at: float, words: Mapping[str, LastWord]) -> None:
+        """Take what jobs said when they ended with an error; of one that has begun anew it is kept for a while."""
+        self._ended = set(words)
+        self._words = {
+            job: word
+            for job, word in {**self._words, **words}.items()
+            if at - word.at <= (FORGET_SECONDS if job in words else LATELY_SECONDS)
+        }
+
     def rate(self, topic: str, now: float) -> float:
         """Return how many records a second come onto a topic."""
         return self._topics[topic].rate(now) if topic in self._topics else 0.0
+
+    def counted(self) -> dict[str, MicroBatch]:
+        """Return the last known micro-batch of the fog's query that counts the readings of a topic, by the topic."""
+        found = (query.said for query in self._queries.values() if query.said["name"].startswith("fog-"))
+        return {
+            topic: MicroBatch(said["micro_batch"], said["finished_at"], said["offsets"])
+            for said in found
+            for topic in said["offsets"]
+        }
+
+    def trainings(self) -> dict[str, tuple[MicroBatch, ...]]:
+        """Return the known micro-batches of the queries that train, by their names."""
+        return {name: query.trainings for name, query in self._queries.items() if query.trainings}
 
     def topic_rows(self, now: float) -> list[Row]:
         """Return a row for each topic."""
@@ -165,17 +208,28 @@ class Streams:
         }
 
     def job_rows(self, now: float) -> list[Row]:
-        """Return a row for each job: is it well, and else the kind of its trouble, with what a text needs."""
+        """Return a row for each job: is it well, and else the kind of its trouble, with what a text needs.
+
+        With `error`, what it said when it ended lately, or for good.
+        """
         rows, queries = [], self.query_rows(now)
-        for job, progress in sorted(self._said.items(), key=lambda item: (len(item[0]), item[0])):
-            trouble = jobs.find_trouble(progress, now, SILENT_SECONDS)
-            if job not in self._present:
-                trouble = jobs.Trouble("ended", now - progress["at"])
+        for job in sorted({*self._said, *self._words}, key=lambda job: (len(job), job)):
+            word = self._words.get(job)
+            trouble = self._trouble_of(job, now)
             if trouble:
                 waiting = (row for row in queries if row["job"] == job and not row["may_wait"])
                 trouble = trouble._replace(behind=sum(sum(row["lag_records"].values()) for row in waiting))
-            rows.append({"name": job, "trouble": trouble and trouble._asdict()})
+            error = word and {"text": word.text, "seconds": now - word.at}
+            rows.append({"name": job, "trouble": trouble and trouble._asdict(), "error": error})
         return rows
+
+    def _trouble_of(self, job: str, now: float) -> jobs.Trouble | None:
+        progress, word = self._said.get(job), self._words.get(job)
+        if word and job in self._ended and (progress is None or word.at >= progress["at"] - ENDING_SECONDS):
+            return jobs.Trouble("failed", now - word.at)
+        if progress is None or job not in self._present:
+            return jobs.Trouble("ended", now - (progress["at"] if progress else now))
+        return jobs.find_trouble(progress, now, SILENT_SECONDS)
 
 
 def _name(job: str, query: str) -> str:

@@ -42,7 +42,7 @@ def read_all(checkpoints: Path) -> list[Progress]:
 
 
 class Trouble(NamedTuple):
-    """Why a driver is not well: it is "silent", "stalled" or, told by who has seen its file vanish, "ended"."""
+    """Why a driver is not well: it is "silent" or "stalled"; the board also knows "ended" and "failed"."""
 
     kind: str
     seconds: float

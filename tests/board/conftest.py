@@ -14,9 +14,12 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from fedstream.board.actions import Actions
 from fedstream.board.app import Newest, host_names, make_app
+from fedstream.board.follow import Follower, Place, Row
 from fedstream.board.state import Board
 from fedstream.settings import Settings
+from tests.board.followed import make_known, make_log
 from tests.board.recorded import play
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -40,6 +43,7 @@ class Server:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
+        self.actions: Actions | None = None
         self.url = f"http://localhost:{self.port}"
         self.start()
         self.newest.publish(self.first)
@@ -47,7 +51,8 @@ class Server:
     def start(self) -> None:
         """Serve, in a thread, and return when it answers."""
         self.newest = Newest(Settings())
-        app = make_app(self.newest, host_names(""), "local", time.time)
+        self.log, self.known = make_log(), make_known()
+        app = make_app(self.newest, host_names(""), "local", time.time, follow=self.follow, actions=self.actions)
         self._server = uvicorn.Server(
             uvicorn.Config(app, host="127.0.0.1", port=self.port, log_level="error", lifespan="off", ws="none")
         )
@@ -57,6 +62,10 @@ class Server:
         while not self._server.started and time.monotonic() < deadline:
             self._thread.join(0.01)
         assert self._server.started
+
+    def follow(self, place: Place) -> Row:
+        """Follow a record on topics of its own."""
+        return Follower(place, self.log, self.known, Settings()).follow()
 
     def stop(self) -> None:
         """End it, with all its connections."""
@@ -110,5 +119,5 @@ def open_page(context: BrowserContext, server: Server, where: str) -> Page:
     page = context.new_page()
     page.goto(f"{server.url}/{where}")
     page.wait_for_selector("#live.good")
-    page.wait_for_selector("main section:not([hidden]) :is(table, svg, article)")
+    page.wait_for_selector("main section:not([hidden]) :is(table, svg, article, li)")
     return page

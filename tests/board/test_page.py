@@ -10,7 +10,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
+from fedstream.board.actions import Actions
+from fedstream.errors import StackError
+from fedstream.messages.rounds import global_model
 from tests.board.conftest import open_page
+from tests.board.followed import TOPIC
 
 ROOT = Path(__file__).parents[2]
 STATIC = ROOT / "fedstream" / "board" / "static"
@@ -19,7 +23,7 @@ TEXTS = """() => {
   while (walk.nextNode()) if (walk.currentNode.data.trim()) found.push(walk.currentNode.data.trim());
   return found;
 }"""
-TABS = ("overview", "learning", "streams", "letters", "try")
+TABS = ("overview", "learning", "streams", "letters", "follow", "try")
 
 
 def rows(page, place):
@@ -55,6 +59,20 @@ def test_what_is_not_well_stands_above_with_what_to_type(page):
     assert [line.split(":")[0] for line in found] == ["fog-2", "fog-1"]
     assert found[0].endswith("make ps; make logs S=fog-2")
     assert "has not answered round 3 in time" in found[1]
+
+
+def test_a_job_that_has_ended_says_why_in_its_own_words(page, server):
+    job = {"name": "squares", "trouble": {"kind": "failed", "seconds": 5, "query": "", "behind": 7}}
+    job["error"] = {"text": "NUMBERS_PORT is <b>x</b>", "seconds": 5}
+    others = [row for row in server.first["jobs"] if row["name"] != "squares"]
+    server.newest.publish(server.first | {"jobs": [*others, job]})
+    found = page.locator("#troubles li", has_text="squares:")
+    expect(found).to_have_text(
+        "squares: ended with an error 5.0 s ago, and 7 records wait. It said: NUMBERS_PORT is <b>x</b> "
+        "make ps; make logs S=squares"
+    )
+    page.get_by_text("As a table").first.click()
+    assert "It said: NUMBERS_PORT is <b>x</b>" in page.locator("#flow").inner_text()
 
 
 def test_squares_and_alerts_are_judged(page):
@@ -122,11 +140,84 @@ def test_the_streams_show_batches_and_lag(context, server):
 def test_what_somebody_sent_stays_text(context, server):
     page = open_page(context, server, "#letters")
     newest, first = rows(page, "#letter-rows")
-    assert newest[3] == '<script>document.title="taken over"</script><img src=x onerror=alert(1)>'
-    assert newest[2] == "not JSON: <b>JSON is malformed</b>"
-    assert first[1] == "sensor-data-node-1 [0] @ 16"
+    assert newest[4] == '<script>document.title="taken over"</script><img src=x onerror=alert(1)>'
+    assert newest[3] == "not JSON: <b>JSON is malformed</b>"
+    assert [newest[2], first[2]] == ["–", "fog-1"]
+    assert first[1] == "sensor-data-node-1[0]@16"
     assert page.locator("#letter-rows :is(script, img, b)").count() == 0
     assert page.title() == "Dead letters – fedstream"
+
+
+def test_a_reading_is_followed_from_a_place_that_was_typed(context, server):
+    page = open_page(context, server, "#follow")
+    page.get_by_label("Topic").fill(TOPIC)
+    page.get_by_label("Offset").fill("2")
+    page.keyboard.press("Enter")
+    expect(page.locator("#follow-steps tbody tr")).to_have_count(5)
+    steps = {row[2]: row for row in rows(page, "#follow-steps")}
+    assert steps["counted"][1] == "2.000 s"  # the reading of 102 s, the weight of 104 s
+    assert "fog-1 with it: 44.0000, of 4 readings and 0 rejected" in steps["counted"][3]
+    assert steps["counted"][4] == "model-weights[0]@3"
+    assert "answered round 1: it learned from 4 readings, starting from version 0" in steps["learned"][3]
+    assert "Version 1 (FedAvg) was made of 2 updates" in steps["version"][3]
+    page.get_by_role("link", name="Français").click()  # the place stays
+    expect(page.locator("#follow-steps")).to_contain_text("La version 1 (FedAvg)")
+
+
+def test_a_reading_is_followed_on_while_something_is_to_come(context, server):
+    page = open_page(context, server, f"#follow/{TOPIC}/0/7")
+    expect(page.locator("#follow-steps")).to_contain_text("No version has it yet: the round is open.")
+    server.log.add("global-model", 110, global_model("run-a", 3, 2, {}), "mlp")
+    expect(page.locator("#follow-steps")).to_contain_text("Round 2 ended without this update")
+
+
+def test_a_place_can_be_clicked_wherever_it_stands(context, server):
+    page = open_page(context, server, "#letters")
+    page.get_by_role("link", name="sensor-data-node-1[0]@16").click()
+    expect(page.locator("#follow-steps")).to_contain_text("No record has this offset yet.")
+    page.locator("#follow-links a").first.click()
+    expect(page.get_by_label("Offset")).to_have_value("1998")
+
+
+def test_without_actions_the_page_shows_the_command_of_a_rollback(context, server):
+    page = open_page(context, server, "#learning")
+    command = "source deploy/local/env.sh; fedstream models rollback {} --run run-a"
+    expect(page.locator("#rollback-command")).to_have_text(command.format(1))  # the best one
+    page.locator("#rollback-form input").fill("0")
+    expect(page.locator("#rollback-command")).to_have_text(command.format(0))
+    expect(page.get_by_role("button", name="Roll back")).to_be_hidden()
+    page.keyboard.press("Enter")
+    expect(page.locator("#rollback-dialog")).to_be_hidden()
+
+
+def test_with_actions_the_page_rolls_back_once_that_is_confirmed(context, server):
+    asked = []
+
+    def roll_back(run_id, version):
+        asked.append((run_id, version))
+        if version == 7:
+            raise StackError("there is no version 7")
+        return global_model(run_id, 4, 3, {}, restored_from=version)
+
+    server.stop()
+    server.actions = Actions(roll_back)
+    server.start()
+    server.newest.publish(server.first)
+    page = open_page(context, server, "#learning")
+    page.locator("#rollback-form input").fill("1")
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Make version 1 of run run-a the current one again?")
+    assert Axe().run(page).violations_count == 0
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(dialog).to_be_hidden()
+    assert asked == []
+    for version, said in (("1", "Version 1 is back as version 3."), ("7", "Not done: there is no version 7")):
+        page.locator("#rollback-form input").fill(version)
+        page.keyboard.press("Enter")
+        dialog.get_by_role("button", name="Roll back").click()
+        expect(page.locator("#rollback-said")).to_have_text(said)
+    assert asked == [("run-a", 1), ("run-a", 7)]
 
 
 def test_the_page_comes_back_by_itself_when_the_board_was_started_again(page, server):

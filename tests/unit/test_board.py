@@ -14,6 +14,7 @@ from fedstream.board.learning import MOST_ROUNDS, MOST_ROUNDS_OF_NODES
 from fedstream.board.metrics import FAMILIES, make_registry
 from fedstream.board.state import MOST_EVENTS, MOST_LETTERS, Board
 from fedstream.board.streams import Growth, durations
+from fedstream.last_word import LastWord
 from fedstream.settings import Settings
 from tests.board.recorded import NOW, lines, play, record
 
@@ -68,6 +69,35 @@ def test_a_job_that_was_silent_for_an_hour_is_forgotten():
     board.take_progress(NOW + 3700, [])
     after = board.snapshot(NOW + 3700)
     assert (after["jobs"], after["queries"]) == ([], [])
+
+
+def test_a_job_that_has_ended_with_an_error_is_red_with_its_own_words_until_it_begins_anew():
+    board = Board(Settings())
+    next(play(board))
+    board.take_progress(NOW, [])  # the drivers' files are gone, all have ended
+    board.take_last_words(NOW, {"fog-2": LastWord(NOW - 29, "topic t was made anew"), "cloud": LastWord(NOW, "x")})
+    row = by(board.snapshot(NOW)["jobs"], "name")["fog-2"]
+    assert row["trouble"] == {"kind": "failed", "seconds": 29, "query": "", "behind": 400}
+    assert row["error"] == {"text": "topic t was made anew", "seconds": 29}
+    board.take_last_words(NOW + 1, {"cloud": LastWord(NOW, "x")})  # fog-2 has begun anew
+    row = by(board.snapshot(NOW + 1)["jobs"], "name")["fog-2"]
+    assert (row["trouble"]["kind"], row["error"]["text"]) == ("ended", "topic t was made anew")
+    board.take_last_words(NOW + 32, {"cloud": LastWord(NOW, "x")})  # a minute after its end
+    assert by(board.snapshot(NOW + 32)["jobs"], "name")["fog-2"]["error"] is None
+
+
+def test_a_job_that_never_worked_is_known_by_its_last_word():
+    board = Board(Settings())
+    board.take_last_words(NOW, {"sensors": LastWord(NOW - 3, "RATE is 'x'"), "old": LastWord(NOW - 3601, "y")})
+    (row,) = board.snapshot(NOW)["jobs"]
+    assert (row["name"], row["trouble"]["kind"], row["trouble"]["seconds"]) == ("sensors", "failed", 3)
+
+
+def test_an_error_of_an_earlier_life_is_not_why_a_driver_is_silent_now():
+    board = Board(Settings())
+    next(play(board))  # fog-2 said something 30 s ago
+    board.take_last_words(NOW, {"fog-2": LastWord(NOW - 36, "x")})
+    assert by(board.snapshot(NOW)["jobs"], "name")["fog-2"]["trouble"]["kind"] == "silent"
 
 
 def test_durations_of_micro_batches_are_summed_up_as_in_report_b(snapshot):
@@ -326,6 +356,7 @@ def test_both_languages_have_the_same_texts_and_placeholders():
         "lag-cell",
     }
     words = {"topic", "version", "jobs", "micro-batch", "topics-title", "place", "pages"}
+    words |= {"partition", "offset", "step-version"}
     assert same <= units | words | {"title-edge", "title-fog", "title-cloud"}
 
 
@@ -333,9 +364,11 @@ def test_each_text_of_the_page_is_there_and_none_is_unused():
     texts = json.loads((STATIC / "en.json").read_text(encoding="utf-8"))
     shell = (STATIC / "index.html").read_text(encoding="utf-8")
     code = "\n".join(path.read_text(encoding="utf-8") for path in STATIC.glob("*.js"))
-    used = set(re.findall(r"\{\{(\S+?)\}\}", shell)) - {"lang", "runner"} | set(re.findall(r'\bt\("([\w-]+)"', code))
+    used = set(re.findall(r"\{\{(\S+?)\}\}", shell)) - {"lang", "runner", "token"} | set(
+        re.findall(r'\bt\("([\w-]+)"', code)
+    )
     assert used <= texts.keys()
-    built = r"(trouble|box|state|kind|card|title|squares)-.*|live|lost|f1-title|loss-title"
+    built = r"(trouble|box|state|kind|card|title|squares|follow|step)-.*|live|lost|f1-title|loss-title"
     assert [key for key in texts if key not in used and not re.fullmatch(built, key)] == []
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 
 import httpx
 import pytest
 
 from fedstream.board import app
+from fedstream.board.actions import Actions
 from fedstream.board.app import Newest, host_names, make_app
 from fedstream.board.state import Board
+from fedstream.errors import StackError
+from fedstream.messages.rounds import global_model
 from fedstream.settings import Settings
 from tests.board.recorded import NOW, play
 
@@ -48,7 +52,17 @@ def client(newest):
     return Client(make_app(newest, host_names("lab.example"), clock=lambda: NOW + 1.0), "http://localhost:8090")
 
 
-PATHS = ("/", "/static/board.js", "/api/state", "/metrics", "/prometheus/targets", "/healthz", "/nothing", "/stream")
+PATHS = (
+    "/",
+    "/static/board.js",
+    "/api/state",
+    "/api/follow",
+    "/metrics",
+    "/prometheus/targets",
+    "/healthz",
+    "/nothing",
+    "/stream",
+)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -110,7 +124,8 @@ def test_the_page_speaks_the_language_that_was_asked_for(client, query, accepted
 
 def test_the_state_is_the_snapshot(client, newest):
     state = client.get("/api/state").json()
-    assert state == json.loads(json.dumps(newest.snapshot))
+    hidden = {"gaps", "micro_batches"}
+    assert state == json.loads(json.dumps({k: v for k, v in newest.snapshot.items() if k not in hidden}))
     assert (state["schema_version"], state["run"]["round"]) == (1, 3)
 
 
@@ -127,6 +142,112 @@ def test_a_board_that_has_read_nothing_lately_is_not_well(newest):
         assert late.get("/healthz").status_code == status
     empty = Client(make_app(Newest(SETTINGS), host_names("")), "http://localhost")
     assert empty.get("/healthz").status_code == 503
+
+
+PLACE = "/api/follow?topic=t&partition=0&offset=7"
+
+
+def test_a_record_is_followed_by_its_place(newest):
+    app = make_app(newest, host_names(""), follow=lambda place: {"place": str(place)})
+    client = Client(app, "http://localhost")
+    assert client.get(PLACE).json() == {"place": "t[0]@7"}
+    answer = client.get("/api/follow?topic=t&partition=0")
+    assert (answer.status_code, answer.text) == (400, "offset is ''; expected a whole number of at least 0\n")
+    assert client.get(PLACE, headers={"Sec-Fetch-Site": "same-origin"}).status_code == 200
+    for site in ("cross-site", "same-site"):  # a page of another origin makes no work here
+        assert client.get(PLACE, headers={"Sec-Fetch-Site": site}).status_code == 403
+
+
+WISH = {"run_id": "run-a", "version": 7}
+
+
+class Cloud:
+    """Takes rollbacks as the cloud does."""
+
+    def __init__(self):
+        """Begin without any."""
+        self.asked = []
+
+    def __call__(self, run_id, version):
+        self.asked.append((run_id, version))
+        if version == 99:
+            raise StackError("there is no version 99")
+        return global_model(run_id, 12, 11, {}, restored_from=version)
+
+
+@pytest.fixture
+def cloud():
+    return Cloud()
+
+
+@pytest.fixture
+def acting(newest, cloud):
+    """Return a client of a board with actions, and the headers that its own page sends."""
+    client = Client(make_app(newest, host_names(""), actions=Actions(cloud)), "http://localhost:8090")
+    token = re.search(r'data-token="([\w-]{40,})"', client.get("/").text)[1]
+    headers = {"Origin": "http://localhost:8090", "Sec-Fetch-Site": "same-origin", "X-Board-Token": token}
+    return client, headers
+
+
+def test_with_actions_the_boards_own_page_rolls_back(acting, cloud):
+    client, headers = acting
+    answer = client.request("POST", "/api/rollback", headers=headers, json=WISH)
+    assert (answer.status_code, answer.json(), cloud.asked) == (200, {"version": 11}, [("run-a", 7)])
+    answer = client.request("POST", "/api/rollback", headers=headers, json=WISH | {"version": 99})
+    assert (answer.status_code, answer.text) == (503, "there is no version 99")
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        *(
+            ("Origin", each)
+            for each in ("http://evil.example", "null", "", "http://localhost", "http://localhost:8091")
+        ),
+        *(("Sec-Fetch-Site", each) for each in ("cross-site", "same-site", "none")),
+        *(("X-Board-Token", each) for each in ("", "x" * 43, "é")),
+        *(("Content-Type", each) for each in ("text/plain", "application/x-www-form-urlencoded", "")),
+    ],
+)
+def test_nobody_else_rolls_back(acting, cloud, header, value):
+    client, headers = acting
+    headers |= {"Content-Type": "application/json", header: value.encode()}
+    answer = client.request("POST", "/api/rollback", headers=headers, content=json.dumps(WISH))
+    assert (answer.status_code, cloud.asked) == (403, [])
+
+
+@pytest.mark.parametrize(
+    "wish",
+    ["{}", "x", '{"run_id":"","version":1}', '{"run_id":"r","version":-1}', '{"run_id":"r","version":1,"more":2}'],
+)
+def test_a_wish_that_is_none_is_refused(acting, cloud, wish):
+    client, headers = acting
+    headers |= {"Content-Type": "application/json"}
+    assert client.request("POST", "/api/rollback", headers=headers, content=wish).status_code == 400
+    assert client.request("POST", "/api/rollback", headers=headers, content="x" * 1001).status_code == 413
+    assert cloud.asked == []
+
+
+def test_with_actions_nothing_else_is_allowed_either(acting):
+    client, headers = acting
+    for path in PATHS:
+        assert client.request("POST", path, headers=headers, json=WISH).status_code == 405
+    assert client.get("/api/rollback").status_code == 405
+    assert client.request("POST", "/api/rollback", headers=headers | {"Host": "evil.example"}).status_code == 421
+
+
+def test_without_actions_there_is_no_rollback_and_no_token(client):
+    assert client.request("POST", "/api/rollback", json=WISH).status_code == 405
+    assert 'data-token=""' in client.get("/").text
+    assert client.get("/api/rollback").status_code == 404
+
+
+def test_a_record_that_cannot_be_followed_now_is_told(newest):
+    def follow(place):
+        raise StackError("Kafka does not answer")
+
+    answer = Client(make_app(newest, host_names(""), follow=follow), "http://localhost").get(PLACE)
+    assert (answer.status_code, answer.text) == (503, "Kafka does not answer\n")
 
 
 class Reader:
@@ -196,5 +317,15 @@ def test_a_client_that_takes_nothing_is_dropped(newest, monkeypatch):
 
 def test_the_whole_page_is_small(client):
     shell = client.get("/")
-    files = {"board.css", "board.js", "page.js", "picture.js", "charts.js", "cards.js", "fr.json", "icon.svg"}
+    files = {
+        "board.css",
+        "board.js",
+        "page.js",
+        "picture.js",
+        "charts.js",
+        "cards.js",
+        "follow.js",
+        "fr.json",
+        "icon.svg",
+    }
     assert len(shell.content) + sum(len(client.get(f"/static/{name}").content) for name in files) <= 100_000

@@ -4,6 +4,8 @@ import { bytes, duration, el, lang, number, rate, show, state, t, table, time } 
 import { drawPicture, partsTable, troubles } from "./picture.js";
 import { chart, spark } from "./charts.js";
 import { CARDS } from "./cards.js";
+import { followAddress, placeLink } from "./follow.js";
+import { showRollback } from "./rollback.js";
 
 const MOST = { rounds: 1000, letters: 200, events: 500 };
 const POINTS = 60;
@@ -42,10 +44,10 @@ function live(level, key) {
 
 // --- what is shown
 
-const VIEWS = { overview, learning, streams, letters, try: cards };
+const VIEWS = { overview, learning, streams, letters, follow, try: cards };
 
 function choose() {
-  const wanted = location.hash.slice(1);
+  const [wanted, ...place] = location.hash.slice(1).split("/");
   tab = wanted in VIEWS ? wanted : "overview";
   for (const name of Object.keys(VIEWS)) $(`tab-${name}`).hidden = name !== tab;
   for (const link of document.querySelectorAll("nav a")) {
@@ -53,9 +55,10 @@ function choose() {
     else link.removeAttribute("aria-current");
   }
   $("language").search = `?lang=${lang === "fr" ? "en" : "fr"}`;
-  $("language").hash = `#${tab}`;
+  $("language").hash = location.hash || `#${tab}`;
   document.title = `${document.querySelector(`nav a[href="#${tab}"]`).firstChild.textContent.trim()} – fedstream`;
   window.scrollTo(0, 0);
+  if (tab === "follow") followAddress(place);
   render();
 }
 
@@ -77,8 +80,8 @@ function runLine() {
 function overview() {
   $("run").textContent = runLine();
   const found = troubles(snapshot);
-  show($("troubles"), ...found.map(([level, part, text, remedy]) =>
-    el("li", { class: level }, el("strong", {}, `${part}: `), `${text} `, el("code", {}, remedy))));
+  show($("troubles"), ...found.map(([level, part, text, remedy, said]) =>
+    el("li", { class: level }, el("strong", {}, t("of-part", { part })), ` ${text} `, said && el("q", {}, said), said && " ", el("code", {}, remedy))));
   show($("picture"), ...drawPicture(snapshot));
   const small = matchMedia("(max-width: 700px)").matches;
   show($("flow"), el("details", { open: small }, el("summary", {}, t("as-table")), el("div", { class: "wide" }, partsTable(snapshot))));
@@ -95,6 +98,7 @@ function overview() {
       [t("sensor"), (row) => row.sensor_id],
       [t("probability"), (row) => number(row.probability, 3), "number"],
       [t("alarm"), (row) => (row.alert ? state("bad", t("alarm")) : "")],
+      [t("reading"), (row) => placeLink(row.reading)],
     ], alerts.newest.slice(0, 5)),
   ] : [el("p", { class: "note" }, t("alerts-none")), el("pre", {}, "make run-alerts")]));
   show($("events"), table([
@@ -165,6 +169,7 @@ function learning() {
     [t("loss"), (row) => number(row.loss, 4), "number"],
     [t("mark"), (row) => [row.best && `★ ${t("best")}`, row.current && t("current"), row.restored_from !== null && t("rollback-to", { v: number(row.restored_from) })].filter(Boolean).join(", ")],
   ], snapshot.versions));
+  showRollback(snapshot.run);
 }
 
 function streams() {
@@ -195,7 +200,7 @@ function streams() {
     [t("records-there"), (row) => number(row.records), "number"],
     [t("rate"), (row) => rate(row.per_second), "number"],
     [t("last-minute"), (row) => spark(speeds.get(row.topic) ?? [])],
-    [t("last-record"), (row) => row.last.slice(0, 120), "raw"],
+    [t("last-record"), (row) => el("span", {}, row.last.slice(0, 120), row.last && " ", row.topic.startsWith("sensor-data") && placeLink(row.last_place)), "raw"],
   ], snapshot.topics));
 }
 
@@ -204,10 +209,22 @@ function letters() {
   show($("letter-counts"), el("p", {}, counts.map(([topic, count]) => `${topic}: ${number(count)}`).join(" · ")));
   show($("letter-rows"), table([
     [t("time"), (row) => time(row.at)],
-    [t("place"), (row) => `${row.topic} [${row.partition}] @ ${row.offset}`],
+    [t("place"), (row) => placeLink(`${row.topic}[${row.partition}]@${row.offset}`)],
+    [t("refused-by"), (row) => row.by || "–"],
     [t("reason"), (row) => row.reason],
     [t("original"), (row) => `${row.text}${row.bytes > row.text.length ? "…" : ""}`, "raw"],
   ], lists.letters.slice(-100).reverse()));
+}
+
+function follow() {
+  const readings = snapshot.topics.filter((row) => row.topic.startsWith("sensor-data"));
+  show($("follow-topics"), ...readings.map((row) => el("option", { value: row.topic })));
+  const newest = readings.map((row) => row.last_place).filter(Boolean).slice(0, 3);
+  const alarm = (snapshot.alerts?.newest ?? []).filter((row) => row.alert).slice(0, 1).map((row) => row.reading);
+  const refused = lists.letters.slice(-1).map((row) => `${row.topic}[${row.partition}]@${row.offset}`);
+  const links = [["follow-newest", newest], ["follow-alarm", alarm], ["follow-last-letter", refused]];
+  show($("follow-links"), ...links.filter(([, places]) => places.length).map(([key, places]) =>
+    el("li", {}, t(key), ...places.flatMap((place) => [" ", placeLink(place)]))));
 }
 
 function cards() {

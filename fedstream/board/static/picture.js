@@ -4,30 +4,38 @@ import { duration, el, number, rate, state, svg, t, table } from "./page.js";
 
 const MOST_NODES = 4;
 
-/** Why a part is not well: its level, a text, and what to type. */
+/** Why a part is not well: its level, a text, what it said itself, and what to type. */
 export function troubleOf(snapshot, name) {
   const job = snapshot.jobs.find((each) => each.name === name);
   const found = job?.trouble;
-  if (!found) return job ? null : { level: "off", text: t("not-started"), remedy: startOf(name) };
+  if (!job) return { level: "off", text: t("not-started"), remedy: startOf(name) };
+  const said = job.error?.text;
+  if (!found) return said ? { level: "warn", text: t("trouble-again", { s: duration(job.error.seconds) }), said, remedy: `make logs S=${name}` } : null;
   const values = { s: duration(found.seconds), q: found.query, n: number(found.behind) };
   if (found.kind === "silent" && !found.behind) return { level: "off", text: t("trouble-stopped", values), remedy: startOf(name) };
-  return { level: "bad", text: t(`trouble-${found.kind}`, values), short: t(`box-${found.kind}`, values), remedy: `make ps; make logs S=${name}` };
+  return { level: "bad", text: t(`trouble-${found.kind}`, values), said, short: t(`box-${found.kind}`, values), remedy: `make ps; make logs S=${name}` };
+}
+
+/** Sensors are no job of Spark's: they are known by what they send, or by their last word. */
+function sensorsTrouble(snapshot) {
+  if (snapshot.jobs.some((job) => job.name === "sensors")) return troubleOf(snapshot, "sensors");
+  return snapshot.rates.readings ? null : { level: "off", text: t("no-readings"), remedy: "make run-producer" };
 }
 
 function startOf(name) {
-  const jobs = { cloud: "make run-cloud", alerts: "make run-alerts", squares: "make run-squares", "squares-kafka": "make run-squares-kafka run-bridge" };
+  const jobs = { cloud: "make run-cloud", alerts: "make run-alerts", sensors: "make run-producer", squares: "make run-squares", "squares-kafka": "make run-squares-kafka run-bridge" };
   return name.startsWith("fog-") ? "make run-fog" : jobs[name] ?? `make logs S=${name}`;
 }
 
-/** All that is not well, as [level, part, text, remedy]. */
+/** All that is not well, as [level, part, text, remedy, what the part said itself]. */
 export function troubles(snapshot) {
   const found = snapshot.services.filter((each) => each.trouble).map((each) => ["bad", each.name, each.trouble, "make ps; make doctor"]);
   for (const { name } of snapshot.jobs) {
     const trouble = troubleOf(snapshot, name);
-    if (trouble) found.push([trouble.level === "bad" ? "bad" : "warn", name, trouble.text, trouble.remedy]);
+    if (trouble) found.push([trouble.level === "bad" ? "bad" : "warn", name, trouble.text, trouble.remedy, trouble.said]);
   }
   if (!snapshot.jobs.length) found.push(["warn", t("jobs"), t("no-jobs"), "make run-producer run-fog run-cloud"]);
-  else if (!snapshot.rates.readings) found.push(["warn", t("sensors"), t("no-readings"), "make run-producer"]);
+  else if (!snapshot.rates.readings && !snapshot.jobs.some((job) => job.name === "sensors")) found.push(["warn", t("sensors"), t("no-readings"), "make run-producer"]);
   for (const node of snapshot.nodes) {
     if (node.state === "quarantined") found.push(["warn", node.node, t("trouble-quarantined", { n: node.kept_out_until }), "make logs S=cloud"]);
     if (node.state === "late") found.push(["warn", node.node, t("trouble-late", { n: snapshot.run.round }), `make logs S=${node.node}`]);
@@ -90,7 +98,7 @@ export function drawPicture(snapshot) {
   const height = Math.min(104, (290 - 12 * (drawn.length - 1)) / drawn.length);
   const top = 40 + (290 - height * drawn.length - 12 * (drawn.length - 1)) / 2;
   const small = height < 100;
-  const sensors = { name: t("sensors"), trouble: rates.readings ? null : { level: "off" } };
+  const sensors = { name: t("sensors"), trouble: sensorsTrouble(snapshot) };
   const alerts = { name: "alerts", trouble: troubleOf(snapshot, "alerts") };
   const lagText = (part) => [
     [part.trouble?.short, t("lag-about", { n: number(part.lag), s: duration(part.seconds) })].filter(Boolean).join(", "),
@@ -98,7 +106,7 @@ export function drawPicture(snapshot) {
   const titles = [["edge", 70], ["Kafka", 250], ["fog", 470], ["Kafka", 690], ["cloud", 890]];
   const children = titles.map(([name, x]) => svg("text", { class: "title", x, y: 22, "text-anchor": "middle" }, name === "Kafka" ? name : t(`title-${name}`)));
   children.push(
-    box(10, 130, 120, 110, sensors, [[t("sensors-about"), "soft"], [rate(rates.readings), "rate"]]),
+    box(10, 130, 120, 110, sensors, [[t("sensors-about"), "soft"], sensors.trouble?.short ? [sensors.trouble.short, "bad"] : [rate(rates.readings), "rate"]]),
     kafka(185, 140, 140, 90, "sensor-data-…", t("records", { n: number(readings) })),
     arrow([[130, 185], [183, 185]], rates.readings),
     arrow([[325, 185], [368, 185]], speed(fog[0]?.name) || (fog.length ? rates.readings : 0)));
@@ -126,13 +134,13 @@ export function drawPicture(snapshot) {
 /** The same as a table. */
 export function partsTable(snapshot) {
   const { fog, cloud, lag, behind, speed } = parts(snapshot);
-  const others = snapshot.jobs.map((job) => job.name).filter((name) => name !== "cloud" && !name.startsWith("fog-"))
+  const others = snapshot.jobs.map((job) => job.name).filter((name) => !["cloud", "sensors"].includes(name) && !name.startsWith("fog-"))
     .map((name) => ({ name, about: "", more: "", trouble: troubleOf(snapshot, name), rate: speed(name), lag: lag(name), seconds: behind(name) }));
-  const sensors = { name: t("sensors"), about: "", more: "", trouble: snapshot.rates.readings ? null : { level: "warn", text: t("no-readings"), remedy: "make run-producer" }, rate: snapshot.rates.readings, lag: 0, seconds: 0 };
+  const sensors = { name: t("sensors"), about: "", more: "", trouble: sensorsTrouble(snapshot), rate: snapshot.rates.readings, lag: 0, seconds: 0 };
   const services = snapshot.services.map((each) => ({ name: each.name, about: "", more: "", trouble: each.trouble && { level: "bad", text: each.trouble, remedy: "make doctor" } }));
   return table([
     [t("part"), (part) => part.name],
-    [t("state"), (part) => state(level(part), part.trouble ? part.trouble.text : [t("well"), part.about, part.more].filter(Boolean).join(", "))],
+    [t("state"), (part) => state(level(part), part.trouble ? [part.trouble.text, part.trouble.said].filter(Boolean).join(" ") : [t("well"), part.about, part.more].filter(Boolean).join(", "))],
     [t("remedy"), (part) => (part.trouble ? el("code", {}, part.trouble.remedy) : "")],
     [t("rate"), (part) => (part.rate === undefined ? "" : rate(part.rate)), "number"],
     [t("lag"), (part) => (part.lag === undefined ? "" : t("lag-cell", { n: number(part.lag), s: duration(part.seconds) })), "number"],
