@@ -51,7 +51,7 @@ class Growth:
             if look[0] < now - RATE_SECONDS:
                 break
             first = look
-        if first is None or first is self._looks[-1]:
+        if first is None or first[0] >= self._looks[-1][0]:
             return 0.0
         last = self._looks[-1]
         return (last[1] - first[1]) / (last[0] - first[0])

@@ -13,10 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from fedstream.board.learning import MOST_ROUNDS, MOST_ROUNDS_OF_NODES
 from fedstream.board.metrics import FAMILIES, make_registry
 from fedstream.board.state import MOST_EVENTS, MOST_LETTERS, Board
-from fedstream.board.streams import Growth, durations
+from fedstream.board.streams import MOST_TRAININGS, Growth, durations
 from fedstream.last_word import LastWord
 from fedstream.settings import Settings
-from tests.board.recorded import NOW, lines, play, record
+from tests.board.recorded import NOW, lines, play, play_many, record
 
 STATIC = Path(__file__).parents[2] / "fedstream" / "board" / "static"
 
@@ -98,6 +98,27 @@ def test_an_error_of_an_earlier_life_is_not_why_a_driver_is_silent_now():
     next(play(board))  # fog-2 said something 30 s ago
     board.take_last_words(NOW, {"fog-2": LastWord(NOW - 36, "x")})
     assert by(board.snapshot(NOW)["jobs"], "name")["fog-2"]["trouble"]["kind"] == "silent"
+
+
+def test_counts_are_set_against_the_offsets_that_were_read_at_the_same_time(snapshot):
+    # Node 1 had read 1990 records when micro-batch 102 ended, and counted 1990 readings and 3 rejected ones a second
+    # before: not its offsets. Node 2 had read and counted 1100, and its later weights do not matter.
+    assert snapshot["gaps"] == {"fog-1": -3, "fog-2": 0}
+
+
+def test_the_ends_of_trainings_are_kept_until_they_begin_anew():
+    board = Board(Settings())
+    query = {"name": "training", "may_wait": True, "finished_at": NOW, "behind": 0, "moved_at": NOW, "lines": 0}
+    driver = {"job": "fog-1", "at": NOW, "pause_seconds": 0.0}
+
+    def numbers(number):
+        said = query | {"micro_batch": number, "offsets": {"t": {"0": 10 * number}}, "seconds": 0.1}
+        board.take_progress(NOW, [driver | {"queries": [said]}])
+        return [each.number for each in board.snapshot(NOW)["micro_batches"]["fog-1/training"]]
+
+    assert [numbers(number) for number in (3, 3, 4, 6)][-1] == [3, 4, 6]
+    assert numbers(0) == [0]
+    assert [numbers(number) for number in range(1, MOST_TRAININGS + 2)][-1] == list(range(2, MOST_TRAININGS + 2))
 
 
 def test_durations_of_micro_batches_are_summed_up_as_in_report_b(snapshot):
@@ -277,6 +298,18 @@ def test_memory_is_bounded():
     assert len(after["event_counts"]) == len(after["letter_counts"]) == len(after["nodes"]) == 1000
     assert sum(bool(row["node_scores"]) for row in after["rounds"]) == MOST_ROUNDS_OF_NODES
     assert after["rounds"][-1]["round"] == MOST_ROUNDS + 49
+
+
+def test_fifty_nodes_are_told_apart():
+    after = play_many(Board(Settings()), 50, 30)
+    nodes = by(after["nodes"], "node")
+    assert len(nodes) == 50
+    # Node 3 was heard 41 s ago, in round 9; node 7 has sent a weight since, but no answer.
+    assert {name: nodes[name]["state"] for name in ("fog-1", "fog-3", "fog-7")} == {
+        "fog-1": "answered", "fog-3": "silent", "fog-7": "learning",
+    }  # fmt: skip
+    assert after["gaps"]["fog-1"] == 0  # it has counted 100 readings in each of 30 rounds, and read as many
+    assert after["rates"]["readings"] == 500
 
 
 # --- metrics

@@ -1,7 +1,7 @@
 // The page: takes the stream of events, and shows the tab that is chosen.
 
 import { bytes, duration, el, lang, number, rate, show, state, t, table, time } from "./page.js";
-import { drawPicture, partsTable, troubles } from "./picture.js";
+import { drawPicture, NODE_LEVELS, partsTable, troubles } from "./picture.js";
 import { chart, spark } from "./charts.js";
 import { CARDS } from "./cards.js";
 import { followAddress, placeLink } from "./follow.js";
@@ -9,6 +9,7 @@ import { showRollback } from "./rollback.js";
 
 const MOST = { rounds: 1000, letters: 200, events: 500 };
 const POINTS = 60;
+const MOST_TROUBLES = 8;
 const $ = (id) => document.getElementById(id);
 const lists = { rounds: [], letters: [], events: [] };
 const speeds = new Map(); // topic -> its last rates
@@ -80,8 +81,9 @@ function runLine() {
 function overview() {
   $("run").textContent = runLine();
   const found = troubles(snapshot);
-  show($("troubles"), ...found.map(([level, part, text, remedy, said]) =>
-    el("li", { class: level }, el("strong", {}, t("of-part", { part })), ` ${text} `, said && el("q", {}, said), said && " ", el("code", {}, remedy))));
+  const more = found.length - MOST_TROUBLES;
+  show($("troubles"), ...found.slice(0, MOST_TROUBLES).map(([level, part, text, remedy, said]) =>
+    el("li", { class: level }, el("strong", {}, t("of-part", { part })), ` ${text} `, said && el("q", {}, said), said && " ", el("code", {}, remedy))), more > 0 ? el("li", {}, t("more-troubles", { n: more })) : "");
   show($("picture"), ...drawPicture(snapshot));
   const small = matchMedia("(max-width: 700px)").matches;
   show($("flow"), el("details", { open: small }, el("summary", {}, t("as-table")), el("div", { class: "wide" }, partsTable(snapshot))));
@@ -95,10 +97,9 @@ function overview() {
     el("p", {}, t("alerts-line", { share: number(100 * alerts.share, 1), n: number(alerts.sampled), d: duration(alerts.delay_seconds.p95), v: number(alerts.version) })),
     ...(alerts.model_age_seconds > 60 ? [el("p", { class: "warn" }, t("alerts-old", { s: duration(alerts.model_age_seconds) }))] : []),
     table([
-      [t("sensor"), (row) => row.sensor_id],
+      [t("reading"), (row) => el("div", {}, row.sensor_id, el("small", {}, placeLink(row.reading)))],
       [t("probability"), (row) => number(row.probability, 3), "number"],
-      [t("alarm"), (row) => (row.alert ? state("bad", t("alarm")) : "")],
-      [t("reading"), (row) => placeLink(row.reading)],
+      [t("state"), (row) => (row.alert ? state("bad", t("alarm")) : "")],
     ], alerts.newest.slice(0, 5)),
   ] : [el("p", { class: "note" }, t("alerts-none")), el("pre", {}, "make run-alerts")]));
   show($("events"), table([
@@ -106,8 +107,6 @@ function overview() {
     [t("event"), (row) => el("span", {}, el("strong", {}, row.kind), ` ${row.node_id ?? ""} ${row.detail}`)],
   ], lists.events.slice(-5).reverse()));
 }
-
-const LEVELS = { answered: "good", learning: "good", counting: "good", late: "warn", silent: "bad", quarantined: "warn" };
 
 function remarks(row) {
   const counts = Object.entries(row.counts).filter(([kind, count]) => count && kind !== "accepted").map(([kind, count]) => `${t(`kind-${kind}`)}: ${number(count)}`);
@@ -120,7 +119,7 @@ function learning() {
   $("learning-run").textContent = runLine();
   show($("nodes"), table([
     [t("node"), (row) => row.node],
-    [t("state"), (row) => state(LEVELS[row.state], t(`state-${row.state}`))],
+    [t("state"), (row) => state(NODE_LEVELS[row.state], t(`state-${row.state}`))],
     [t("weight"), (row) => number(row.weight, 4), "number"],
     [t("readings"), (row) => number(row.readings), "number"],
     [t("rejected"), (row) => number(row.rejected), "number"],
@@ -148,7 +147,8 @@ function learning() {
     [t("updates-sent"), (row) => bytes(row.bytes.updates), "number"],
     [t("models-received"), (row) => bytes(row.bytes.models), "number"],
     [t("so"), saved],
-  ], snapshot.nodes.length ? [...snapshot.nodes, all] : [], t("saved-note", { b: number(snapshot.bytes.reading, 1) }), (row) => row.total && "total"));
+  ], snapshot.nodes.length ? [all, ...snapshot.nodes] : [], null, (row) => row.total && "total"));
+  $("saved-note").textContent = t("saved-note", { b: number(snapshot.bytes.reading, 1) });
   show($("rounds"), table([
     [t("round"), (row) => number(row.round), "number"],
     [t("time"), (row) => time(row.closed_at / 1000)],
@@ -220,7 +220,7 @@ function follow() {
   const readings = snapshot.topics.filter((row) => row.topic.startsWith("sensor-data"));
   show($("follow-topics"), ...readings.map((row) => el("option", { value: row.topic })));
   const newest = readings.map((row) => row.last_place).filter(Boolean).slice(0, 3);
-  const alarm = (snapshot.alerts?.newest ?? []).filter((row) => row.alert).slice(0, 1).map((row) => row.reading);
+  const alarm = (snapshot.alerts?.newest ?? []).filter((row) => row.alert).slice(0, 1).map((row) => row.reading).filter(Boolean);
   const refused = lists.letters.slice(-1).map((row) => `${row.topic}[${row.partition}]@${row.offset}`);
   const links = [["follow-newest", newest], ["follow-alarm", alarm], ["follow-last-letter", refused]];
   show($("follow-links"), ...links.filter(([, places]) => places.length).map(([key, places]) =>

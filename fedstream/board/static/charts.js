@@ -2,7 +2,7 @@
 
 import { el, number, svg, t, table } from "./page.js";
 
-const WIDTH = 560, HEIGHT = 240, LEFT = 44, RIGHT = 8, TOP = 10, BOTTOM = 28;
+const WIDTH = 560, HEIGHT = 240, LEFT = 58, RIGHT = 8, TOP = 10, BOTTOM = 28;
 const DASHES = ["", "6 3", "2 3", "8 3 2 3", "4 4", "10 4"];
 const MOST_LINES = 6;
 
@@ -12,14 +12,16 @@ export function chart(series, label, fixedTop) {
   const points = names.flatMap((name) => series[name]);
   if (!points.length) return [el("p", { class: "note" }, t("nothing-yet"))];
   const [first, last] = [Math.min(...points.map((p) => p[0])), Math.max(...points.map((p) => p[0]))];
-  const top = fixedTop ?? (Math.max(...points.map((p) => p[1])) || 1);
+  const step = fixedTop ? fixedTop / 4 : roundUp((Math.max(...points.map((p) => p[1])) || 1) / 4);
+  const top = 4 * step;
+  const digits = Math.max(fixedTop ? 2 : 0, -Math.floor(Math.log10(step)));
   const x = (round) => LEFT + ((round - first) / Math.max(last - first, 1)) * (WIDTH - LEFT - RIGHT);
   const y = (value) => TOP + (1 - Math.min(value, top) / top) * (HEIGHT - TOP - BOTTOM);
   const marks = [0, 0.25, 0.5, 0.75, 1].map((share) => share * top);
   const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label },
     ...marks.map((value) => svg("g", {},
       svg("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }),
-      svg("text", { class: "soft", x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, number(value, 2)))),
+      svg("text", { class: "soft", x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, number(value, digits)))),
     ...[...new Set([first, Math.round((first + last) / 2), last])].map((round) =>
       svg("text", { class: "soft", x: x(round), y: HEIGHT - 8, "text-anchor": round === first ? "start" : round === last ? "end" : "middle" }, t("round-n", { n: number(round) }))),
     ...names.map((name, i) => line(series[name], i, x, y)).reverse());
@@ -28,6 +30,12 @@ export function chart(series, label, fixedTop) {
       svg("line", { class: `series s${i}${i ? "" : " all"}`, "stroke-dasharray": DASHES[i], x1: 0, x2: 28, y1: 4, y2: 4 })), name)));
   const all = Object.keys(series).length;
   return [picture, legend, ...(all > MOST_LINES ? [el("p", { class: "note" }, t("more-nodes", { n: all - MOST_LINES }))] : []), behind(series, names)];
+}
+
+/** The next of 1, 2, 5, 10, 20 ... and 0.1, 0.2, 0.5 ... that is no smaller. */
+function roundUp(value) {
+  const unit = 10 ** Math.floor(Math.log10(value));
+  return unit * [1, 2, 5, 10].find((each) => each * unit >= value * 0.999);
 }
 
 function line(points, i, x, y) {

@@ -45,12 +45,10 @@ function steps(said) {
   const begin = said.steps[0].at;
   const shown = (key, value) => (typeof value === "number" ? number(value, DIGITS[key] ?? 0) : value);
   const sentence = (row) => t(`follow-${row.says}`, Object.fromEntries(Object.entries(row).map(([key, value]) => [key, shown(key, value)])));
-  return el("div", { class: "wide" }, table([
-    [t("time"), (row) => (row.at === null ? "–" : time(row.at))],
-    [t("follow-after"), (row) => (row.at === null || row === said.steps[0] ? "" : t("seconds", { n: number(row.at - begin, 3) })), "number"],
+  return el("div", {}, table([
     [t("follow-step"), (row) => el("strong", {}, t(`step-${row.step}`))],
-    [t("follow-what"), (row) => el("span", { class: UNTOLD.test(row.says) && "warn" }, sentence(row), row.says === "reading" && el("q", { class: "raw" }, row.text), row.reason && el("q", {}, row.reason))],
-    [t("place"), (row) => row.place || "–"],
+    [t("time"), (row) => row.at !== null && el("span", {}, time(row.at), row !== said.steps[0] && el("small", {}, t("follow-after", { n: number(row.at - begin, 3) })))],
+    [t("follow-what"), (row) => el("div", { class: UNTOLD.test(row.says) && "warn" }, sentence(row), row.says === "reading" && el("q", { class: "raw" }, row.text), row.reason && el("q", {}, row.reason), row.place && el("small", {}, row.place))],
   ], said.steps, said.place));
 }
 

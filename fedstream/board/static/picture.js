@@ -3,6 +3,7 @@
 import { duration, el, number, rate, state, svg, t, table } from "./page.js";
 
 const MOST_NODES = 4;
+export const NODE_LEVELS = { answered: "good", learning: "good", counting: "good", late: "warn", silent: "bad", quarantined: "warn" };
 
 /** Why a part is not well: its level, a text, what it said itself, and what to type. */
 export function troubleOf(snapshot, name) {
@@ -52,7 +53,7 @@ function parts(snapshot) {
   const fog = snapshot.nodes.map((node) => {
     const job = snapshot.jobs.some((each) => each.name === node.node) ? node.node : snapshot.jobs.find((each) => each.name.startsWith("fog-"))?.name ?? node.node;
     const about = t("node-about", { w: number(node.weight, 4), n: number(node.readings) });
-    return { name: node.node, about, more: t(`state-${node.state}`), trouble: troubleOf(snapshot, job), rate: speed(job), lag: lag(job), seconds: behind(job) };
+    return { name: node.node, about, more: t(`state-${node.state}`), state: NODE_LEVELS[node.state], trouble: troubleOf(snapshot, job), rate: speed(job), lag: lag(job), seconds: behind(job) };
   });
   const run = snapshot.run;
   const about = snapshot.weight ? t("cloud-about", { w: number(snapshot.weight.global_weight, 4) }) : t("no-weight");
@@ -65,10 +66,11 @@ const level = (part) => part.trouble?.level ?? "good";
 
 function box(x, y, width, height, part, lines) {
   const style = level(part) === "good" ? "" : level(part);
+  const [title, first, step] = height < 70 ? [20, 38, 16] : [24, 44, 18];
   return svg("g", {},
     svg("rect", { class: `box ${style}`, x, y, width, height, rx: 10 }),
-    svg("text", { class: "strong", x: x + 12, y: y + 24 }, part.name),
-    ...lines.map(([text, kind], i) => svg("text", { class: kind, x: x + 12, y: y + 44 + 18 * i }, text)));
+    svg("text", { class: "strong", x: x + 12, y: y + title }, part.name),
+    ...lines.map(([text, kind], i) => svg("text", { class: kind, x: x + 12, y: y + first + step * i }, text)));
 }
 
 function kafka(x, y, width, height, name, text) {
@@ -94,15 +96,15 @@ export function drawPicture(snapshot) {
   const rates = snapshot.rates;
   const total = snapshot.topics.reduce((sums, row) => ({ ...sums, [row.topic]: row.records }), {});
   const readings = snapshot.topics.filter((row) => row.topic.startsWith("sensor-data")).reduce((sum, row) => sum + row.records, 0);
-  const drawn = fog.length ? fog.slice(0, MOST_NODES) : [{ name: "fog-1", about: "", more: "", trouble: troubleOf(snapshot, "fog-1"), lag: 0, seconds: 0 }];
+  const trouble = (node) => node.trouble || node.state !== "good";
+  const chosen = fog.length > MOST_NODES ? [...fog.filter(trouble), ...fog.filter((node) => !trouble(node))] : fog; // first what is not well
+  const drawn = fog.length ? chosen.slice(0, MOST_NODES) : [{ name: "fog-1", about: "", more: "", trouble: troubleOf(snapshot, "fog-1"), lag: 0, seconds: 0 }];
   const height = Math.min(104, (290 - 12 * (drawn.length - 1)) / drawn.length);
   const top = 40 + (290 - height * drawn.length - 12 * (drawn.length - 1)) / 2;
   const small = height < 100;
   const sensors = { name: t("sensors"), trouble: sensorsTrouble(snapshot) };
   const alerts = { name: "alerts", trouble: troubleOf(snapshot, "alerts") };
-  const lagText = (part) => [
-    [part.trouble?.short, t("lag-about", { n: number(part.lag), s: duration(part.seconds) })].filter(Boolean).join(", "),
-    part.trouble?.short || part.seconds > 30 ? "bad" : "soft"];
+  const lagText = (part) => [t("lag-about", { n: number(part.lag), s: duration(part.seconds) }), part.seconds > 30 ? "soft bad" : "soft"];
   const titles = [["edge", 70], ["Kafka", 250], ["fog", 470], ["Kafka", 690], ["cloud", 890]];
   const children = titles.map(([name, x]) => svg("text", { class: "title", x, y: 22, "text-anchor": "middle" }, name === "Kafka" ? name : t(`title-${name}`)));
   children.push(
@@ -111,7 +113,8 @@ export function drawPicture(snapshot) {
     arrow([[130, 185], [183, 185]], rates.readings),
     arrow([[325, 185], [368, 185]], speed(fog[0]?.name) || (fog.length ? rates.readings : 0)));
   drawn.forEach((node, i) => {
-    const lines = small ? [[node.about, "soft"], lagText(node)] : [[node.about, "soft"], [node.more, "soft"], lagText(node)];
+    const now = node.trouble?.short ? [node.trouble.short, "bad"] : [small ? node.about : node.more, "soft"];
+    const lines = small ? [now, lagText(node)] : [[node.about, "soft"], now, lagText(node)];
     children.push(box(370, top + i * (height + 12), 225, height, node, node.about ? lines : [[t("not-started"), "soft"]]));
   });
   if (fog.length > MOST_NODES) children.push(svg("text", { class: "soft", x: 470, y: 345, "text-anchor": "middle" }, t("more-nodes", { n: fog.length - MOST_NODES })));
@@ -121,7 +124,7 @@ export function drawPicture(snapshot) {
     arrow([[595, 100], [643, 100]], rates["model-weights"]),
     svg("text", { class: "rate", x: 710, y: 52, "text-anchor": "middle" }, rate(rates["model-weights"])),
     arrow([[775, 100], [818, 140]], rates["model-weights"]),
-    box(820, 105, 172, 165, cloud, [[cloud.about, "soft"], [cloud.more, "soft"], [t("f1-about", { f: number(snapshot.run?.scores.f1, 3) }), ""], [t("best-about", { f: number(snapshot.run?.best?.f1, 3), v: number(snapshot.run?.best?.version) }), "soft"], lagText(cloud)]),
+    box(820, 105, 172, 165, cloud, [[cloud.about, "soft"], [cloud.more, "soft"], [t("f1-about", { f: number(snapshot.run?.scores.f1, 3) }), ""], [t("best-about", { f: number(snapshot.run?.best?.f1, 3), v: number(snapshot.run?.best?.version) }), "soft"], cloud.trouble?.short ? [cloud.trouble.short, "bad"] : lagText(cloud)]),
     arrow([[818, 235], [777, 265]], rates["global-model"]),
     arrow([[643, 275], [597, 275]], rates["global-model"]),
     svg("text", { class: "rate", x: 710, y: 333, "text-anchor": "middle" }, rate(rates["global-model"])),
@@ -140,8 +143,9 @@ export function partsTable(snapshot) {
   const services = snapshot.services.map((each) => ({ name: each.name, about: "", more: "", trouble: each.trouble && { level: "bad", text: each.trouble, remedy: "make doctor" } }));
   return table([
     [t("part"), (part) => part.name],
-    [t("state"), (part) => state(level(part), part.trouble ? [part.trouble.text, part.trouble.said].filter(Boolean).join(" ") : [t("well"), part.about, part.more].filter(Boolean).join(", "))],
-    [t("remedy"), (part) => (part.trouble ? el("code", {}, part.trouble.remedy) : "")],
+    [t("state"), (part) => part.trouble
+      ? el("div", {}, state(level(part), [part.trouble.text, part.trouble.said].filter(Boolean).join(" ")), " ", el("code", {}, part.trouble.remedy))
+      : state("good", [t("well"), part.about, part.more].filter(Boolean).join(", "))],
     [t("rate"), (part) => (part.rate === undefined ? "" : rate(part.rate)), "number"],
     [t("lag"), (part) => (part.lag === undefined ? "" : t("lag-cell", { n: number(part.lag), s: duration(part.seconds) })), "number"],
   ], [...services, sensors, ...fog, cloud, ...others]);
