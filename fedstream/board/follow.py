@@ -7,6 +7,7 @@ Nothing is guessed: a link that the messages cannot tell is said to be one, with
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -188,28 +189,34 @@ class Follower:
         if first is None:
             self._say("learned", "learned-not-yet")
             return
-        if first == 0:
+        batch = known[first]
+        if first == 0 and batch.number > 0:
             self._say("learned", "learned-not-known")
             return
-        before, batch = known[first - 1], known[first]
+        before = known[first - 1] if first else MicroBatch(-1, 0.0, {})
 
         def is_answer(record: Any) -> bool:
             update = _weight(record, node)
             return isinstance(update, ModelUpdate) and update.num_examples > 0
 
-        times = int(before.finished_at * 1000) + 1, int(batch.finished_at * 1000)
+        since = max(int(before.finished_at * 1000) + 1, record.timestamp - SLACK_MS)
+        times = since, int(batch.finished_at * 1000)
         found = self._topics.search(MODEL_WEIGHTS, times, is_answer, batch.number - before.number)
         if not found.records:
             self._say("learned", "learned-nothing" if found.is_whole else "learned-not-found")
             return
-        is_sure = batch.number == before.number + 1
-        for each in found.records:
-            update = read_update(each.value)
+        if batch.number == before.number + 1:
+            sure = found.records[0]
+        else:
+            begin, end = (each.offsets.get(topic, {}).get(number, 0) for each in (before, batch))
+            sure = _narrowed(found.records, begin, end, offset)
+        for each in [sure] if sure else found.records:
+            update: Any = read_update(each.value)
             kept = ("round", "num_examples", "base_version")
-            says = "learned" if is_sure else "learned-perhaps"
+            says = "learned" if sure else "learned-perhaps"
             self._say("learned", says, each, node=node, **{name: getattr(update, name) for name in kept})
-        if is_sure:
-            self._merged(found.records[0])
+        if sure:
+            self._merged(sure)
 
     def _merged(self, answer: Any) -> None:
         """Find the version that was made of an update, or the end of its round without it."""
@@ -230,6 +237,18 @@ class Follower:
         says = "version" if _has(model, place) else "version-without"
         values = {"version": model.version, "round": update.round, "updates": len(model.updates)}
         self._say("version", says, found.records[0], strategy=model.strategy, **values)
+
+
+def _narrowed(answers: list[Any], begin: int, end: int, offset: int) -> Any:
+    """Return the answer that has learned a record, of several from one offset to another; None: that is not known.
+
+    It is, where they have learned from as many records as there are between: then each was learned, in their order.
+    """
+    updates: list[Any] = [read_update(answer.value) for answer in answers]
+    reach = list(itertools.accumulate((update.num_examples for update in updates), initial=begin))[1:]
+    if not reach or reach[-1] != end:
+        return None
+    return next(answer for answer, until in zip(answers, reach, strict=True) if until > offset)
 
 
 def _has(model: GlobalModel, place: tuple[int, int]) -> bool:

@@ -37,6 +37,13 @@ def not_up() -> list[str]:
     return sorted(missing) + [f"{each['scrapeUrl']}: {each['lastError']}" for each in targets if each["health"] != "up"]
 
 
+def followed(offset: int) -> set[str]:
+    """Return what the board tells of a reading of node 1."""
+    place = f"topic=sensor-data-node-1&partition=0&offset={offset}"
+    with urllib.request.urlopen(f"http://localhost:{ENV['BOARD_PORT']}/api/follow?{place}", timeout=30) as response:
+        return {step["says"] for step in json.load(response)["steps"]}
+
+
 def test_every_query_of_the_panels_and_rules_has_data_under_load(stack: Stack, run_sensors) -> None:
     stack.make("-j2", "run-fog", "run-cloud", **QUICK)
     run_sensors(50)
@@ -53,4 +60,6 @@ def test_every_query_of_the_panels_and_rules_has_data_under_load(stack: Stack, r
         lambda seen: seen == [], 120,
     )  # fmt: skip
     assert values('ALERTS{alertname=~"PartDown|BoardDown|WorkerMissing",alertstate="firing"}') == []
+    # On the same stack: of the readings sent so far each was counted, learned, and is in a version.
+    eventually("a reading is followed", lambda: followed(50), {"counted", "learned", "version"}.issubset, 30)
     stack.stop("prometheus")

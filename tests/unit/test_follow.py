@@ -97,12 +97,29 @@ def test_what_was_before_the_memory_of_the_board_is_not_known_any_more(log, know
     assert follow(log, known, 2)["reading"]["says"] == "reading-gone"
 
 
+def test_before_the_first_micro_batch_of_a_training_there_was_none(log, known):
+    (_, first, _) = known["micro_batches"]["fog-1/training"]
+    known["micro_batches"] = {"fog-1/training": (first._replace(number=0),)}
+    assert follow(log, known, 2)["learned"]["says"] == "learned"
+
+
 def test_a_micro_batch_that_was_not_seen_leaves_more_than_one_update(log, known):
     first, _, last = known["micro_batches"]["fog-1/training"]
     known["micro_batches"] = {"fog-1/training": (first, last)}
-    steps = Follower(Place(TOPIC, 0, 2), log, known, Settings()).follow()["steps"]
+    steps = Follower(Place(TOPIC, 0, 2), log, known, Settings()).follow()["steps"]  # 4 + 3 of 8 records were learned
     assert [row["round"] for row in steps if row["says"] == "learned-perhaps"] == [1, 2]
     assert "version" not in {row["step"] for row in steps}
+    log.topics["model-weights"].pop()  # the second one had no reading: that one is left is no proof
+    assert follow(log, known, 2)["learned"]["says"] == "learned-perhaps"
+
+
+def test_micro_batches_that_were_not_seen_are_told_apart_where_each_record_was_learned(log, known):
+    first, _, last = known["micro_batches"]["fog-1/training"]
+    known["micro_batches"] = {"fog-1/training": (first, last._replace(offsets={TOPIC: {"0": 7}}))}
+    for offset, number in ((3, 1), (5, 2), (6, 2)):  # 4 and 3 readings are the records 0 to 3 and 4 to 6
+        found = follow(log, known, offset)
+        assert (found["learned"]["says"], found["learned"]["round"]) == ("learned", number)
+    assert follow(log, known, 3)["version"]["version"] == 1
 
 
 def test_a_training_without_an_update_of_the_node_is_told(log, known):
