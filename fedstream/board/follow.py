@@ -109,9 +109,12 @@ class Follower:
             letter = decode(DeadLetter, each.value)
             refused_by.append(letter.by)
             self._say("letter", "letter", each, reason=shown(letter.reason.encode()), by=letter.by or "–")
-        if not self._place.topic.startswith(SENSOR_DATA):
-            if not refused_by:
-                self._say("letter", "letter-none" if letters.is_whole else "letter-not-found")
+        is_reading = self._place.topic.startswith(SENSOR_DATA)
+        if not refused_by and not letters.is_whole:
+            self._say("letter", "letter-not-found")
+        elif not refused_by and not is_reading:
+            self._say("letter", "letter-none")
+        if not is_reading:
             return
         if "alerts" not in refused_by:
             self._scored(since)

@@ -155,6 +155,9 @@ def test_what_a_bounded_search_does_not_find_is_not_said_to_be_missing(log, know
     log.most = 1
     found = says(follow(log, known, 7))
     assert (found["scored"], found["counted"]) == ("scored-not-yet", "counted-not-found")
+    log.add("dead-letter", 110, letter(0, "fog-1", "sensor-data-node-2"))
+    log.add("dead-letter", 111, letter(7, "fog-1"))
+    assert says(follow(log, known, 7))["letter"] == "letter-not-found"
     assert found["learned"] == "learned-not-found"
     log.add("numbers", 100, {"n": 1})
     assert says(follow(log, known, 0, "numbers")) == {"letter": "letter-not-found"}
