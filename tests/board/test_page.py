@@ -72,8 +72,7 @@ def test_a_job_that_has_ended_says_why_in_its_own_words(page, server):
     server.newest.publish(server.first | {"jobs": [*others, job]})
     found = page.locator("#troubles li", has_text="squares:")
     expect(found).to_have_text(
-        "squares: ended with an error 5.0 s ago, and 7 records wait. It said: NUMBERS_PORT is <b>x</b> "
-        "make ps; make logs S=squares"
+        "squares: ended with an error 5.0 s ago. It said: NUMBERS_PORT is <b>x</b> make ps; make logs S=squares"
     )
     page.get_by_text("As a table").first.click()
     assert "It said: NUMBERS_PORT is <b>x</b>" in page.locator("#flow").inner_text()

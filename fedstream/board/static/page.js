@@ -36,7 +36,7 @@ export function bytes(size) {
   return `${number(size, place && size < 100 ? 1 : 0)} ${units[place]}`;
 }
 
-export const time = (seconds) => new Date(seconds * 1000).toLocaleTimeString(lang);
+export const time = (seconds) => new Date(seconds * 1000).toLocaleTimeString(lang, { hourCycle: "h23" });
 
 /** An element with attributes and children; a text child stays text. */
 export function el(name, attributes = {}, ...children) {
