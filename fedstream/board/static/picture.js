@@ -53,7 +53,8 @@ function parts(snapshot) {
   const fog = snapshot.nodes.map((node) => {
     const job = snapshot.jobs.some((each) => each.name === node.node) ? node.node : snapshot.jobs.find((each) => each.name.startsWith("fog-"))?.name ?? node.node;
     const about = t("node-about", { w: number(node.weight, 4), n: number(node.readings) });
-    return { name: node.node, about, more: t(`state-${node.state}`), state: NODE_LEVELS[node.state], trouble: troubleOf(snapshot, job), rate: speed(job), lag: lag(job), seconds: behind(job) };
+    const count = t("node-readings", { n: number(node.readings), state: t(`state-${node.state}`) });
+    return { name: node.node, about, weight: t("node-weight", { w: number(node.weight, 4) }), count, more: t(`state-${node.state}`), state: NODE_LEVELS[node.state], trouble: troubleOf(snapshot, job), rate: speed(job), lag: lag(job), seconds: behind(job) };
   });
   const run = snapshot.run;
   const about = snapshot.weight ? t("cloud-about", { w: number(snapshot.weight.global_weight, 4) }) : t("no-weight");
@@ -113,8 +114,8 @@ export function drawPicture(snapshot) {
     arrow([[130, 185], [183, 185]], rates.readings),
     arrow([[325, 185], [368, 185]], speed(fog[0]?.name) || (fog.length ? rates.readings : 0)));
   drawn.forEach((node, i) => {
-    const now = node.trouble?.short ? [node.trouble.short, "bad"] : [small ? node.about : node.more, "soft"];
-    const lines = small ? [now, lagText(node)] : [[node.about, "soft"], now, lagText(node)];
+    const now = node.trouble?.short ? [node.trouble.short, "bad"] : [small ? node.weight : node.count, "soft"];
+    const lines = small ? [now, lagText(node)] : [[node.weight, "soft"], now, lagText(node)];
     children.push(box(370, top + i * (height + 12), 225, height, node, node.about ? lines : [[t("not-started"), "soft"]]));
   });
   if (fog.length > MOST_NODES) children.push(svg("text", { class: "soft", x: 470, y: 345, "text-anchor": "middle" }, t("more-nodes", { n: fog.length - MOST_NODES })));
