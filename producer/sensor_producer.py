@@ -20,9 +20,8 @@ import signal
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +110,26 @@ def paced(readings: Iterable[tuple[int, Reading]], per_second: float, stopping: 
         yield reading
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a replay is, and the file that remembers it."""
+
+    replay: Replay
+    place: Path
+
+    def save(self) -> None:
+        """Write down what was sent, when the broker has acknowledged it."""
+        self.replay.save(self.place)
+
+    def resume(self) -> None:
+        """Go on behind what was written down, and say where that is."""
+        self.replay.resume(self.place)
+        for path, (line, _) in self.replay.last.items():
+            click.echo(f"{path}: goes on behind line {line}", err=True)
+        if not self.replay.last:
+            click.echo("no replay of these files to these topics was begun: all is sent", err=True)
+
+
 @dataclass
 class Sender:
     """Sends readings to their nodes' topics, keyed by sensor, and counts them."""
@@ -119,7 +138,7 @@ class Sender:
     topics: Mapping[int, str]
     form: ReadingFormat
     quiet: bool
-    on_acknowledged: Callable[[], None] | None = None  # called when all readings sent so far are acknowledged
+    progress: Progress | None = None
     sent: int = 0
 
     def send_all(self, readings: Iterable[tuple[int, Reading]]) -> int:
@@ -137,8 +156,10 @@ class Sender:
                     failed.append
                 )
                 self.sent += 1
+                if self.progress:
+                    self.progress.replay.count_sent()
                 self._show(node, reading)
-                is_due = self.on_acknowledged and time.monotonic() >= settled + SETTLE_SECONDS
+                is_due = self.progress and time.monotonic() >= settled + SETTLE_SECONDS
                 # The client buffers without limit: a slow broker would fill the memory.
                 if is_due or self.sent % UNACKNOWLEDGED == 0:
                     self._settle(failed)
@@ -153,8 +174,8 @@ class Sender:
         self.producer.flush()
         if failed:
             raise click.ClickException(f"the broker did not take a reading: {failed[0]!r}")
-        if self.on_acknowledged:
-            self.on_acknowledged()
+        if self.progress:
+            self.progress.save()
 
     def _show(self, node: int, reading: Reading) -> None:
         if not self.quiet:
@@ -290,10 +311,10 @@ def main(shift: tuple[str, ...], quiet: bool | None, dry_run: bool, resume: bool
     if dry_run:
         show_preview(replay)
         return
-    place = place_of(replay, wanted.topics, settings)
+    progress = Progress(replay, place_of(replay, wanted.topics, settings))
     if resume:
-        replay.resume(place)
-    send(replay, wanted, quiet, settings, on_acknowledged=partial(replay.save, place))
+        progress.resume()
+    send(replay, wanted, quiet, settings, progress)
     if replay.bad.count:
         print(replay.bad)
 
@@ -303,7 +324,7 @@ def send(
     wanted: Wanted,
     quiet: bool,
     settings: Settings,
-    on_acknowledged: Callable[[], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Send readings at the wanted rate, until they end or it is time to stop, and say how many were sent.
 
@@ -315,7 +336,7 @@ def send(
         signal.signal(name, lambda *_: stopping.set())
     kafka.ensure_topics(settings, sorted(set(wanted.topics.values())))
     with kafka.connect_producer(settings, linger_ms=5 if quiet else 0) as producer:
-        sender = Sender(producer, wanted.topics, reading_format(settings), quiet, on_acknowledged)
+        sender = Sender(producer, wanted.topics, reading_format(settings), quiet, progress)
         try:
             sender.send_all(paced(itertools.islice(readings, wanted.count), wanted.per_second, stopping))
         except BadRow as error:
@@ -323,7 +344,7 @@ def send(
             msg = f"{error.message}. {before}: --resume goes on behind them, --on-bad-row skip leaves such rows out"
             raise click.ClickException(msg) from error
     print(f"{sender.sent} readings sent, all acknowledged", flush=True)
-    if on_acknowledged and stopping.is_set():
+    if progress and stopping.is_set():
         print("stopped before the end of the file: --resume goes on there", flush=True)
 
 

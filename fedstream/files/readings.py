@@ -162,8 +162,15 @@ class Replay:
         self.readers = [RowReader(table, meaning, None if is_one else table.path.stem) for table in tables]
         self.nodes = nodes
         self.bad = bad
-        self.last: dict[str, Row] = {}  # the row of each file that was passed on last
+        self.last: dict[str, Row] = {}  # the row of each file that was sent last
+        self._newest: tuple[str, Row] | None = None  # the row that was passed on last, with its file
         self._done: dict[str, tuple[int, list[str]]] = {}  # to go on behind
+
+    def count_sent(self) -> None:
+        """Take it that the reading that was passed on last is sent: it need not be, if it is time to stop."""
+        if self._newest:
+            path, row = self._newest
+            self.last[path] = row
 
     def save(self, path: Path) -> None:
         """Write down how far each file is."""
@@ -187,7 +194,7 @@ class Replay:
             SettingError: a row behind which to go on is another one now.
         """
         node_of: dict[str, int] = {}
-        turns = [(reader, str(reader.table.path), reader.table.read(self.bad)) for reader in self.readers]
+        turns = [(reader, str(reader.table.path.resolve()), reader.table.read(self.bad)) for reader in self.readers]
         dealt = 0
         while turns:
             for turn in list(turns):
@@ -208,7 +215,7 @@ class Replay:
                 if path in self._done:
                     self._pass(path, line, cells)
                     continue
-                self.last[path] = row
+                self._newest = path, row
                 yield node, reading
 
     def _pass(self, path: str, line: int, cells: Sequence[Cell]) -> None:

@@ -547,6 +547,13 @@ class Broker:
         self.flushed = 0
         self.fails_at = fails_at
 
+    def __enter__(self) -> Broker:
+        """Stand in for a connection."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Keep what was sent."""
+
     def send(self, topic: str, key: bytes, value: bytes) -> Delivery:
         """Take a record."""
         self.sent.append((topic, key, value))
@@ -688,14 +695,7 @@ def test_no_broker_ends_the_program_within_the_bounded_time_and_is_named(program
 
 @pytest.mark.usefixtures("signals")
 def test_a_bad_line_of_a_file_is_named_with_the_file(producer, monkeypatch, tmp_path):
-    class Connected(Broker):
-        def __enter__(self) -> Broker:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-    broker = Connected()
+    broker = Broker()
     monkeypatch.setattr(producer.kafka, "ensure_topics", lambda *_: [])
     monkeypatch.setattr(producer.kafka, "connect_producer", lambda *_, **__: broker)
     file: Path = tmp_path / "machines.csv"

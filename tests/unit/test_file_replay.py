@@ -1,0 +1,201 @@
+"""A file that is replayed: what is shown and warned of before, where it stops, and how it goes on."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from test_sensor_producer import Broker, run
+from test_sensor_producer import producer as producer
+from test_sensor_producer import signals as signals
+
+pytestmark = pytest.mark.usefixtures("signals")
+HEADER = "machine,temperature,vibration,failed\n"
+ROWS = [f"press-{i % 3},{60 + i}.5,0.05,{int(i > 7)}\n" for i in range(10)]
+
+
+class Stopping(Broker):
+    """A broker that tells the program to stop when it has sent so many readings."""
+
+    stops_at: int | None = None
+
+    def send(self, topic: str, key: bytes, value: bytes):
+        """Take a record."""
+        delivery = super().send(topic, key, value)
+        if len(self.sent) == self.stops_at:
+            signal.raise_signal(signal.SIGTERM)
+        return delivery
+
+    @property
+    def temperatures(self) -> list[float]:
+        """What was sent, by its temperature."""
+        return [json.loads(value)["temperature"] for _, _, value in self.sent]
+
+
+@pytest.fixture
+def broker(producer, monkeypatch) -> Stopping:
+    """Return the broker that the program finds."""
+    broker = Stopping()
+    monkeypatch.setattr(producer.kafka, "ensure_topics", lambda *_: [])
+    monkeypatch.setattr(producer.kafka, "connect_producer", lambda *_, **__: broker)
+    return broker
+
+
+@pytest.fixture
+def sensors(producer, tmp_path) -> Callable[..., Result]:
+    """Return what runs the program on a file as fast as it can, with these options more."""
+
+    def started(file: Path | str, *options: str, **env: str) -> Result:
+        columns = ("--columns", "sensor_id=machine,label=failed", "--rate", "0", "--no-quiet")
+        return run(producer, "--csv", str(file), *columns, *options, CHECKPOINT_DIR=str(tmp_path / "run"), **env)
+
+    return started
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    """Return a file of ten rows."""
+    path = tmp_path / "machines.csv"
+    path.write_text(HEADER + "".join(ROWS))
+    return path
+
+
+TEN = [60.5, 61.5, 62.5, 63.5, 64.5, 65.5, 66.5, 67.5, 68.5, 69.5]
+
+
+# --- going on
+
+
+@pytest.mark.parametrize("stops_at", [1, 4, 10])
+def test_a_replay_that_was_stopped_goes_on_with_the_next_row(sensors, broker, file, stops_at):
+    broker.stops_at = stops_at
+    stopped = sensors(file)
+    assert (stopped.exit_code, broker.temperatures) == (0, TEN[:stops_at])
+    assert "--resume goes on there" in stopped.output
+    resumed = sensors(file, "--resume")
+    assert (resumed.exit_code, broker.temperatures) == (0, TEN)
+    assert f"machines.csv: goes on behind line {stops_at + 1}\n" in resumed.output
+    assert f"{10 - stops_at} readings sent, all acknowledged" in resumed.output
+
+
+def test_a_replay_with_a_count_goes_on_behind_it_and_each_sensor_stays_with_its_node(sensors, broker, file):
+    for _ in range(3):
+        assert sensors(file, "--resume", "--count", "4").exit_code == 0
+    assert broker.temperatures == TEN
+    # The first and third machine are node 1's, the second one is node 2's, as in one go.
+    assert [topic[-1] for topic, _, _ in broker.sent] == ["1", "2", "1", "1", "2", "1", "1", "2", "1", "1"]
+    assert "0 readings sent" in sensors(file, "--resume").output
+
+
+def test_a_bad_row_stops_with_how_many_were_sent_and_once_corrected_the_rest_follows(sensors, broker, file):
+    file.write_text(HEADER + "".join(ROWS).replace("64.5", "warm"))
+    stopped = sensors(file)
+    assert stopped.exit_code == 1
+    assert "line 6: temperature is 'warm'; expected a number" in stopped.output
+    assert "4 readings were sent before it, all acknowledged: --resume goes on behind them" in stopped.output
+    again = sensors(file, "--resume")
+    assert (again.exit_code, len(broker.sent)) == (1, 4)
+    file.write_text(HEADER + "".join(ROWS))
+    assert sensors(file, "--resume").exit_code == 0
+    assert broker.temperatures == TEN
+
+
+def test_bad_rows_are_skipped_and_counted_where_that_is_asked_for(sensors, broker, file):
+    file.write_text(HEADER + "".join(ROWS).replace("64.5", "warm").replace("66.5,0.05", "66.5").replace(",1\n", ",?\n"))
+    result = sensors(file, "--on-bad-row", "skip")
+    assert (result.exit_code, broker.temperatures) == (0, [60.5, 61.5, 62.5, 63.5, 65.5, 67.5])
+    assert "6 readings sent, all acknowledged\n4 bad rows left out, such as\n" in result.output
+    for line in ("line 6: temperature is 'warm'", "line 8: 3 values; expected 4", "line 10: failed is '?'"):
+        assert line in result.output
+    assert "line 11" not in result.output  # three tell enough
+
+
+@pytest.fixture
+def files(tmp_path) -> str:
+    """Return a pattern of three files of four, two and three rows, whose names are the sensors."""
+    header = HEADER.removeprefix("machine,")
+    for name, first, count in (("a", 10, 4), ("b", 20, 2), ("c", 30, 3)):
+        rows = "".join(f"{first + i},0.05,0\n" for i in range(count))
+        (tmp_path / f"{name}.csv").write_text(header + rows)
+    return f"{tmp_path}/?.csv"
+
+
+LABELS = ("--columns", "label=failed")
+
+
+def test_several_files_go_on_each_where_it_was(sensors, broker, files):
+    sensors(files, *LABELS, "--count", "5")
+    assert broker.temperatures == [10, 20, 30, 11, 21]
+    result = sensors(files, *LABELS, "--resume")
+    assert broker.temperatures[5:] == [31, 12, 32, 13]
+    for name, line in (("a", 3), ("b", 3), ("c", 2)):
+        assert f"{name}.csv: goes on behind line {line}\n" in result.output
+
+
+def test_of_several_files_nothing_more_is_sent_if_one_is_another_one_now(sensors, broker, files, tmp_path):
+    sensors(files, *LABELS, "--count", "5")
+    (tmp_path / "b.csv").write_text((tmp_path / "b.csv").read_text().replace("21,", "22,"))
+    result = sensors(files, *LABELS, "--resume")
+    assert "b.csv: line 3 was sent last, '21, 0.05, 0', and is another one now" in result.output
+    assert (result.exit_code, len(broker.sent)) == (1, 5)
+
+
+def test_the_same_file_by_another_path_goes_on_too(sensors, broker, file, monkeypatch):
+    sensors(file, "--count", "7")
+    monkeypatch.chdir(file.parent)
+    assert sensors(file.name, "--resume").exit_code == 0
+    assert broker.temperatures == TEN
+
+
+def test_rows_that_were_added_since_are_sent_alone(sensors, broker, file):
+    sensors(file)
+    with file.open("a") as more:
+        more.write("press-1,99.5,0.05,1\n")
+    sensors(file, "--resume")
+    assert broker.temperatures == [*TEN, 99.5]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("63.5", "63.4"),
+        lambda text: text.replace(ROWS[1], ""),
+        lambda text: HEADER + ROWS[0],
+        lambda text: HEADER,
+    ],
+    ids=["another value", "a row less before", "shorter", "empty"],
+)
+def test_a_file_that_is_another_one_now_is_refused_before_anything_is_sent(sensors, broker, file, change):
+    sensors(file, "--count", "4")
+    file.write_text(change(file.read_text()))
+    result = sensors(file, "--resume")
+    assert (result.exit_code, len(broker.sent)) == (1, 4)
+    assert "machines.csv: line 5 was sent last, 'press-0, 63.5, 0.05, 0', and is another one now" in result.output
+    assert "(without --resume)" in result.output
+
+
+def test_what_the_broker_did_not_take_is_sent_again(sensors, broker, file):
+    sensors(file, "--count", "2")
+    broker.fails_at = 5
+    assert sensors(file, "--resume").exit_code == 1
+    broker.fails_at, broker.sent[2:] = None, []
+    assert sensors(file, "--resume").exit_code == 0
+    assert broker.temperatures == TEN
+
+
+def test_to_go_on_with_what_was_never_begun_sends_all_and_says_so(sensors, broker, file):
+    assert "no replay of these files to these topics was begun: all is sent" in sensors(file, "--resume").output
+    assert broker.temperatures == TEN
+    # Other topics are another replay.
+    assert "all is sent" in sensors(file, "--resume", "--topic", "sensor-data").output
+
+
+def test_without_a_file_there_is_nothing_to_show_or_to_go_on_with(producer, broker):
+    for option in ("--dry-run", "--resume"):
+        result = run(producer, option)
+        assert (result.exit_code, broker.sent) == (2, [])
+        assert "expected --csv FILE" in result.output
