@@ -247,7 +247,7 @@ def show_preview(replay: Replay) -> None:
         click.echo(f"Warning: {warning}", err=True)
     click.echo("nothing was sent (--dry-run)")
     if stops and replay.bad.count:
-        raise BadRow(f"{replay.bad.count} rows would stop the replay; correct them, or --on-bad-row skip")
+        raise BadRow(f"bad rows: {replay.bad.count}; the first stops a replay: correct them, or --on-bad-row skip")
 
 
 def place_of(replay: Replay, topics: Mapping[int, str], settings: Settings) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import islice
 
 from rich.table import Table as Shown
@@ -11,7 +12,7 @@ from rich.table import Table as Shown
 from fedstream.features import Feature
 from fedstream.files.readings import Replay
 from fedstream.files.table import SAMPLE_ROWS
-from fedstream.messages.readings import Reading
+from fedstream.messages.readings import EPOCH, Reading
 from fedstream.tables import make_table
 
 FIRST = 3
@@ -92,7 +93,7 @@ def preview_table(replay: Replay, found: Preview) -> Shown:
         column.justify = "left"
     for name, values in (
         ("sensor_id", [reading.sensor_id for reading in found.first]),
-        ("event_time", [reading.event_time for reading in found.first]),
+        ("event_time", [_shown_time(reading.event_time) for reading in found.first[:2]]),
         ("label", [reading.label for reading in found.first]),
     ):
         shown.add_row(
@@ -103,3 +104,10 @@ def preview_table(replay: Replay, found: Preview) -> Shown:
         first = ", ".join(f"{value:g}" for value in each.first)
         shown.add_row(each.feature.name, columns[each.feature.name], first, low, high, str(each.outside))
     return shown
+
+
+def _shown_time(milliseconds: int | None) -> str | None:
+    """Return a time so that a wrong unit is seen at once."""
+    if milliseconds is None:
+        return None
+    return (EPOCH + timedelta(milliseconds=milliseconds)).isoformat().replace("+00:00", "Z")

@@ -199,3 +199,74 @@ def test_without_a_file_there_is_nothing_to_show_or_to_go_on_with(producer, brok
         result = run(producer, option)
         assert (result.exit_code, broker.sent) == (2, [])
         assert "expected --csv FILE" in result.output
+
+
+# --- before anything is sent
+
+
+def cells(output: str, field: str) -> list[str]:
+    """Return what the table of a dry run says of a field."""
+    [line] = [line for line in output.splitlines() if line.split()[:1] == [field]]
+    return [cell.strip(" │") for cell in line.split("  ") if cell.strip(" │")]
+
+
+def test_a_dry_run_shows_columns_first_values_counts_and_labels_and_sends_nothing(sensors, broker, file):
+    rows = "".join(f"{row.strip()},{1700000000 + i},x\n" for i, row in enumerate(ROWS))
+    file.write_text(HEADER.replace("\n", ",at,room\n") + rows)
+    result = sensors(file, "--columns", "sensor_id=machine,label=failed,event_time=at", "--dry-run", "--nodes", "2")
+    assert (result.exit_code, broker.sent) == (0, [])
+    taken = "sensor_id = machine, temperature, vibration, label = failed, event_time = at; left out: room"
+    assert f"taken: {taken}\n" in result.output
+    assert "10 readings" in result.output
+    assert cells(result.output, "sensor_id") == ["sensor_id", "machine", "press-0, press-1, press-2"]
+    assert cells(result.output, "label") == ["label", "failed", "0, 0, 0"]
+    # 1,700,000,000 s after the begin of 1970.
+    assert cells(result.output, "event_time") == ["event_time", "at", "2023-11-14T22:13:20Z, 2023-11-14T22:13:21Z"]
+    assert cells(result.output, "temperature") == [
+        "temperature",
+        "temperature",
+        "60.5, 61.5, 62.5",
+        "60.5",
+        "69.5",
+        "0",
+    ]
+    assert cells(result.output, "vibration") == ["vibration", "vibration", "0.05, 0.05, 0.05", "0.05", "0.05", "0"]
+    # Machines 0 and 2 are node 1's; rows 8 and 9 failed.
+    assert "labels: 0: 8 (80.0%), 1: 2 (20.0%)\nnode 1: 7, node 2: 3\nnothing was sent (--dry-run)\n" in result.output
+    assert not (file.parent / "run").exists()
+
+
+def test_a_dry_run_counts_every_bad_row_and_is_no_success(sensors, broker, file):
+    file.write_text(HEADER + "".join(ROWS).replace("64.5", "warm").replace(",1\n", ",?\n"))
+    result = sensors(file, "--dry-run")
+    assert (result.exit_code, broker.sent) == (1, [])
+    assert "7 readings" in result.output
+    assert "3 bad rows left out, such as\n" in result.output
+    assert "line 6: temperature is 'warm'" in result.output
+    assert "Error: bad rows: 3; the first stops a replay: correct them, or --on-bad-row skip" in result.output
+    assert sensors(file, "--dry-run", "--on-bad-row", "skip").exit_code == 0
+
+
+def test_a_dry_run_of_no_rows_says_so(sensors, file):
+    file.write_text(HEADER)
+    assert "labels: -\nno readings\nnothing was sent" in sensors(file, "--dry-run").output
+
+
+def test_a_dry_run_counts_readings_without_a_label_where_they_are_allowed(sensors, file):
+    file.write_text(HEADER + "".join(ROWS).replace(",1\n", ",NA\n"))
+    assert "labels: 0: 8 (80.0%), none: 2 (20.0%)" in sensors(file, "--dry-run", LABELS="optional").output
+
+
+def test_values_outside_their_limits_are_warned_of_before_anything_is_sent(sensors, broker, file):
+    # FEATURES allows 0 to 1000 g.
+    file.write_text(HEADER + "".join(ROWS).replace("0.05", "50").replace("66.5,50", "66.5,1500"))
+    warning = "vibration: 1 of 10 values are not a number from 0 to 1000, as FEATURES says: they lie from 50 to 1500; "
+    result = sensors(file, "--dry-run")
+    assert cells(result.output, "vibration")[-3:] == ["50", "1500", "1"]
+    assert f"Warning: {warning}" in result.output
+    sent = sensors(file).output
+    assert (
+        f"Warning: in the first rows {warning}such readings become dead letters. Another column, another unit?" in sent
+    )
+    assert sent.index(warning) < sent.index("Node-1: ")
+    assert len(broker.sent) == 10  # the fog's door counts them, and says so
