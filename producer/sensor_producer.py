@@ -35,6 +35,7 @@ from fedstream.files.options import FileOptions, data_files, file_options, take_
 from fedstream.files.preview import preview, preview_table
 from fedstream.files.readings import Meaning, Replay
 from fedstream.files.table import BadRow, BadRows, open_table
+from fedstream.files.values import PER_SECOND
 from fedstream.messages.readings import Reading, ReadingFormat, reading_format
 from fedstream.messages.topics import sensor_topic
 from fedstream.settings import Settings
@@ -214,6 +215,13 @@ def _files(_: click.Context, __: click.Parameter, text: str | None) -> list[Path
         raise click.BadParameter(error.message) from error
 
 
+def _time_unit(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    unit = text.replace("µ", "u") if text else None
+    if unit and unit not in PER_SECOND and "%" not in unit:
+        raise click.BadParameter(f"{text!r}; expected {', '.join(PER_SECOND)}, or a form such as '%d/%m/%Y %H:%M'")
+    return unit
+
+
 def open_replay(files: Sequence[Path], options: FileOptions, meaning: Meaning, nodes: int) -> Replay:
     """Open data files for a replay, and say how they are read, which columns are taken, and what is odd about them.
 
@@ -288,7 +296,12 @@ def place_of(replay: Replay, topics: Mapping[int, str], settings: Settings) -> P
 @click.option("--columns", default="", metavar="FIELD=COLUMN,...", help="Columns of the file, where they differ.")
 @click.option("--column", multiple=True, metavar="FIELD=COLUMN", help="One of them, with any name; repeatable.")
 @click.option("--positive", metavar="LABEL", help="The label that means 1; any other means 0.")
-@click.option("--time-unit", metavar="UNIT", help="Of event_time: s, ms, us, ns, or a form such as '%d/%m/%Y %H:%M'.")
+@click.option(
+    "--time-unit",
+    metavar="UNIT",
+    callback=_time_unit,
+    help=f"Of event_time: {', '.join(PER_SECOND)}, or a form such as '%d/%m/%Y %H:%M'.",
+)
 @file_options
 @click.option("--dry-run", is_flag=True, help="Show what would be sent.")
 @click.option("--resume", is_flag=True, help="Go on where a replay of this file stopped.")

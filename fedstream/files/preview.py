@@ -41,6 +41,7 @@ class Preview:
     """What readings are like, all together."""
 
     ranges: list[Range]
+    positive: str | None = None  # the label that means 1, where it was given
     count: int = 0
     first: list[Reading] = field(default_factory=list)
     labels: Counter[int | None] = field(default_factory=Counter)
@@ -56,13 +57,16 @@ class Preview:
     @property
     def warnings(self) -> list[str]:
         """What is to be said before anything is sent."""
-        return [
+        found = [
             f"{each.feature.name}: {each.outside} of {self.count} values are not {each.feature.expected}, as FEATURES "
             f"says: they lie from {each.low:g} to {each.high:g}; such readings become dead letters. "
             "Another column, another unit?"
             for each in self.ranges
             if each.outside
         ]
+        if self.positive is not None and self.count and not self.labels[1]:
+            found.append(f"no label is {self.positive!r} (--positive), so all are 0. Another spelling?")
+        return found
 
 
 def preview(replay: Replay, most: int | None = SAMPLE_ROWS) -> Preview:
@@ -71,8 +75,8 @@ def preview(replay: Replay, most: int | None = SAMPLE_ROWS) -> Preview:
     Raises:
         BadRow: a row cannot be used, unless such rows are skipped.
     """
-    table = replay.readers[0].meaning.settings.table
-    found = Preview([Range(feature) for feature in table])
+    meaning = replay.readers[0].meaning
+    found = Preview([Range(feature) for feature in meaning.settings.table], meaning.positive)
     for node, reading in islice(replay, most):
         found.count += 1
         if len(found.first) < FIRST:

@@ -6,6 +6,7 @@ JSON Lines. Whatever the size of a file, a few rows of it are in memory.
 
 from __future__ import annotations
 
+import codecs
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from fedstream.errors import SettingError, StackError
 from fedstream.files.dialect import Dialect, Given, cannot_be_cut, recognise
 from fedstream.files.values import Cell, read_comma_number, read_number
 
+BEGIN_BYTES = 64
 LONGEST_LINE = 131_072
 BATCH_ROWS = 4096
 SAMPLE_ROWS = 1000
@@ -100,13 +102,16 @@ def open_table(path: Path, given: Given, names: str = "") -> Table:
     """
     try:
         with path.open("rb") as file:
-            begin = file.read(4)
+            begin = file.read(BEGIN_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()
     except OSError as error:
         raise SettingError(f"{path} cannot be read: {error.strerror}; expected a file of data") from error
-    if begin == b"PAR1":
-        return _parquet(path)
-    if begin[:1] == b"{":
-        return _json_lines(path)
+    if begin.startswith((b"PAR1", b"{")):
+        if names or given != Given():
+            expected = (
+                "expected CSV, which alone has --delimiter, --decimal, --encoding, --header, --skip-rows and --names"
+            )
+            raise SettingError(f"{path} is {'Parquet' if begin[:1] == b'P' else 'JSON Lines'}; {expected}")
+        return _parquet(path) if begin[:1] == b"P" else _json_lines(path)
     for magic, what, remedy in (
         (b"PK\x03\x04", "a zip file, such as an Excel workbook", "save it as CSV UTF-8"),
         (b"\x1f\x8b", "compressed", "gunzip it"),
@@ -127,16 +132,19 @@ def _csv(path: Path, given: Given, names: str) -> Table:
     if len(columns) > 1 and columns[-1] == "" and not names and _ends_empty(path, dialect, len(columns)):
         columns.pop()  # each line ends in a delimiter
     where = f"{path}, line {dialect.header or dialect.first_row}"
-    for name in columns:
-        if columns.count(name) > 1:
-            expected = "expected different names; give all of them: --names NAME,NAME,…"
-            raise SettingError(f"{where}: column {name or repr(name)} is there twice; {expected}")
+    _expect_different(columns, where, "; give all of them: --names NAME,NAME,…")
     number = read_comma_number if dialect.decimal == "," else read_number
 
     def read(bad: BadRows) -> Iterator[Row]:
         return _csv_rows(path, dialect, len(columns), bad)
 
     return Table(path, tuple(columns), f"{path.name}: {dialect.words}", number, read)
+
+
+def _expect_different(columns: Sequence[str], where: str, remedy: str = "") -> None:
+    for name in columns:
+        if columns.count(name) > 1:
+            raise SettingError(f"{where}: column {name or repr(name)} is there twice; expected different names{remedy}")
 
 
 def _names(path: Path, dialect: Dialect) -> list[str]:
@@ -228,6 +236,7 @@ def _parquet(path: Path) -> Table:
             columns, count = tuple(file.schema_arrow.names), file.metadata.num_rows
     except (ArrowException, OSError) as error:
         raise SettingError(f"{path} cannot be read as Parquet: {error}") from error
+    _expect_different(columns, str(path))
 
     def read(bad: BadRows) -> Iterator[Row]:
         with parquet.ParquetFile(path) as file:

@@ -9,12 +9,12 @@ import functools
 import math
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from fedstream.messages.readings import EPOCH, ISO_TIME, LAST_TIME, time_ms
 
-Cell = Any  # str, int, float, bool, datetime or None
+Cell = Any  # str, int, float, bool, date, datetime or None
 
 MISSING = ("", "na", "n/a", "#n/a", "nan", "null", "none", "?", "-")  # as programs write a value that is missing
 NUMBER = r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?"  # with either decimal mark
@@ -52,10 +52,16 @@ def read_number(cell: Cell) -> float:
         ValueError: it says none, or none that is finite, or as only Python reads it (1_000, digits of other scripts).
     """
     if type(cell) is not str:
-        if cell is None or isinstance(cell, (bool, datetime)) or not math.isfinite(cell):
-            msg = f"{cell!r:.100} is no finite number"
+        msg = f"{cell!r:.100} is no finite number"
+        if cell is None or isinstance(cell, (bool, datetime)):
             raise ValueError(msg)
-        return float(cell)
+        try:
+            value = float(cell)
+        except OverflowError:  # a whole number of JSON has no limit
+            value = math.inf
+        if not math.isfinite(value):
+            raise ValueError(msg)
+        return value
     value = float(cell)
     if not math.isfinite(value) or "_" in cell or not cell.isascii():
         msg = f"{cell!r:.100} is no finite number in plain digits"
@@ -77,7 +83,7 @@ def read_comma_number(cell: Cell) -> float:
     return read_number(cell)
 
 
-@functools.lru_cache(maxsize=1000)
+@functools.lru_cache(maxsize=1000, typed=True)
 def read_label(cell: Cell, classes: int, positive: str | None = None) -> int | None:
     """Return the class of a label, from 0 to classes - 1, or None where it is missing.
 
@@ -126,6 +132,8 @@ def read_time(cell: Cell, number: Callable[[Cell], float] = read_number, unit: s
     """
     if isinstance(cell, datetime):
         return _since_1970(cell)
+    if isinstance(cell, date):
+        cell = cell.isoformat()
     if unit and "%" in unit:
         return _since_1970(datetime.strptime(spelled(cell), unit))
     if isinstance(cell, str) and re.fullmatch(ISO_TIME, cell, re.ASCII):

@@ -23,6 +23,11 @@ BUNDLED = ("breast_cancer", "digits", "wine", "iris")
 SENSOR_ROWS = 4000
 LARGEST = 1e100  # beyond this the square of a sum is not finite
 COUNTED_ROWS = 20  # from so many rows on a column that counts them is no accident
+NO_NAMES = (
+    "",
+    "Unnamed: 0",
+    "__index_level_0__",
+)  # as pandas writes a row number to CSV, reads it back, writes Parquet
 FILE = "file"  # the column that says which of several files a row is from
 
 Texts = npt.NDArray[np.str_]
@@ -229,7 +234,7 @@ def _no_feature(table: Table, place: int, cells: Sequence[Cell], options: FileOp
         return "as asked"
     if options.only:
         return "" if name in options.only else "not in --only"
-    if name in ("", "Unnamed: 0"):
+    if name in NO_NAMES:
         return "without a name: a row number?"
     numbers = []
     for cell in cells:
