@@ -270,3 +270,84 @@ def test_values_outside_their_limits_are_warned_of_before_anything_is_sent(senso
     )
     assert sent.index(warning) < sent.index("Node-1: ")
     assert len(broker.sent) == 10  # the fog's door counts them, and says so
+
+
+# --- what the options say
+
+
+TWO = "temperature,vibration"
+
+
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        ("temperature/vibration\n72.5/0.05\n", ("--delimiter", "/")),
+        (f"{TWO},a;b\n72.5,0.05,1;2\n", ("--delimiter", ",")),
+        ("temperature vibration a;b\n72.5  0.05 1;2\n", ("--delimiter", "blanks")),
+        ("temperature\tvibration\ta;b\n72.5\t0.05\t1;2\n", ("--delimiter", "tab")),
+        ("temperature;vibration;room\n72,5;0,05;1.5\n", ("--decimal", ",")),
+        ("temperature;vibration;room\n72.5;0.05;1,5\n", ("--decimal", ".")),
+        ("temperature,vibration,pièce\n72.5,0.05,\x81\n".encode("latin-1"), ("--encoding", "latin-1")),
+        (f"{TWO}\n72.5,0.05\n".encode("utf-16-le"), ("--encoding", "utf-16-le")),
+        ("72.5,0.05\n", ("--header", "none", "--names", TWO)),
+        (f"old,names\n{TWO}\n72.5,0.05\n", ("--header", "2")),
+        (f"1,2\n{TWO}\n72.5,0.05\n", ("--header", "2")),
+        (f"{TWO}\n1,1\n72.5,0.05\n", ("--header", "1", "--skip-rows", "1")),
+        (f"{TWO}\ndegC,g\n1,1\n72.5,0.05\n", ("--header", "1", "--skip-rows", "2")),
+        ("a,a\n72.5,0.05\n", ("--names", TWO)),
+        ("a,b\n72.5,0.05\n", ("--names", 'temperature,"v, g"', "--column", "vibration=v, g")),
+        ("temp,vib\n72.5,0.05\n", ("--columns", "temperature=temp,vibration=vib")),
+        (f"sensor_id,{TWO}\n,72.5,0.05\n", ("--leave-out", "sensor_id")),
+        (f"{TWO},label\n72.5,0.05,ok\n", ("--leave-out", "label")),
+        (f"{TWO},label\n72.5,0.05,ok\n", ("--positive", "panne")),
+        (f"{TWO}\nwarm,0.05\n72.5,0.05\n72.5\n", ("--on-bad-row", "skip")),
+    ],
+)
+def test_each_option_reads_a_file_that_is_not_read_so_without_it(producer, broker, tmp_path, content, options):
+    path = tmp_path / "machines.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    expected = {"sensor_id": "node-1", "temperature": 72.5, "vibration": 0.05, "label": 0}
+    for more in ((), options):
+        broker.sent.clear()
+        given = ("--csv", str(path), "--rate", "0", "--nodes", "1", *more)
+        result = run(producer, *given, CHECKPOINT_DIR=str(tmp_path))
+        is_read = (result.exit_code, [json.loads(value) for _, _, value in broker.sent]) == (0, [expected])
+        assert is_read == bool(more), result.output
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--delimiter", "comma", "'comma'; expected ,, ;, tab, |, blanks or another sign"),
+        ("--delimiter", ".", "another sign"),
+        ("--decimal", ";", "'.', ','"),
+        ("--header", "0", "expected the number of a line, or none"),
+        ("--skip-rows", "-1", "x>=0"),
+        ("--on-bad-row", "ignore", "'stop', 'skip'"),
+        ("--time-unit", "min", "'min'; expected s, ms, us, ns, or a form such as '%d/%m/%Y %H:%M'"),
+    ],
+)
+def test_an_option_of_another_value_is_refused_with_what_is_expected(sensors, broker, file, option, value, words):
+    result = sensors(file, option, value)
+    assert (result.exit_code, broker.sent) == (2, [])
+    assert words in " ".join(result.output.replace("│", " ").split())
+
+
+def test_an_encoding_that_there_is_not_is_refused(sensors, file):
+    result = sensors(file, "--encoding", "utf-9")
+    assert result.exit_code == 1
+    assert "Error: --encoding is 'utf-9'; expected utf-8, cp1252, utf-16" in result.output
+
+
+def test_a_time_unit_in_the_sign_of_micro_is_one(sensors, broker, file):
+    file.write_text(HEADER.replace("\n", ",event_time\n") + "press-1,72.5,0.05,0,700000\n")
+    assert sensors(file, "--time-unit", "µs").exit_code == 0
+    assert json.loads(broker.sent[0][2])["event_time"] == 0.7  # 700 would be taken for seconds
+
+
+def test_a_positive_label_that_no_row_has_is_warned_of(sensors, file):
+    file.write_text(HEADER + "".join(ROWS).replace(",1\n", ",panne\n"))
+    assert "labels: 0: 8 (80.0%), 1: 2 (20.0%)" in sensors(file, "--positive", "Panne", "--dry-run").output
+    output = sensors(file, "--positive", "pane").output
+    assert "no label is 'pane' (--positive), so all are 0. Another spelling?" in output
+    assert output.index("'pane'") < output.index("Node-1: ")
