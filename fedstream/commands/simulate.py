@@ -145,11 +145,11 @@ def _table(result: dict[str, Any]) -> Any:
     shown = sorted({round(i * (len(history) - 1) / 9) for i in range(10)})
     for entry in (history[i] for i in shown):
         before = f"{entry['prequential']['accuracy']:.4f}" if entry["prequential"] else "-"
-        table.add_row(str(entry["round"]), before, *fractions(entry["test"]), end_section=entry is history[-1])
+        table.add_row(str(entry["round"]), before, *fractions(entry["test"], "-"), end_section=entry is history[-1])
     majority = result["majority"]
     for name, scores in result.get("baselines", {}).items():
-        table.add_row(name.replace("_", " "), "", *fractions(scores))
-    table.add_row(f"always {majority['label']}", "", *fractions(majority))
+        table.add_row(name.replace("_", " "), "", *fractions(scores, "-"))
+    table.add_row(f"always {majority['label']}", "", *fractions(majority, "-"))
     return table
 
 
@@ -159,6 +159,8 @@ def _remarks(result: dict[str, Any]) -> Iterator[str]:
 
     data = result["data"]
     yield positive_note(len(data["labels"]), f"class {data['positive']}")
+    if absent := [label for label, count in data["classes"]["test"].items() if not count]:
+        yield f"-: cannot be measured, as no test row is of class {', '.join(absent)}"
     yield "; ".join(f"{part} rows: {_counts(data['classes'][part])}" for part in ("train", "test"))
     yield traffic_line(**result["bytes"]["all"])
     yield f"updates: {_counts(result['final']['counts'])}; {result['seconds']} s"

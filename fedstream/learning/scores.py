@@ -87,6 +87,19 @@ class Score(Struct, frozen=True):
         """The class that f1, recall, precision and false_alarm_rate speak of; None: they are the mean over all."""
         return 1 if len(self.confusion) == 2 else None
 
+    @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """The measures that these readings cannot tell, such as the recall where there was nothing to find.
+
+        Example:
+            >>> Score(0.0, ((9, 1), (0, 0))).unmeasured, Score(0.0, ((0, 0), (1, 9))).unmeasured
+            (('f1', 'recall'), ('false_alarm_rate',))
+        """
+        there = [sum(row) > 0 for row in self.confusion]
+        positive = there[1] if len(there) == 2 else all(there)
+        negative = there[0] if len(there) == 2 else sum(there) > 1
+        return (() if positive else ("f1", "recall")) + (() if negative else ("false_alarm_rate",))
+
     def __add__(self, other: Score) -> Score:
         if not self.confusion or not other.confusion:
             confusion = self.confusion or other.confusion

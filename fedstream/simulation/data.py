@@ -17,6 +17,7 @@ from fedstream.files.values import Cell, is_missing, spelled
 from fedstream.learning.arrays import Matrix
 from fedstream.learning.models import Labels
 from fedstream.settings import Settings
+from fedstream.simulation.columns import column_remarks
 from fedstream.simulation.sensors import digits, label_of, label_rule, simulated_ranges
 
 BUNDLED = ("breast_cancer", "digits", "wine", "iris")
@@ -37,7 +38,8 @@ Texts = npt.NDArray[np.str_]
 class DataSet:
     """Rows x (n, features) with classes y (n,) in 0..classes-1; `labels` are the classes' names.
 
-    Of a file, `features` are the names of the columns of x, and `columns` has the others, such as texts (n,), by name.
+    Of a file, `features` are the names of the columns of x, `columns` has the others, such as texts (n,), by name, and
+    `remarks` are what a user should know of its columns.
     """
 
     x: Matrix
@@ -48,6 +50,7 @@ class DataSet:
     settings: Settings | None = None  # of simulated readings: their labels follow a rule
     features: tuple[str, ...] = ()
     columns: Mapping[str, Texts] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @property
     def is_file(self) -> bool:
@@ -149,18 +152,17 @@ def _read_files(source: str, label: str | None, options: FileOptions) -> DataSet
     texts = [text for each in gathered for text in each.labels]
     spellings: dict[float | str, str] = {}
     for text in texts:
-        spellings.setdefault(_same_for(text), text)
+        spellings.setdefault(same_for(text), text)
     labels = sorted(spellings.values(), key=numbers_first)
-    if len(labels) < 2:
-        raise SettingError(f"column {label} of {source} has the labels {labels}; expected at least two")
     places = {text: i for i, text in enumerate(labels)}
-    y = np.array([places[spellings[_same_for(text)]] for text in texts], dtype=np.int64)
+    y = np.array([places[spellings[same_for(text)]] for text in texts], dtype=np.int64)
     columns = {name: np.array([cell for each in gathered for cell in each.texts(name)]) for name in first.others}
     if len(gathered) > 1:
         columns[FILE] = np.array([each.table.path.stem for each in gathered for _ in each.labels])
     name = tables[0].path.name if len(tables) == 1 else source
     x = np.concatenate([each.x for each in gathered])
-    return DataSet(x, y, len(labels), name, tuple(labels), None, first.features, columns)
+    remarks = column_remarks(first.features, [each.x for each in gathered]) if len(x) else []
+    return DataSet(x, y, len(labels), name, tuple(labels), None, first.features, columns, tuple(remarks))
 
 
 class _Rows:
@@ -256,7 +258,7 @@ def _number(table: Table, cell: Cell) -> float:
     return value
 
 
-def _same_for(text: str) -> float | str:
+def same_for(text: str) -> float | str:
     """Return what is equal for two spellings of a label: 0 and 0.0, no and No."""
     number, _ = numbers_first(text)
     return number if number < math.inf else text.lower()

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fedstream.errors import SettingError
 from fedstream.learning.models import Labels
 from fedstream.settings import Settings
-from fedstream.simulation.data import DataSet, Texts, numbers_first, readings, split
+from fedstream.simulation.data import DataSet, Texts, numbers_first, readings, same_for, split
 from fedstream.simulation.sensors import digits, simulated_ranges
 
 LEAST_ROWS = 2  # of a node: fewer have no variance
@@ -152,9 +152,10 @@ def as_test(data: DataSet, train: DataSet) -> DataSet:
     if set(data.features) != set(train.features):
         was = f"{', '.join(data.features)}; expected {', '.join(train.features)}, as in {train.name}"
         raise SettingError(f"{data.name} has the columns of numbers {was}")
-    if more := [label for label in data.labels if label not in train.labels]:
+    known = [same_for(label) for label in train.labels]  # 1 is 1.0, yes is Yes
+    if more := [label for label in data.labels if same_for(label) not in known]:
         raise SettingError(f"{data.name} has the labels {', '.join(more)}; expected {', '.join(train.labels)}")
-    places = np.array([train.labels.index(label) for label in data.labels])
+    places = np.array([known.index(same_for(label)) for label in data.labels])
     columns = [data.features.index(name) for name in train.features]
     return replace(train, x=data.x[:, columns], y=places[data.y], name=data.name, columns=data.columns)
 

@@ -36,7 +36,6 @@ from fedstream.rounds.federation import FIRST_SAMPLES, Federation
 from fedstream.rounds.run_state import new_run
 from fedstream.settings import Settings, parse_options
 from fedstream.simulation.classes import class_counts, with_positive
-from fedstream.simulation.columns import column_remarks
 from fedstream.simulation.data import FILE, load
 from fedstream.simulation.partitions import BY, Spread, as_test, columns_of, hold_out, spread
 from fedstream.simulation.scenario import Node, Scenario, World
@@ -60,9 +59,8 @@ def gather(settings: Settings, scenario: Scenario) -> Spread:
     beside = [name for name in columns_of(scenario.partition, scenario.test) if name not in ("", FILE)]
     reading = replace(scenario.reading, leave_out=(*scenario.reading.leave_out, *beside))
     data = with_positive(load(scenario.data, scenario.label, rows, seed, settings, reading), scenario.positive)
-    if data.is_file:
-        for remark in column_remarks(data.features, data.x):
-            click.echo(f"Warning: {remark}", err=True)
+    for remark in data.remarks:
+        click.echo(f"Warning: {remark}", err=True)
     files = [test for test in scenario.test if not test.startswith(BY)]
     if files and len(scenario.test) > 1:
         raise SettingError(f"test is {', '.join(scenario.test)}; expected one file, or by:COLUMN=VALUE once or more")
@@ -71,6 +69,10 @@ def gather(settings: Settings, scenario: Scenario) -> Spread:
         test = as_test(load(files[0], scenario.label, None, seed, settings, reading), data)
     else:
         train, test = hold_out(data, scenario.test, seed, TEST_FRACTION)
+    there = [label for label, count in class_counts(train).items() if count]
+    if len(there) < 2:
+        but = ", that are not held out," if scenario.test else ""
+        raise SettingError(f"rows of {data.name}{but} have the labels {there}; expected at least two to train on")
     return spread(train, test, nodes, scenario.partition, seed)
 
 
@@ -218,7 +220,8 @@ def _about(data: Spread) -> dict[str, Any]:
 
 
 def _measures(result: Score) -> dict[str, Any]:
-    return {name: getattr(result, name) for name in MEASURES}
+    """Return the measures of a score; None is one that its rows cannot tell."""
+    return {name: None if name in result.unmeasured else getattr(result, name) for name in MEASURES}
 
 
 def _bytes(world: World, nodes: list[Node]) -> dict[str, Any]:
@@ -237,6 +240,6 @@ def _baselines(world: World, nodes: list[Node]) -> dict[str, Any]:
     values = {name: [each[name] for each in alone] for name in MEASURES}
     return {
         "centralised": _measures(world.alone(np.concatenate(used), epochs)),
-        "local_only": {name: math.fsum(found) / len(found) for name, found in values.items()}
+        "local_only": {name: None if None in found else math.fsum(found) / len(found) for name, found in values.items()}
         | {f"{edge.__name__}_accuracy": edge(values["accuracy"]) for edge in (min, max)},
     }

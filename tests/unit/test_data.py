@@ -88,7 +88,6 @@ def test_labels_that_are_numbers_are_sorted_as_numbers(csv_file):
         (GOOD + "1,no,inf\n", "failure", r"line 5: heat is 'inf'"),
         (GOOD + "1,no,warm\n", "failure", r"line 5: heat is 'warm'"),
         (GOOD + "1,no,1_000\n", "failure", r"line 5: heat is '1_000'"),
-        ("a,b\n1,x\n2,x\n", "b", "expected at least two"),
     ],
 )
 def test_a_csv_file_that_cannot_be_used_is_refused_with_line_and_column(csv_file, text, label, words):
@@ -180,6 +179,37 @@ def test_several_files_are_one_data_set_with_a_column_of_their_names(csv_file, t
     (tmp_path / "presses.csv").write_text("speed,failure\n4.5,yes\n")
     with pytest.raises(StackError, match=r"presses\.csv has the columns of numbers speed; expected speed, heat, as in"):
         load(f"{tmp_path}/*.csv", "failure")
+
+
+def test_a_column_that_grows_falls_or_stays_is_told_whichever_rows_are_chosen(csv_file):
+    rows = "".join(f"{1e12 + i * 9000 + i % 2:.0f},{100 - i * i},7,{i % 4},{i % 3 // 2}\n" for i in range(30))
+    file = csv_file("ts,left [h],room,heat,failed\n" + rows)
+    remarks = load(file, "failed").remarks
+    assert [remark.partition(";")[0] for remark in remarks] == [
+        f"column {name} {what} from each row to the next, as a time or a meter: a model may learn when something was, "
+        "and not why"
+        for name, what in (("ts", "grows"), ("left [h]", "falls"))
+    ] + ["column room is 7 in each row, so nothing is learned from it"]
+    assert [remark.partition("; ")[2] for remark in remarks] == [
+        f"leave it out: --leave-out {name}" for name in ("ts", "'left [h]'", "room")
+    ]
+    assert load(file, "failed", rows=12).remarks == remarks
+    assert load(file, "failed", file=FileOptions(leave_out=("ts", "left [h]", "room"))).remarks == ()
+
+
+def test_a_column_of_several_files_is_told_if_it_grows_in_each_or_is_the_same_in_all(tmp_path):
+    def write(*moves):
+        for name, (start, room, step) in zip("ab", moves, strict=True):
+            rows = "".join(f"{start + step * i},{room},{i % 4},{i % 3 // 2}\n" for i in range(15))
+            (tmp_path / f"{name}.csv").write_text("ts,room,heat,failed\n" + rows)
+        return [remark.split()[1] for remark in load(f"{tmp_path}/*.csv", "failed").remarks]
+
+    assert write((1000, 7, 5), (500, 7, 3)) == ["ts", "room"]
+    assert write((1000, 7, 5), (500, 8, -3)) == []
+
+
+def test_a_column_of_few_rows_may_grow_by_accident(csv_file):
+    assert load(csv_file(GOOD), "failure").remarks == ()
 
 
 @pytest.mark.parametrize(

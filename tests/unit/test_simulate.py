@@ -186,6 +186,65 @@ def test_a_second_file_is_held_out_whole_by_the_names_of_its_columns_and_labels(
     assert data.test.x.tolist() == [[2, 70, 4.1], [2, 62, 2.1], [2, 61, 1.9]]
 
 
+def test_held_out_rows_without_trouble_tell_accuracy_and_false_alarms(tmp_path):
+    healthy = tmp_path / "healthy.csv"
+    # The last one is as hot as trouble is, so that an alarm is false.
+    healthy.write_text("machine,heat,shake,state\n2,62,2.0,OK\n2,61,2.1,ok\n9,69,9.1,ok\n2,99,20,ok\n")
+    given = ("--data", machines(tmp_path), "--label", "state", "--rounds", "5", "--model", "logistic")
+    outcome = command(*given, "--test", str(healthy), "--nodes", "2")
+    assert outcome.exit_code == 0, outcome.output
+    result = json.loads(outcome.stdout)
+    assert result["data"]["classes"]["test"] == {"ok": 4, "trouble": 0}
+    for scores in (result["final"]["test"], *(result["baselines"][name] for name in ("centralised", "local_only"))):
+        assert (scores["f1"], scores["recall"]) == (None, None)
+        assert scores["accuracy"] == pytest.approx(1 - scores["false_alarm_rate"])
+    assert result["final"]["test"]["false_alarm_rate"] == 0.25
+    assert "-: cannot be measured, as no test row is of class trouble" in outcome.stderr
+    for row, scores in (("5", result["final"]["test"]), ("always ok", result["majority"])):
+        [line] = [line for line in outcome.stderr.splitlines() if line.startswith(f"│ {row} ")]
+        shown = [f"{scores['accuracy']:.4f}", "-", "-", f"{scores['false_alarm_rate']:.4f}"]
+        assert [cell.strip() for cell in line.split("│")[4:8]] == shown
+
+
+def test_held_out_rows_of_trouble_alone_tell_no_false_alarms(tmp_path):
+    machines(tmp_path)
+    lines = [line for line in (tmp_path / "machines.csv").read_text().splitlines() if not line.endswith("trouble")]
+    lines += [f"5,{80 + i},{9 + i},trouble" for i in range(9)] + ["2,75,4.1,trouble"] * 20
+    (tmp_path / "all.csv").write_text("\n".join(lines))
+    test = run(data=str(tmp_path / "all.csv"), label="state", nodes=2, test=("by:machine=5",), baselines=True)
+    assert test["data"]["classes"]["test"] == {"ok": 0, "trouble": 9}
+    for scores in (test["final"]["test"], test["majority"], test["baselines"]["local_only"]):
+        assert scores["false_alarm_rate"] is None
+        assert scores["recall"] == scores["accuracy"]
+
+
+def test_of_more_classes_a_mean_over_all_cannot_be_measured_where_one_is_absent(tmp_path):
+    rows = [f"{i % 4},{i % 3}.{i % 7},{i % 3}" for i in range(90) if i % 4 or i % 3 < 2]
+    (tmp_path / "kinds.csv").write_text("machine,heat,kind\n" + "\n".join(rows))
+    scores = run(data=str(tmp_path / "kinds.csv"), label="kind", nodes=2, test=("by:machine=0",))["final"]["test"]
+    assert (scores["f1"], scores["recall"]) == (None, None)
+    assert 0 <= scores["false_alarm_rate"] <= 1
+    assert scores["accuracy"] > 0.5
+
+
+@pytest.mark.parametrize("spellings", [("ok", "trouble"), ("OK", "Trouble")])
+def test_the_labels_of_a_second_file_may_be_spelled_otherwise(tmp_path, spellings):
+    second = machines(tmp_path, "second.csv", spellings, rows=30)
+    data = simulation.gather(Settings(), Scenario(data=machines(tmp_path), label="state", test=(second,)))
+    assert (data.test.y.tolist(), data.test.labels) == (data.train.y[:30].tolist(), ("ok", "trouble"))
+
+
+def test_rows_of_one_class_cannot_be_trained_on(tmp_path):
+    rows = [f"{i % 2},{i}.{i % 7},{'ok' if i % 2 or i % 4 else 'trouble'}" for i in range(60)]
+    (tmp_path / "two.csv").write_text("machine,heat,state\n" + "\n".join(rows))
+    words = r"rows of two\.csv, that are not held out, have the labels \['ok'\]; expected at least two to train on"
+    with pytest.raises(SettingError, match=words):
+        run(data=str(tmp_path / "two.csv"), label="state", nodes=2, test=("by:machine=0",))
+    (tmp_path / "one.csv").write_text("heat,state\n1,ok\n2,ok\n3,ok\n4,ok\n")
+    with pytest.raises(SettingError, match=r"rows of one\.csv have the labels \['ok'\]; expected at least two"):
+        run(data=str(tmp_path / "one.csv"), label="state", nodes=2)
+
+
 @pytest.mark.parametrize(
     ("scenario", "words"),
     [
