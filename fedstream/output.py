@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ from typing import Any
 from fedstream.errors import StackError
 
 Row = Mapping[str, Any]
+# Where a spreadsheet begins a cell, also one that has another delimiter than ours, it takes these for a formula.
+FORMULA = re.compile(r"(^|[;,|\t\r\n])(?=[=+\-@＝＋－＠])")
 Columns = Mapping[str, type]  # name -> int, float, str, bool, or datetime, which rows hold in ms since 1970
 
 
@@ -33,7 +36,8 @@ def write_rows(rows: Sequence[Row], columns: Columns, path: Path) -> None:
 
     Args:
         rows: each with a value, or None, for every column; what else a row has is left out.
-        columns: names and kinds, in order. A time is written in ISO 8601, in Parquet as a timestamp in ms.
+        columns: names and kinds, in order. A time is written in ISO 8601, in Parquet as a timestamp in ms. In CSV a
+            text that a spreadsheet would take for a formula gets a ' before it (OWASP, CSV injection).
         path: its ending says how it is written; its folder is made if it is missing.
 
     Raises:
@@ -71,8 +75,21 @@ def _csv(rows: Sequence[Row], columns: Columns) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_readable(rows, columns))
+    for row in _readable(rows, columns):
+        writer.writerow({name: _harmless(cell) if isinstance(cell, str) else cell for name, cell in row.items()})
     return text.getvalue().encode()
+
+
+def _harmless(text: str) -> str:
+    """Return a text that no spreadsheet takes for a formula; a number is none.
+
+    >>> _harmless("=1+1"), _harmless("-1.5"), _harmless("node-1"), _harmless("a;@b")
+    ("'=1+1", '-1.5', 'node-1', "a;'@b")
+    """
+    with suppress(ValueError):
+        float(text)
+        return text
+    return FORMULA.sub(r"\1'", text)
 
 
 def _json_lines(rows: Sequence[Row], columns: Columns) -> bytes:

@@ -138,7 +138,15 @@ def _csv(path: Path, given: Given, names: str) -> Table:
     def read(bad: BadRows) -> Iterator[Row]:
         return _csv_rows(path, dialect, len(columns), bad)
 
-    return Table(path, tuple(columns), f"{path.name}: {dialect.words}", number, read)
+    said = dialect.words if _ends(path) else f"{dialect.words}; the last line does not end: is the file complete?"
+    return Table(path, tuple(columns), f"{path.name}: {said}", number, read)
+
+
+def _ends(path: Path) -> bool:
+    """Tell whether the last line has an end: without one, its last number may be cut off and yet be a number."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 2))  # a character of UTF-16
+        return file.read().strip(b"\0").endswith((b"\n", b"\r"))
 
 
 def _expect_different(columns: Sequence[str], where: str, remedy: str = "") -> None:

@@ -46,7 +46,7 @@ def broker(producer, monkeypatch) -> Stopping:
 
 
 @pytest.fixture
-def sensors(producer, tmp_path) -> Callable[..., Result]:
+def sensors(producer, tmp_path, broker) -> Callable[..., Result]:
     """Return what runs the program on a file as fast as it can, with these options more."""
 
     def started(file: Path | str, *options: str, **env: str) -> Result:

@@ -209,6 +209,19 @@ def test_how_a_file_is_written_is_found_out_and_said(table, content, words):
     assert table(content).said == f"machines.csv: {words}"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_last_line_without_an_end_is_told_since_its_last_number_may_be_cut_off(table, encoding, end):
+    question = "the last line does not end: is the file complete?"
+    text = f"température,vibration{end}72.5,0.05{end}72.5,0.071{end}"
+    given = {"encoding": encoding} if encoding in ("utf-16-le", "utf-16-be") else {}
+    assert question not in table(text.encode(encoding), **given).said
+    for cut in (text.removesuffix(end), text.removesuffix(f"71{end}")):
+        opened = table(cut.encode(encoding), **given)
+        assert opened.said.endswith(f"; {question}")
+        assert len(list(opened.read(BadRows()))) == 2  # it is no reason to refuse a row
+
+
 @pytest.mark.parametrize(
     ("content", "option", "given"),
     [

@@ -45,6 +45,42 @@ def test_json_lines_and_parquet_hold_the_same_rows(tmp_path):
     assert datetime.fromisoformat(lines[0]["at"]) == AT
 
 
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ('=HYPERLINK("http://x","y")', '\'=HYPERLINK("http://x","y")'),
+        ("+1+cmd|' /C calc'!A0", "'+1+cmd|' /C calc'!A0"),
+        ("-2+3", "'-2+3"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("＝1+1", "'＝1+1"),
+        ("\t=1", "\t'=1"),
+        ("\r\n=1", "\r\n'=1"),
+        ("press;=1+1", "press;'=1+1"),  # Excel in French begins a cell at a semicolon
+        ('press",=1+1', "press\",'=1+1"),
+        # What is no formula stays as it is.
+        ("-1.5", "-1.5"),
+        ("+33", "+33"),
+        ("-1e-3", "-1e-3"),
+        ("fog-1", "fog-1"),
+        ("a=b", "a=b"),
+        ("rollback to version 3; -1 of 4", "rollback to version 3; -1 of 4"),
+        ("'", "'"),
+        ("", ""),
+    ],
+)
+def test_no_text_of_a_csv_file_is_a_formula_for_a_spreadsheet(tmp_path, text, written):
+    write_rows([{"node": text, "n": -1}], {"node": str, "n": int}, tmp_path / "rows.csv")
+    with (tmp_path / "rows.csv").open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [["node", "n"], [written, "-1"]]
+    write_rows([{"node": text, "n": -1}], {"node": str, "n": int}, tmp_path / "rows.jsonl")
+    assert json.loads((tmp_path / "rows.jsonl").read_text()) == {"node": text, "n": -1}  # for programs
+
+
+def test_negative_numbers_of_a_csv_file_stay_numbers(tmp_path):
+    write_rows([{"n": -3, "x": -1.5}], {"n": int, "x": float}, tmp_path / "rows.csv")
+    assert (tmp_path / "rows.csv").read_text() == "n,x\n-3,-1.5\n"
+
+
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_no_rows_and_times_beyond_the_year_9999_are_written_too(tmp_path, ending):
     write_rows([], COLUMNS, tmp_path / "new" / f"rows.{ending}")
