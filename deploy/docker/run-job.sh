@@ -13,7 +13,44 @@ for job in ${1//,/ }; do
   mapfile -t names <<<"$listed"
   all+=("${names[@]}")
 done
-JOB_ARGS=$(quoted "${@:2}")
+
+# show_files ARGS: sets `words`, in which the file or pattern behind --csv lies below /files, and `shown`: what of the host
+# the sensors see there, to be read only. What is not on the host stays as it is, such as /data/my.csv.
+show_files() {
+  local i file before folder
+  words=("$@") shown=''
+  for i in "${!words[@]}"; do
+    before='' file=${words[i]}
+    if [[ $file == --csv=* ]]; then
+      before=--csv= file=${file#--csv=}
+    elif ((i == 0)) || [[ ${words[i - 1]} != --csv ]]; then
+      continue
+    fi
+    if [[ -e $file ]]; then
+      shown=$(realpath -- "$file")
+      words[i]=$before/files$shown
+    elif compgen -G "$file" >/dev/null; then
+      [[ $file == /* ]] || file=$PWD/$file
+      folder=${file%%[*?[]*} # up to the pattern's first sign
+      folder=${folder%/*}
+      shown=$(realpath -- "$folder/")
+      words[i]=$before/files$shown${file#"$folder"}
+    fi
+  done
+  if [[ $shown == / ]]; then
+    echo "--csv is $file; expected one in a folder: the sensors are not to see all of this machine" >&2
+    exit 2
+  fi
+}
+
+# yaml TEXT: as a text of a Compose file.
+yaml() {
+  local text=${1//\'/\'\'}
+  echo "'${text//\$/\$\$}'"
+}
+
+show_files "${@:2}"
+JOB_ARGS=$(quoted "${words[@]}")
 export JOB_ARGS
 
 # Fog drivers beyond those of docker-compose.yml are the first one with another number; the page of each has a port.
@@ -21,6 +58,9 @@ services() {
   echo "services: {"
   for name in "${all[@]}"; do
     local number=${name#fog-} port
+    if [[ $name == sensors && $shown ]]; then
+      echo "sensors: {volumes: [{type: bind, source: $(yaml "$shown"), target: $(yaml "/files$shown"), read_only: true}]},"
+    fi
     [[ $name == fog-* ]] || continue
     port=$((FOG_UI_PORT_BASE + number))
     echo "$name: {"
