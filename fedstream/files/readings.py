@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ import msgspec
 
 from fedstream.errors import SettingError
 from fedstream.files.table import BadRows, Row, Table
-from fedstream.files.values import FIRST_YEAR, LABELS, LAST_YEAR, Cell, read_label, read_time, spelled
+from fedstream.files.values import FIRST_YEAR, LABELS, LAST_YEAR, Cell, read_label, read_number, read_time, spelled
 from fedstream.messages.readings import Reading
 from fedstream.settings import Settings
 
@@ -121,7 +122,7 @@ class RowReader:
                 f"a time in {unit} (--time-unit)"
                 if unit
                 else f"ISO 8601 (2026-11-22T10:00:00Z), or a number in s, ms, µs or ns between {FIRST_YEAR} and "
-                f"{LAST_YEAR}; another one or another form: --time-unit"
+                f"{LAST_YEAR}; another one: --time-unit; another form: --time-unit '%d/%m/%Y %H:%M'"
             )
             raise self._bad(cells, place, expected) from error
 
@@ -136,9 +137,15 @@ class RowReader:
             try:
                 self.table.number(cells[i])
             except (ValueError, TypeError):
-                comma = " with a decimal point; --decimal , reads commas" if "," in spelled(cells[i]) else ""
-                return self._bad(cells, i, f"a number{comma}")
+                return self._bad(cells, i, f"a number{self._hint(spelled(cells[i]))}")
         raise AssertionError(cells)
+
+    def _hint(self, text: str) -> str:
+        if re.fullmatch(r"[+-]?\d+([\s'’]\d{3})+([.,]\d+)?", text):
+            return " without marks between its thousands"
+        if "," in text and self.table.number is read_number:
+            return " with a decimal point; --decimal , reads commas"
+        return ""
 
     def _bad(self, cells: Sequence[Cell], place: int, expected: str) -> ValueError:
         shown = cells[place] if isinstance(cells[place], str) else spelled(cells[place])

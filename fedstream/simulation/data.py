@@ -138,13 +138,18 @@ def _read_files(source: str, label: str | None, options: FileOptions) -> DataSet
     except SettingError as error:
         raise SettingError(f"data is {source!r}; expected sensors, {', '.join(BUNDLED)} or a file: {error}") from error
     tables = [open_table(path, options.given, options.names) for path in files]
+    for name in (*options.leave_out, *options.only):
+        if not any(name in table.columns for table in tables):
+            tables[0].place(name, "to leave out or to use")
     bad = BadRows(options.on_bad_row == "skip")
     gathered = [_Rows(table, label, options, bad) for table in tables]
     first = gathered[0]
     for other in gathered[1:]:
         if other.features != first.features:
             was = f"{', '.join(other.features)}; expected {', '.join(first.features)}, as in {first.table.path}"
-            raise SettingError(f"{other.table.path} has the columns of numbers {was}")
+            raise SettingError(
+                f"{other.table.path} has the columns of numbers {was}: choose with --leave-out or --only"
+            )
     for each in gathered:
         click.echo(each.said, err=True)
     if bad.count:
@@ -173,8 +178,6 @@ class _Rows:
             columns = f"column of {table.path}, which has: {', '.join(table.columns)}"
             raise SettingError(f"label is {label!r}; expected a {columns}, and a feature beside it at least")
         self.table = table
-        for name in (*options.leave_out, *options.only):
-            table.place(name, "to leave out or to use")
         place = table.columns.index(label)
         rows = list(table.read(bad))
         self.why_not = {

@@ -176,6 +176,13 @@ def test_several_files_are_one_data_set_with_a_column_of_their_names(csv_file, t
     data = load(f"{tmp_path}/*.csv", "failure")
     assert data.x.tolist() == [[1.5, 20.0], [2.0, 30.25], [-30.0, 40.0], [4.5, 50.0]]
     assert data.column("file").tolist() == ["machines", "machines", "machines", "presses"]
+    (tmp_path / "presses.csv").write_text("speed,room,failure,heat\n4,7,yes,50\n")
+    for choice in ({"leave_out": ("room",)}, {"only": ("speed", "heat")}):
+        assert load(f"{tmp_path}/*.csv", "failure", file=FileOptions(**choice)).features == ("speed", "heat")
+    with pytest.raises(
+        StackError, match=r"presses\.csv has .* speed, room, heat; .*: choose with --leave-out or --only"
+    ):
+        load(f"{tmp_path}/*.csv", "failure")
     (tmp_path / "presses.csv").write_text("speed,failure\n4.5,yes\n")
     with pytest.raises(StackError, match=r"presses\.csv has the columns of numbers speed; expected speed, heat, as in"):
         load(f"{tmp_path}/*.csv", "failure")

@@ -285,6 +285,18 @@ def test_a_missing_column_is_named_even_if_the_row_has_more_cells_than_the_heade
             "line 2: temperature is '1_000'; expected a number",
         ),
         (
+            "temperature;vibration\n72,5;0,05\n1\u00a0234,5;0,05\n",
+            "line 3: temperature is '1\\xa0234,5'; expected a number without marks between its thousands",
+        ),
+        (
+            "temperature;vibration\n1 234.5;0.05\n",
+            "line 2: temperature is '1 234.5'; expected a number without marks between its thousands",
+        ),
+        (
+            "temperature;vibration\n72.5;0.05\n" + "72.5;0.05\n" * 1000 + "72,5;0.05\n",
+            "line 1003: temperature is '72,5'; expected a number with a decimal point; --decimal , reads commas",
+        ),
+        (
             "temperature,vibration\n70,\u0660\n",
             "line 2: vibration is '\u0660'; expected a number",
         ),
@@ -297,7 +309,7 @@ def test_a_missing_column_is_named_even_if_the_row_has_more_cells_than_the_heade
             "temperature,vibration,event_time\n70,0.05,22.11.2026\n",
             "line 2: event_time is '22.11.2026'; "
             "expected ISO 8601 (2026-11-22T10:00:00Z), or a number in s, ms, µs or ns between 1990 and 2100; "
-            "another one or another form: --time-unit",
+            "another one: --time-unit; another form: --time-unit '%d/%m/%Y %H:%M'",
         ),
     ],
 )
