@@ -289,6 +289,10 @@ def test_a_missing_column_is_named_even_if_the_row_has_more_cells_than_the_heade
             "line 3: temperature is '1\\xa0234,5'; expected a number without marks between its thousands",
         ),
         (
+            "temperature;vibration\n72,5;0,05\n7,5,1;0,05\n",
+            "line 3: temperature is '7,5,1'; expected a number",
+        ),
+        (
             "temperature;vibration\n1 234.5;0.05\n",
             "line 2: temperature is '1 234.5'; expected a number without marks between its thousands",
         ),
