@@ -149,7 +149,7 @@ class Stack:
         else:
             line = ["bash", "-c", 'source deploy/local/env.sh; exec "$@"', "bash", *command]
         return subprocess.run(
-            line, cwd=ROOT, env=os.environ | ENV | env, input=text, capture_output=True, text=True, timeout=180
+            line, cwd=ROOT, env=os.environ | ENV | env, input=text, capture_output=True, text=True, timeout=400
         )
 
     def python(self, script: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:

@@ -159,7 +159,7 @@ def test_of_two_clouds_the_newer_one_goes_on_and_the_other_stays_ended_and_says_
         assert not second.done(), "the first one was not started anew to end this one"
         stack.stop("cloud")
         stack.start("cloud")
-        ended = second.result(timeout=180)
+        ended = second.result(timeout=400)
     assert (ended.returncode, said in ended.stdout + ended.stderr) == (1, True), ended
     goes_on(stack)
 
