@@ -47,9 +47,8 @@ class Archive:
         partition = TopicPartition(place.topic, place.partition)
         if partition not in self._of(place.topic):
             return "none"
-        start, end = (
-            each([partition])[partition] for each in (self._consumer.beginning_offsets, self._consumer.end_offsets)
-        )
+        start = self._consumer.beginning_offsets([partition])[partition]
+        end = kafka.ends_of(self._consumer, [partition])[partition]
         if not start <= place.offset < end:
             return "gone" if place.offset < start else "to-come"
         self._consumer.assign([partition])
@@ -66,7 +65,7 @@ class Archive:
         partitions = self._of(topic)
         if not partitions:
             return Found([], True)
-        ends = self._consumer.end_offsets(partitions)
+        ends = kafka.ends_of(self._consumer, partitions)
         starts = self._consumer.offsets_for_times(dict.fromkeys(partitions, max(since, 0)))
         self._consumer.assign(partitions)
         for each in partitions:

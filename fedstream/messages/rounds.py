@@ -6,6 +6,7 @@ cloud --(GlobalModel, topic global-model)--> node --(ModelUpdate, topic model-we
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Annotated, Any, cast
@@ -26,6 +27,7 @@ from fedstream.settings import Settings
 from fedstream.texts import Line
 
 SCHEMA_VERSION = 1
+MOST_CORNERS = 1024  # readings of lowest and highest values on which a model is tried: all of ten features
 
 SchemaVersion = Annotated[int, Meta(ge=1, le=SCHEMA_VERSION, description="of the fields of a round")]
 RunId = Annotated[Line, Meta(max_length=LONGEST_NAME, description="the run's name")]
@@ -299,8 +301,10 @@ def fit_model(found: GlobalModel, model: Model, settings: Settings) -> GlobalMod
 
 
 def _check_probabilities(found: GlobalModel, model: Model, settings: Settings) -> None:
-    """Refuse arrays with which a reading of the lowest or the highest values of FEATURES has no probability."""
-    edges = np.array([[each.low for each in settings.table], [each.high for each in settings.table]])
+    """Refuse arrays with which a reading of lowest and highest values of FEATURES has no probability."""
+    corners = itertools.product(*([each.low, each.high] for each in settings.table))
+    highest = [each.high for each in settings.table]
+    edges = np.array([highest, *itertools.islice(corners, MOST_CORNERS)])
     try:
         with np.errstate(all="ignore"):
             probabilities = model.predict(found.arrays, found.scaler.apply(edges) if found.scaler else edges)

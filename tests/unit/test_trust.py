@@ -326,6 +326,15 @@ def test_arrays_that_give_no_probabilities_are_refused():
         scorable(found, settings.table)
 
 
+def test_arrays_that_give_none_only_where_one_value_is_low_and_another_high_are_refused():
+    model, settings = make_model("mlp", {}), Settings(features="x:-1:1:1,y:-1:1:1")
+    arrays = {name: np.zeros(array.shape) for name, array in model.initial_arrays(1).items()}
+    arrays["coefs_0"][0], arrays["coefs_0"][1] = 1e308, -1e308  # x - y is 0 at both ends of both, and 2 between them
+    arrays["coefs_1"][::2], arrays["coefs_1"][1::2] = 1, -1
+    with pytest.raises(BadMessage, match="arrays give no probabilities"):
+        fit_model(global_model(RUN, 1, 0, arrays), model, settings)
+
+
 def test_the_largest_margin_of_alerts_is_that_of_the_features_limits():
     table = parse_features("x:0:10,y:-1:1")
 
