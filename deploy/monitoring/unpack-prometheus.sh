@@ -7,9 +7,10 @@ if ! command -v apt-get >/dev/null; then
   exit 1
 fi
 mkdir -p "$1"
+into=$(realpath "$1")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 apt-get download -q prometheus
 dpkg-deb -x prometheus_*.deb .
-mv usr/bin/prometheus usr/bin/promtool "$OLDPWD/$1/"
+mv usr/bin/prometheus usr/bin/promtool "$into/"
