@@ -129,10 +129,10 @@ def check_ports() -> str:
     names = [
         name
         for name in os.environ
-        if re.fullmatch(r"(ZOOKEEPER|KAFKA|SPARK_(MASTER|WORKER)|NUMBERS|BOARD)\w*_PORT", name)
+        if re.fullmatch(r"(ZOOKEEPER|KAFKA|SPARK_(MASTER|WORKER)|NUMBERS|BOARD)\w*_PORT", name) and os.environ[name]
     ]
-    if os.environ["STACK"] == "docker":
-        names.remove("KAFKA_NETWORK_PORT")  # used inside the containers' network only
+    if os.environ["STACK"] == "docker":  # without those that are used inside the containers' network only
+        names = [name for name in names if name not in ("KAFKA_NETWORK_PORT", "KAFKA_METRICS_PORT")]
     listening = health.listening_ports()
     foreign = []
     for name in sorted(names):

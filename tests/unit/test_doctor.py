@@ -36,3 +36,14 @@ def test_a_disk_that_is_nearly_full_is_red_with_the_remedy(stack, monkeypatch, c
 def test_before_there_is_a_broker_there_is_nothing_to_find(stack):
     (stack / "data").rmdir()
     assert doctor.check_topics_disk() == "no broker that keeps topics yet"
+
+
+@pytest.mark.parametrize(("runner", "shown"), [("local", "19092, 29192, 29404"), ("docker", "19092")])
+def test_ports_that_are_set_and_reached_from_this_machine_are_looked_at(monkeypatch, runner, shown):
+    for name in [name for name in doctor.os.environ if name.endswith("_PORT")]:
+        monkeypatch.delenv(name)
+    ports = {"KAFKA_PORT": "19092", "KAFKA_NETWORK_PORT": "29192", "KAFKA_METRICS_PORT": "29404", "BOARD_PORT": ""}
+    for name, port in {"STACK": runner, **ports}.items():
+        monkeypatch.setenv(name, port)
+    monkeypatch.setattr(doctor.health, "listening_ports", dict)
+    assert doctor.check_ports() == f"ports {shown} are free or the stack's own"
