@@ -244,7 +244,8 @@ def make_app(
         return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     def spark_targets(request: Request) -> Response:
-        jobs = [row["name"] for row in newest.snapshot["jobs"]]
+        kinds = {row["name"]: row["trouble"] and row["trouble"]["kind"] for row in newest.snapshot["jobs"]}
+        jobs = [job for job, kind in kinds.items() if kind not in ("ended", "failed")]
         return Response(msgspec.json.encode(targets(jobs)), media_type="application/json")
 
     def healthz(request: Request) -> Response:
