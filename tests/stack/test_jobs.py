@@ -236,7 +236,8 @@ def test_master_shows_two_workers_and_links_that_open_from_the_host(stack: Stack
 
 @pytest.mark.smoke
 def test_sum_prints_the_line_of_the_report(stack: Stack) -> None:
-    assert stack.make("run-sum") == "La somme des entiers de 1 à 100 est : 5050\n"
+    # Behind it Spark may complain that the master was late: of a job this short it is sometimes.
+    assert stack.make("run-sum").startswith("La somme des entiers de 1 à 100 est : 5050\n")
 
 
 def test_sum_submitted_by_hand(stack: Stack) -> None:
