@@ -134,6 +134,8 @@ def _docker_troubles(env: Mapping[str, str]) -> dict[str, str]:
             found[name] = ended(status, _docker_log(name))
         elif status == "paused":
             found[name] = f"is paused; go on with: docker unpause {name}"
+        elif status != "running":
+            continue  # it was stopped; the engine keeps what its last health check has said
         elif condition == "unhealthy":
             checks = json.loads(_output("docker", "inspect", "--format", "{{json .State.Health.Log}}", name))
             found[name] = unhealthy(checks[-1]["Output"])

@@ -74,3 +74,17 @@ def test_whatever_a_health_check_has_printed_a_reason_is_told(output, reason):
 def test_a_part_that_ended_without_a_word_is_told_so():
     assert parts.ended("exited", "") == "exited; its log does not say why"
     assert parts.ended("exited", "Error: no room\n") == "exited; its last error: no room"
+
+
+@pytest.mark.parametrize(("status", "found"), [("running", ["fog-1"]), ("exited", [])])
+def test_a_container_that_was_stopped_is_well_whatever_its_last_health_check_said(monkeypatch, status, found):
+    said = {
+        "ps": "0a1b\n",
+        "inspect --format {{.Name": f"/fog-1\t{status}\t143\t0\t2026-01-01T00:00:00Z\tunhealthy\n",
+        "inspect --format {{json": '[{"Output": "fog-1 is not ready: no executor yet"}]',
+    }
+    monkeypatch.setattr(
+        parts, "_output", lambda _, *words: next((said[key] for key in said if " ".join(words).startswith(key)), "")
+    )
+    env = {"STACK": "docker", "COMPOSE_PROJECT_NAME": "fedstream", "CONTAINER_PREFIX": ""}
+    assert list(parts.troubles(env)) == found
