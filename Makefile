@@ -138,9 +138,11 @@ base-image:
 
 demo: up ## everything from a bare clone: run the whole chain, check it, show it
 	@$(RUN_JOB) sensors --nodes $(NODES) --rate 100
-	@# Micro-batches without a pause would take both cores of a small machine, from the demo's own start, too.
-	@MAX_READINGS_PER_UPDATE=300 TRIGGER_INTERVAL_MS=500 $(RUN_JOB) fog,cloud,squares
-	@{ { $(MAKE) run-sum ARGS= || true; timeout 120 $(FOLLOW_SQUARES) || true; } 2>/dev/null; } | \
+	@# The sum comes first, while the machine has nothing else to do. Micro-batches without a pause would take both cores
+	@# of a small machine, from the demo's own start, too.
+	@sum=$$($(MAKE) run-sum ARGS= 2>/dev/null) || true; \
+	  MAX_READINGS_PER_UPDATE=300 TRIGGER_INTERVAL_MS=500 $(RUN_JOB) fog,cloud,squares; \
+	  { echo "$$sum"; timeout 120 $(FOLLOW_SQUARES) || true; } 2>/dev/null | \
 	  { $(IN_STACK_PYTHON) -m fedstream.commands.demo --nodes $(NODES); }
 	@$(MAKE) plot ARGS=
 	@echo; echo "The jobs go on: make ps, make logs S=fog-1, http://$(PUBLIC_HOST):$(SPARK_MASTER_UI_PORT). Stop with: make down"
