@@ -84,19 +84,23 @@ expect_stack() {
   exit 1
 }
 
+# start_service NAME: one that make up leaves alone.
+start_service() {
+  ctl start "$1" >/dev/null || true # what does not start is told below
+  python -m fedstream.stack.wait --timeout "$UP_TIMEOUT_SECONDS" "$1"
+}
+
 monitoring() {
   expect_stack
   if [[ ! -x $PROMETHEUS ]]; then
     deploy/progress.sh "Prometheus, from Debian's package" deploy/monitoring/unpack-prometheus.sh "${PROMETHEUS%/*}"
   fi
-  ctl start prometheus >/dev/null || true # what does not start is told below
-  python -m fedstream.stack.wait --timeout "$UP_TIMEOUT_SECONDS" prometheus
+  start_service prometheus
 }
 
 history() {
   expect_stack
-  ctl start history >/dev/null || true # what does not start is told below
-  python -m fedstream.stack.wait --timeout "$UP_TIMEOUT_SECONDS" history
+  start_service history
 }
 
 logs() {
