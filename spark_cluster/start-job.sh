@@ -13,10 +13,14 @@ if [[ -f ${RUN_PATH-}/$job.env ]]; then source "$RUN_PATH/$job.env"; fi
 eval "set -- \"\$@\" ${JOB_ARGS-}"
 
 # driver SLOTS PORT PROGRAM [ARGS]: a driver with so many tasks at once, in one executor as far as they fit in a worker.
-# Its page has a port of its own; the next one would be another job's.
+# Its page has a port of its own; the next one would be another job's. A driver that is stopped on purpose is marked: the
+# board does not miss it.
 driver() {
-  exec spark-submit --conf "spark.cores.max=$1" --conf "spark.executor.cores=$(($1 < WORKER_CORES ? $1 : WORKER_CORES))" \
-    --conf "spark.eventLog.enabled=$EVENT_LOG" --conf "spark.ui.port=$2" --conf spark.port.maxRetries=0 "${@:3}"
+  local running=$CHECKPOINT_DIR/running/$JOB
+  spark-submit --conf "spark.cores.max=$1" --conf "spark.executor.cores=$(($1 < WORKER_CORES ? $1 : WORKER_CORES))" \
+    --conf "spark.eventLog.enabled=$EVENT_LOG" --conf "spark.ui.port=$2" --conf spark.port.maxRetries=0 "${@:3}" &
+  trap 'kill "$!" || true; wait "$!" || true; mv "$running.json" "$running.stopped" 2>/dev/null || true; exit 143' TERM INT
+  wait "$!"
 }
 
 # Driver N hosts NODES_PER_DRIVER nodes: N alone, or with 10 of them 1-10, 11-20 ...

@@ -106,6 +106,7 @@ class Feed:
         now = time.time()
         self._board.take_services({"kafka": kafka_trouble, "spark": self._spark})
         self._board.take_progress(now, jobs.read_all(self._settings.checkpoint_dir))
+        self._board.take_stopped(jobs.read_stopped(self._settings.checkpoint_dir))
         self._board.take_last_words(now, last_word.read_all(self._settings.checkpoint_dir))
         self._publish(self._board.snapshot(now))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import binascii
 from base64 import b64decode
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -132,6 +132,10 @@ class Board:
     def take_progress(self, at: float, said: Sequence[jobs.Progress]) -> None:
         """Take what the drivers' files say."""
         self.streams.take_progress(at, said)
+
+    def take_stopped(self, stopped: Collection[str]) -> None:
+        """Take which jobs were stopped on purpose: nobody is to miss them."""
+        self.streams.take_stopped(stopped)
 
     def take_last_words(self, at: float, words: Mapping[str, LastWord]) -> None:
         """Take what jobs said when they ended with an error."""

@@ -6,7 +6,7 @@ The ends come from the broker, the offsets from the files in which each driver s
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -131,7 +131,11 @@ class Streams:
                 self._queries.setdefault(_name(progress["job"], query["name"]), Query()).take(
                     at, query, progress["pause_seconds"] > 0
                 )
-        for job in [job for job, each in self._said.items() if at - each["at"] > FORGET_SECONDS]:
+        self.take_stopped([job for job, each in self._said.items() if at - each["at"] > FORGET_SECONDS])
+
+    def take_stopped(self, stopped: Collection[str]) -> None:
+        """Forget what jobs have said that were stopped on purpose."""
+        for job in self._said.keys() & stopped:
             del self._said[job]
             for name in [name for name in self._queries if name.partition("/")[0] == job]:
                 del self._queries[name]

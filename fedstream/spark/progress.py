@@ -183,8 +183,8 @@ def tell_end(settings: Settings, cause: str) -> None:
 def forget(settings: Settings) -> None:
     """Remove what an earlier driver of this job has said."""
     if job := os.environ.get("JOB"):
-        _file(settings, job).unlink(missing_ok=True)
-        _end_file(settings, job).unlink(missing_ok=True)
+        for path in (_file(settings, job), _file(settings, job).with_suffix(".stopped"), _end_file(settings, job)):
+            path.unlink(missing_ok=True)
 
 
 def _file(settings: Settings, job: str) -> Path:

@@ -1,7 +1,8 @@
 """How far the jobs of a running stack have come: their last micro-batches, and how far they are behind their topics.
 
-Each driver writes that to CHECKPOINT_DIR/running/JOB.json (`fedstream.spark.progress`). It needs the standard library
-only: it is read by health checks, and on the host before anything is installed.
+Each driver writes that to CHECKPOINT_DIR/running/JOB.json (`fedstream.spark.progress`). When it is stopped on purpose, its
+start script renames the file to JOB.stopped. It needs the standard library only: it is read by health checks, and on the
+host before anything is installed.
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ def read_all(checkpoints: Path) -> list[Progress]:
     """Return what each driver has said last, in the order of their jobs' names."""
     names = sorted(path.stem for path in (checkpoints / "running").glob("*.json"))
     return [progress for progress in (read_progress(checkpoints, name) for name in names) if progress]
+
+
+def read_stopped(checkpoints: Path) -> set[str]:
+    """Return the jobs whose drivers were stopped on purpose and have not begun anew."""
+    return {path.stem for path in (checkpoints / "running").glob("*.stopped")}
 
 
 class Trouble(NamedTuple):

@@ -63,6 +63,17 @@ def test_a_driver_whose_file_is_gone_has_ended_and_its_lag_goes_on():
     assert by(after["queries"], "query")["fog-1"]["lag_records"] == {"sensor-data-node-1": 510}  # 2500 - 1990
 
 
+def test_a_job_that_was_stopped_on_purpose_is_not_missed():
+    board = Board(Settings())
+    next(play(board))
+    board.take_progress(NOW + 1, [])
+    board.take_stopped({"fog-1", "squares"})
+    after = board.snapshot(NOW + 2)
+    assert "fog-1" not in by(after["jobs"], "name")
+    assert "fog-1" not in {row["job"] for row in after["queries"]}
+    assert by(after["jobs"], "name")["fog-2"]["trouble"]["kind"] == "ended"
+
+
 def test_a_job_that_was_silent_for_an_hour_is_forgotten():
     board = Board(Settings())
     next(play(board))
