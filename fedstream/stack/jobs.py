@@ -1,8 +1,8 @@
 """How far the jobs of a running stack have come: their last micro-batches, and how far they are behind their topics.
 
-Each driver writes that to CHECKPOINT_DIR/running/JOB.json (`fedstream.spark.progress`). When it is stopped on purpose, its
-start script renames the file to JOB.stopped. It needs the standard library only: it is read by health checks, and on the
-host before anything is installed.
+Each driver writes that to CHECKPOINT_DIR/running/JOB.json (`fedstream.spark.progress`). When it is stopped on purpose,
+its start script renames the file to JOB.stopped. It needs the standard library only: it is read by health checks, and
+on the host before anything is installed.
 """
 
 from __future__ import annotations

@@ -264,7 +264,7 @@ def main(minutes: float, seed: int, only: str | None, output: Path | None) -> No
         raise click.UsageError(f"--only is {only!r}; expected one of {', '.join((*PARTS, *FAULTS))}")
     for name in ("ARGS", "MAKEFLAGS", "MAKEOVERRIDES"):  # of `make chaos`, and not of the targets that it calls
         os.environ.pop(name, None)
-    stack = Stack(os.environ.get("STACK", "local"))
+    stack = Stack()
     console.print(f"chaos on the {stack.runner} runner, {minutes:g} minutes, seed {seed}")
     outcomes: list[Outcome] = []
     try:

@@ -28,28 +28,32 @@ ROOT = Path(__file__).parents[2]
 LOGS = ROOT / "test-logs"
 PREFIX = "fedstream-test-"
 SUPERVISORCTL = "source deploy/local/env.sh; supervisorctl -c deploy/local/supervisord.conf"
-ENV = {
+PORTS = {
+    "ZOOKEEPER_PORT": 12181,
+    "KAFKA_PORT": 19092,
+    "KAFKA_NETWORK_PORT": 29192,
+    "SPARK_MASTER_PORT": 17077,
+    "SPARK_MASTER_UI_PORT": 28080,
+    "SPARK_WORKER_1_UI_PORT": 28081,
+    "SPARK_WORKER_2_UI_PORT": 28082,
+    "SPARK_HISTORY_UI_PORT": 28083,
+    "PROMETHEUS_PORT": 19090,
+    "SPARK_DRIVER_UI_PORT": 14040,
+    "SPARK_DRIVER_UI_LAST_PORT": 14043,
+    "CLOUD_UI_PORT": 14044,
+    "SQUARES_UI_PORT": 14045,
+    "SQUARES_KAFKA_UI_PORT": 14046,
+    "ALERTS_UI_PORT": 14047,
+    "FOG_UI_PORT_BASE": 14050,
+    "NUMBERS_PORT": 19999,
+    "BOARD_PORT": 18090,
+}
+RUNNER = os.environ.get("STACK", "local")
+# The stacks of both runners can be tested at once.
+ENV = {name: str(port + 200 * (RUNNER == "docker")) for name, port in PORTS.items()} | {
     "COMPOSE_PROJECT_NAME": "fedstream-test",
     "CONTAINER_PREFIX": PREFIX,
     "RUN_DIR": ".run-test",
-    "ZOOKEEPER_PORT": "12181",
-    "KAFKA_PORT": "19092",
-    "KAFKA_NETWORK_PORT": "29192",
-    "SPARK_MASTER_PORT": "17077",
-    "SPARK_MASTER_UI_PORT": "28080",
-    "SPARK_WORKER_1_UI_PORT": "28081",
-    "SPARK_WORKER_2_UI_PORT": "28082",
-    "SPARK_HISTORY_UI_PORT": "28083",
-    "PROMETHEUS_PORT": "19090",
-    "SPARK_DRIVER_UI_PORT": "14040",
-    "SPARK_DRIVER_UI_LAST_PORT": "14043",
-    "CLOUD_UI_PORT": "14044",
-    "SQUARES_UI_PORT": "14045",
-    "SQUARES_KAFKA_UI_PORT": "14046",
-    "ALERTS_UI_PORT": "14047",
-    "FOG_UI_PORT_BASE": "14050",
-    "NUMBERS_PORT": "19999",
-    "BOARD_PORT": "18090",
     "NODES": "2",
     # Light and rare training, where a test is not about what is learned.
     "LOCAL_EPOCHS": "1",
@@ -78,10 +82,10 @@ JOBS = ["sensors", "fog-1", "fog-2", "cloud", "squares", "bridge", "squares-kafk
 class Stack:
     """A stack and the ways in which a user reaches it."""
 
-    def __init__(self, runner: str) -> None:
-        """Remember the runner and forget the logs of an earlier run; nothing is started yet."""
-        self.runner = runner
-        shutil.rmtree(LOGS / runner, ignore_errors=True)
+    def __init__(self) -> None:
+        """Forget the logs of an earlier run on this runner; nothing is started yet."""
+        self.runner = RUNNER
+        shutil.rmtree(LOGS / RUNNER, ignore_errors=True)
         self.bootstrap = f"localhost:{ENV['KAFKA_PORT']}"
         self._is_up = self._is_empty = self._has_logs = False
 

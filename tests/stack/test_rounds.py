@@ -157,7 +157,8 @@ def test_bad_updates_go_to_dead_letter_and_the_node_is_kept_out_while_rounds_go_
 
 def applications(stack: Stack) -> list[str]:
     """Return the names that Spark gave to the drivers of cloud, fog-1 and fog-2 when they started."""
-    return [stack.get(port, "/api/v1/applications")[0]["id"] for port in ("CLOUD_UI_PORT", "14051", "14052")]
+    pages = ("CLOUD_UI_PORT", *(str(int(ENV["FOG_UI_PORT_BASE"]) + node) for node in (1, 2)))
+    return [stack.get(page, "/api/v1/applications")[0]["id"] for page in pages]
 
 
 def test_no_message_of_a_round_ends_a_job_and_the_rounds_go_on(learning: Stack) -> None:
