@@ -12,9 +12,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prometheus_client.exposition import generate_latest
 
-from fedstream.board.metrics import FAMILIES
+from fedstream.board.metrics import FAMILIES, make_registry
+from fedstream.board.state import Board
 from fedstream.board.targets import targets
+from fedstream.settings import Settings
+from tests.board.recorded import play
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "monitoring"
@@ -26,9 +30,9 @@ PROMTOOL = shutil.which("promtool", path=f"{ROOT}/.venv/share/prometheus:{os.env
 needs_promtool = pytest.mark.skipif(not PROMTOOL, reason="promtool is missing; make monitoring STACK=local fetches it")
 
 
-def promtool(*words: str | Path) -> str:
+def promtool(*words: str | Path, text: str = "") -> str:
     """Run promtool and return what it printed."""
-    done = subprocess.run([str(PROMTOOL), *map(str, words)], capture_output=True, text=True, cwd=FOLDER)
+    done = subprocess.run([str(PROMTOOL), *map(str, words)], input=text, capture_output=True, text=True, cwd=FOLDER)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -48,6 +52,14 @@ def test_the_configuration_is_valid_once_its_names_are_filled_in(tmp_path):
     assert "SUCCESS" in promtool("check", "config", written)
     assert "$1" in written.read_text()
     assert "${" not in written.read_text()
+
+
+@needs_promtool
+def test_the_boards_metrics_are_named_and_told_as_prometheus_wants():
+    snapshot = next(play(Board(Settings())))
+    shown = generate_latest(make_registry(lambda: snapshot)).decode()
+    assert "fedstream_rounds_total" in shown
+    assert promtool("check", "metrics", text=shown) == ""
 
 
 def test_each_alert_has_a_test_in_which_it_fires_and_a_remedy():
