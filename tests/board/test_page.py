@@ -311,6 +311,8 @@ def test_the_page_fits_a_phone(context, server, tab, lang):
     page = open_page(context, server, f"?lang={lang}#{tab}")
     page.set_viewport_size({"width": 320, "height": 640})
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    cut = "cell => cell.offsetParent && cell.scrollWidth > cell.clientWidth + 1 ? [cell.innerText] : []"
+    assert page.evaluate(f"[...document.querySelectorAll('th, td')].flatMap({cut})") == []
 
 
 def test_nothing_moves_for_those_who_do_not_want_it(page):
