@@ -24,7 +24,7 @@ export function chart(series, label, fixedTop) {
       svg("text", { class: "soft", x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, number(value, digits)))),
     ...[...new Set([first, Math.round((first + last) / 2), last])].map((round) =>
       svg("text", { class: "soft", x: x(round), y: HEIGHT - 8, "text-anchor": round === first ? "start" : round === last ? "end" : "middle" }, t("round-n", { n: number(round) }))),
-    ...names.map((name, i) => line(series[name], i, x, y)).reverse());
+    ...names.map((name, i) => line(series[name], i, x, y))); // the thin ones over the thick one
   const legend = el("ul", { class: "legend" }, ...names.map((name, i) =>
     el("li", {}, svg("svg", { width: 28, height: 8, "aria-hidden": "true" },
       svg("line", { class: `series s${i}${i ? "" : " all"}`, "stroke-dasharray": DASHES[i], x1: 0, x2: 28, y1: 4, y2: 4 })), name)));
