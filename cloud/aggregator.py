@@ -290,7 +290,7 @@ def main(start: Position | None) -> None:
     try:
         session.run_query(settings, query, ready=f"Cloud prêt : {topics.MODEL_WEIGHTS} -> {topics.GLOBAL_MODEL}")
     except kafka.FencedError as error:
-        session.end_for_good(settings, error)  # started anew, it would end the other one, and that one it, for ever
+        session.end_for_good(error)  # started anew, it would end the other one, and that one it, for ever
         raise
 
 

@@ -1,6 +1,6 @@
-"""Why a program of the stack has ended, in its own words: kept in CHECKPOINT_DIR/running/JOB.error for the board.
+"""Why a program of the stack has ended, in its own words: kept in CHECKPOINT_DIR/running/JOB.error.
 
-Its log says the same, but nobody else can read that on Docker. It needs the standard library only.
+The health checks and the board read it: a log can be read by nobody else on Docker. It needs the standard library only.
 """
 
 from __future__ import annotations
@@ -45,10 +45,16 @@ def keep(text: str) -> None:
         unfinished.replace(path)
 
 
+def read(checkpoints: Path, job: str) -> LastWord | None:
+    """Return what a job said last; None if it has not ended with an error, or has begun anew."""
+    path = checkpoints / "running" / f"{job}.error"
+    try:
+        return LastWord(path.stat().st_mtime, path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return None
+
+
 def read_all(checkpoints: Path) -> dict[str, LastWord]:
     """Return what each job that has ended with an error said last, by its name."""
-    found = {}
-    for path in sorted((checkpoints / "running").glob("*.error")):
-        with suppress(OSError):  # replaced at this moment: it is read at the next look
-            found[path.stem] = LastWord(path.stat().st_mtime, path.read_text(encoding="utf-8", errors="replace"))
-    return found
+    names = sorted(path.stem for path in (checkpoints / "running").glob("*.error"))
+    return {name: word for name in names if (word := read(checkpoints, name))}

@@ -170,29 +170,15 @@ def check_of(queries: list[StreamingQuery], settings: Settings, pause_seconds: f
     return look
 
 
-def tell_end(settings: Settings, cause: str) -> None:
-    """Have `make ps` and the health checks say why this job's driver has ended for good.
-
-    It stands in a file of its own: a driver started by hand may say under the same name how far it is.
-    """
-    path = _end_file(settings, os.environ["JOB"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(cause)
-
-
 def forget(settings: Settings) -> None:
     """Remove what an earlier driver of this job has said."""
     if job := os.environ.get("JOB"):
-        for path in (_file(settings, job), _file(settings, job).with_suffix(".stopped"), _end_file(settings, job)):
+        for path in (_file(settings, job), _file(settings, job).with_suffix(".stopped")):
             path.unlink(missing_ok=True)
 
 
 def _file(settings: Settings, job: str) -> Path:
     return settings.checkpoint_dir / "running" / f"{job}.json"
-
-
-def _end_file(settings: Settings, job: str) -> Path:
-    return _file(settings, job).with_suffix(".ended")
 
 
 def _checkpoint_of(query: StreamingQuery) -> Path:

@@ -18,6 +18,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
+from fedstream import last_word
 from fedstream.broker import kafka
 from fedstream.broker.position import Position, start_options
 from fedstream.errors import StackError
@@ -164,7 +165,7 @@ def _oversized(text: str, settings: Settings) -> str:
     return f"a task needs {cause}. Raise EXECUTOR_HEAP{behind}"
 
 
-def end_for_good(settings: Settings, error: StackError) -> None:
+def end_for_good(error: StackError) -> None:
     """Tell why a driver ends and, if a runner would start it anew, hold its place without doing anything.
 
     Compose starts a container anew whatever its exit code. `make ps` and the health check tell the cause.
@@ -172,7 +173,7 @@ def end_for_good(settings: Settings, error: StackError) -> None:
     if not os.environ.get("JOB"):
         return  # started by hand: nobody starts it anew
     print(f"Error: {error.message}", file=sys.stderr, flush=True)
-    progress.tell_end(settings, error.message)
+    last_word.keep(error.message)
     SparkSession.active().stop()
     os.execvp("sleep", ["sleep", "infinity"])
 

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fedstream import last_word
 from fedstream.stack import jobs
 
 BROKER_TIMEOUT_MS = 5000
@@ -59,8 +60,8 @@ def check(name: str, env: Mapping[str, str]) -> None:
             raise NotReadyError(msg)
     else:
         page, checkpoints = f"http://localhost:{driver_ui_port(name, env)}", Path(env.get("CHECKPOINT_DIR", "."))
-        if cause := jobs.read_end(checkpoints, name):
-            raise NotReadyError(cause)
+        if word := last_word.read(checkpoints, name):
+            raise NotReadyError(word.text)
         _driver_has_executor(f"{page}/api/v1/applications")
         said = jobs.read_progress(checkpoints, name)
         if said and (trouble := jobs.trouble_of(said, time.time())):

@@ -28,14 +28,6 @@ def read_progress(checkpoints: Path, job: str) -> Progress | None:
     return found
 
 
-def read_end(checkpoints: Path, job: str) -> str:
-    """Return why a job's driver has ended for good, an empty text if it has not."""
-    try:
-        return (checkpoints / "running" / f"{job}.ended").read_text()
-    except OSError:
-        return ""
-
-
 def read_all(checkpoints: Path) -> list[Progress]:
     """Return what each driver has said last, in the order of their jobs' names."""
     names = sorted(path.stem for path in (checkpoints / "running").glob("*.json"))

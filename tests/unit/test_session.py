@@ -10,6 +10,7 @@ import pytest
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import SparkSession
 
+from fedstream import last_word
 from fedstream.errors import StackError
 from fedstream.settings import Settings
 from fedstream.spark import progress, session
@@ -83,17 +84,19 @@ def test_a_driver_that_is_not_to_be_started_anew_holds_its_place_and_is_red(tmp_
     steps = []
     monkeypatch.setattr(SparkSession, "active", lambda: SimpleNamespace(stop=lambda: steps.append("stopped")))
     monkeypatch.setattr(os, "execvp", lambda file, words: steps.append(words))
-    settings, error = Settings(checkpoint_dir=tmp_path), StackError("another cloud has been started")
+    error = StackError("another cloud has been started")
+    monkeypatch.setenv("CHECKPOINT_DIR", str(tmp_path))
     monkeypatch.delenv("JOB", raising=False)
-    end_for_good(settings, error)
+    end_for_good(error)
     assert steps == [], "by hand: it ends"
     monkeypatch.setenv("JOB", "cloud")
-    end_for_good(settings, error)
+    end_for_good(error)
     assert steps == ["stopped", ["sleep", "infinity"]]
     assert capsys.readouterr().err == "Error: another cloud has been started\n"
     # Its page is gone, and a driver started by hand says that it is well: the cause is told all the same.
     write_json(tmp_path / "running" / "cloud.json", {"at": time.time(), "queries": []})
     with pytest.raises(health.NotReadyError, match=r"^another cloud has been started$"):
         health.check("cloud", {"CHECKPOINT_DIR": str(tmp_path), "CLOUD_UI_PORT": "1"})
-    progress.forget(settings)  # it is started on purpose
+    progress.forget(Settings(checkpoint_dir=tmp_path))  # it is started on purpose
+    last_word.forget()
     assert list((tmp_path / "running").iterdir()) == []
