@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from fedstream.settings import Settings
 from fedstream.spark.state import write_json
 
 Offsets = dict[str, dict[str, int]]  # topic: partition: offset of the next record
+_written: set[Path] = set()  # the files of this driver
 
 
 class StalledError(StackError):
@@ -166,8 +168,16 @@ def check_of(queries: list[StreamingQuery], settings: Settings, pause_seconds: f
     def look() -> None:
         if queries[0].isActive:
             write_json(_file(settings, job), msgspec.to_builtins(check.look()))
+            _written.add(_file(settings, job))
 
     return look
+
+
+def tell_stopped() -> None:
+    """Mark this driver, which somebody stops by hand, as the start script marks a job."""
+    for path in _written:
+        with suppress(FileNotFoundError):
+            path.replace(path.with_suffix(".stopped"))
 
 
 def forget(settings: Settings) -> None:

@@ -141,11 +141,16 @@ def run_query(settings: Settings, *writers: DataStreamWriter, ready: str, pause_
 def failures_told(settings: Settings) -> Iterator[None]:
     """Tell why a query failed within this block in one paragraph; Spark has put the whole trace into the log.
 
+    A driver that somebody stops by Ctrl-C is marked so.
+
     Raises:
         StackError: a query failed.
     """
     try:
         yield
+    except KeyboardInterrupt:
+        progress.tell_stopped()
+        raise
     except StreamingQueryException as error:
         if told := next(iter(_causes.values()), None):
             raise told from error

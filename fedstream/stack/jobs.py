@@ -36,7 +36,8 @@ def read_all(checkpoints: Path) -> list[Progress]:
 
 def read_stopped(checkpoints: Path) -> set[str]:
     """Return the jobs whose drivers were stopped on purpose and have not begun anew."""
-    return {path.stem for path in (checkpoints / "running").glob("*.stopped")}
+    running = checkpoints / "running"
+    return {path.stem for path in running.glob("*.stopped")} - {path.stem for path in running.glob("*.json")}
 
 
 class Trouble(NamedTuple):

@@ -8,13 +8,16 @@ import re
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 from click.testing import CliRunner
 
 from fedstream.commands.cli import main
-from fedstream.spark.progress import DriverProgress, ProgressCheck, StalledError, last_done
+from fedstream.settings import Settings
+from fedstream.spark.progress import DriverProgress, ProgressCheck, StalledError, check_of, last_done
+from fedstream.spark.session import failures_told
 from fedstream.spark.state import write_json
 from fedstream.stack import jobs
 
@@ -161,3 +164,16 @@ def test_the_command_shows_each_job_and_fails_where_one_is_not_well(tmp_path, mo
     assert "fog-1: its driver has said nothing for" in shown.output
     found = json.loads(call(["jobs", "--json"]).output)
     assert [(each["job"], bool(each["trouble"])) for each in found] == [("cloud", False), ("fog-1", True)]
+
+
+def test_a_driver_that_somebody_stops_by_hand_is_marked_until_it_begins_anew(tmp_path, monkeypatch):
+    monkeypatch.delenv("JOB", raising=False)
+    java = SimpleNamespace(streamingQuery=lambda: SimpleNamespace(resolvedCheckpointRoot=lambda: f"file:{tmp_path}/c"))
+    query, settings = SimpleNamespace(name="squares", isActive=True, _jsq=java), Settings(checkpoint_dir=tmp_path)
+    check_of([query], settings, 0.0)()
+    assert [each["job"] for each in jobs.read_all(tmp_path)] == ["squares"]
+    with pytest.raises(KeyboardInterrupt), failures_told(settings):
+        raise KeyboardInterrupt
+    assert (jobs.read_stopped(tmp_path), jobs.read_all(tmp_path)) == ({"squares"}, [])
+    check_of([query], settings, 0.0)()
+    assert jobs.read_stopped(tmp_path) == set()
