@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.stack.faults import FAULTS, NotRunError
 from tests.stack.stack import ENV, ROOT, TOPICS, Stack, eventually, weight_of
 
 READINGS = 200_000
@@ -162,6 +163,21 @@ def test_of_two_clouds_the_newer_one_goes_on_and_the_other_stays_ended_and_says_
         ended = second.result(timeout=400)
     assert (ended.returncode, said in ended.stdout + ended.stderr) == (1, True), ended
     goes_on(stack)
+
+
+@pytest.mark.parametrize("part", ["kafka", "cloud", "fog-1"])
+@pytest.mark.parametrize("kind", ["pause", "cut"])
+def test_a_part_that_is_paused_or_cut_off_is_red_and_all_go_on_after_it(sensing: Stack, kind: str, part: str) -> None:
+    stack = sensing
+    counts_on(stack)
+    try:
+        with FAULTS[kind](stack, part):
+            eventually("red", lambda: stack.make("doctor", check=False), lambda seen: "to mend" in seen, 40)
+    except NotRunError as error:
+        pytest.skip(str(error))
+    counts_on(stack, timeout_seconds=60)
+    goes_on(stack)
+    stop_sensors(stack)
 
 
 def test_a_killed_zookeeper_stops_no_job_and_comes_back(sensing: Stack) -> None:
