@@ -6,6 +6,7 @@ Each check runs in a thread of the driver, beside its queries.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import threading
@@ -43,11 +44,16 @@ def end_process() -> None:
 
 
 def watch(check: Check, end: Callable[[], None] = end_process, pause: Callable[[float], None] = time.sleep) -> None:
-    """Run a check again and again; the first StackError that it raises is told in the log and ends the process."""
+    """Run a check again and again; the first StackError that it raises is told in the log and ends the process.
+
+    Where it cannot read or write, as on a full disk, the next look comes as usual.
+    """
     while True:
         pause(CHECK_SECONDS)
         try:
             check()
+        except OSError as error:
+            logging.getLogger(__name__).warning("a check of this driver could not be made: %s", error)
         except StackError as error:
             print(f"Error: {error.message}", file=sys.stderr, flush=True)
             last_word.keep(error.message)

@@ -81,6 +81,20 @@ def test_the_first_error_is_told_in_one_line_and_ends_the_process(capsys, monkey
     assert last_word.read_all(tmp_path)["fog-1"].text == "topic t is odd"
 
 
+def test_a_full_disk_does_not_end_the_looks(caplog):
+    looks, ends = [], []
+
+    def check():
+        looks.append(1)
+        if len(looks) == 1:
+            raise OSError(28, "No space left on device")
+        raise StackError("the query stands still")
+
+    watchdog.watch(check, end=lambda: ends.append(1), pause=lambda _: None)
+    assert (len(looks), len(ends)) == (2, 1)
+    assert "could not be made: [Errno 28] No space left on device" in caplog.text
+
+
 # --- topics
 
 
