@@ -93,15 +93,16 @@ class ProgressCheck:
         checkpoints: Mapping[str, Path],
         ends_of: Callable[[Offsets], Offsets | None],
         stall_seconds: float,
-        clock: Callable[[], float] = time.time,
+        clocks: tuple[Callable[[], float], Callable[[], float]] = (time.time, time.monotonic),
     ) -> None:
         """Take the folders of the queries, the one that may not wait first, and how topics' ends are found.
 
-        The latter gives None where they are not known now.
+        The latter gives None where they are not known now. `clocks` are the wall's, and one that nobody sets.
         """
         self.progress, self._checkpoints, self._ends_of = progress, checkpoints, ends_of
-        self._stall_seconds, self._clock = stall_seconds, clock
-        progress.queries = [QueryProgress(name, i > 0, moved_at=clock()) for i, name in enumerate(checkpoints)]
+        self._stall_seconds, (self._wall, self._steady) = stall_seconds, clocks
+        progress.queries = [QueryProgress(name, i > 0, moved_at=self._wall()) for i, name in enumerate(checkpoints)]
+        self._moved = dict.fromkeys(checkpoints, self._steady())
 
     def look(self) -> DriverProgress:
         """Return the progress of now.
@@ -109,7 +110,8 @@ class ProgressCheck:
         Raises:
             StalledError: a query stands still.
         """
-        now = self.progress.at = self._clock()
+        now, steady = self._wall(), self._steady()
+        self.progress.at = now
         for query in self.progress.queries:
             done = last_done(self._checkpoints[query.name])
             if done is None:
@@ -120,9 +122,9 @@ class ProgressCheck:
                 query.behind = _behind(done.offsets, self._ends_of(done.offsets))
                 is_working &= bool(query.behind)
             if query.may_wait or not is_working:
-                query.moved_at = now
+                query.moved_at, self._moved[query.name] = now, steady
             longest = self._stall_seconds + self.progress.pause_seconds
-            if now - query.moved_at > longest:
+            if steady - self._moved[query.name] > longest:
                 raise StalledError(
                     f"query {query.name} has finished no micro-batch for {longest:g} s, though it has work "
                     f"({query.behind or 'its first'} records); the last one was number {query.micro_batch}. This "

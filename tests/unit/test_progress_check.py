@@ -36,8 +36,10 @@ class Driver:
 
     def __init__(self, folder: Path, *names: str) -> None:
         self.now, self.end, self.folders = 1000.0, 0, {name: folder / name for name in names}
+        self.ahead = 0.0  # of the wall clock
         progress = DriverProgress("fog-1", 0.0, 0.0, [])
-        self.check = ProgressCheck(progress, self.folders, self.ends_of, 120.0, lambda: self.now)
+        clocks = (lambda: self.now + self.ahead, lambda: self.now)
+        self.check = ProgressCheck(progress, self.folders, self.ends_of, 120.0, clocks)
 
     def ends_of(self, offsets):
         return None if self.end is None else {"t": {"0": self.end}}
@@ -82,6 +84,17 @@ def test_a_query_that_stands_still_while_records_wait_ends_its_driver(tmp_path):
         StalledError, match=r"query fog-1 has finished no micro-batch for 120 s, though it has work \(1 records\)"
     ):
         driver.look(2121)
+
+
+def test_a_clock_that_is_set_ahead_is_no_time_in_which_a_query_stood_still(tmp_path):
+    driver = Driver(tmp_path, "fog-1")
+    finish(driver.folders["fog-1"], 4, 990.0, {"t": {"0": 100}})
+    driver.end = 101
+    driver.look(1001)
+    driver.ahead = 3600
+    driver.look(1121)
+    with pytest.raises(StalledError, match="no micro-batch for 120 s"):
+        driver.look(1122)
 
 
 def test_a_first_micro_batch_that_never_ends_ends_its_driver(tmp_path):
