@@ -118,10 +118,12 @@ def foreach_batch(
 def start_queries(settings: Settings, *writers: DataStreamWriter, pause_seconds: float = 0.0) -> list[StreamingQuery]:
     """Start the queries of a driver, which ends if the first one stands still while records wait for it.
 
-    The others may wait for something else, such as a round. `pause_seconds` is how long a query is silent by its mode.
+    It also ends if the clock is set back. The other queries may wait for something else, such as a round.
+    `pause_seconds` is how long a query is silent by its mode.
     """
     queries = [writer.start() for writer in writers]
     watchdog.watch_in_background(progress.check_of(queries, settings, pause_seconds))
+    watchdog.watch_in_background(watchdog.ClockCheck())
     return queries
 
 

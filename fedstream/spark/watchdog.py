@@ -28,12 +28,17 @@ from fedstream.spark.state import StateError, to_begin_anew, write_json
 CHECK_SECONDS = 2.0
 FIRST_EXECUTOR_SECONDS = 180.0  # on a small machine several jobs start at once
 NO_EXECUTOR_SECONDS = 30.0  # one that died is replaced within a few seconds
+SET_BACK_SECONDS = 10.0  # so long Spark may wait for its next micro-batch because a clock was set back
 
 Check = Callable[[], None]
 
 
 class NoExecutorError(StackError):
     """The driver has had no executor for too long."""
+
+
+class SetBackError(StackError):
+    """The machine's clock was set back."""
 
 
 def end_process() -> None:
@@ -98,6 +103,35 @@ class ExecutorCheck:
 def count_executors(spark: SparkSession) -> int:
     """Return how many executors the driver has now, itself not counted."""
     return len(spark.sparkContext._jsc.sc().statusTracker().getExecutorInfos()) - 1
+
+
+class ClockCheck:
+    """Notices that the wall clock was set back.
+
+    Spark waits by it until the time of the next micro-batch: where the clock was set back by an hour, for an hour.
+    """
+
+    def __init__(
+        self, wall: Callable[[], float] = time.time, clock_seconds: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Take the wall clock, and one that nobody sets."""
+        self._wall, self._clock = wall, clock_seconds
+        self._between = wall() - clock_seconds()
+
+    def __call__(self) -> None:
+        """Look once.
+
+        Raises:
+            SetBackError: the clock was set back since the last look.
+        """
+        before, self._between = self._between, self._wall() - self._clock()
+        seconds = before - self._between
+        if seconds > SET_BACK_SECONDS:
+            msg = (
+                f"the clock of this machine was set back by {seconds:.0f} s, and Spark would wait as long "
+                "for its next micro-batch: this driver ends, and is started anew where make started it"
+            )
+            raise SetBackError(msg)
 
 
 class TopicCheck:

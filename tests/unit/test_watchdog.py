@@ -15,8 +15,11 @@ from fedstream.spark.state import StateError
 from fedstream.spark.watchdog import (
     FIRST_EXECUTOR_SECONDS,
     NO_EXECUTOR_SECONDS,
+    SET_BACK_SECONDS,
+    ClockCheck,
     ExecutorCheck,
     NoExecutorError,
+    SetBackError,
     TopicCheck,
 )
 
@@ -63,6 +66,18 @@ def test_an_executor_that_is_replaced_in_time_ends_nothing(driver):
         driver.look_after(NO_EXECUTOR_SECONDS - 1)
         driver.executors = 1
         driver.look_after(1)
+
+
+def test_a_clock_that_is_set_back_ends_the_driver_and_one_that_is_set_ahead_does_not():
+    now = {"wall": 5000.0, "steady": 10.0}
+    check = ClockCheck(lambda: now["wall"], lambda: now["steady"])
+    now = {"wall": 8600.0, "steady": 12.0}  # also after a machine was asleep
+    check()
+    now = {"wall": 8602.0 - SET_BACK_SECONDS, "steady": 14.0}
+    check()
+    now = {"wall": 5002.0, "steady": 16.0}
+    with pytest.raises(SetBackError, match="set back by 3592 s"):
+        check()
 
 
 def test_the_first_error_is_told_in_one_line_and_ends_the_process(capsys, monkeypatch, tmp_path):
