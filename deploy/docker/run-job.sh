@@ -74,6 +74,7 @@ services() {
   echo "}"
 }
 
+IFS=: read -ra files <<<"${COMPOSE_FILE:-docker-compose.yml}"
 services | \
-  docker compose --progress quiet --profile jobs -f docker-compose.yml -f - up -d --no-build --no-deps "${all[@]}"
+  docker compose --progress quiet --profile jobs "${files[@]/#/--file=}" -f - up -d --no-build --no-deps "${all[@]}"
 wait_for "${all[@]}"
