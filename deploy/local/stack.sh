@@ -35,7 +35,7 @@ up() {
     mkdir -p "$SPARK_LOCAL_DIRS"
     ctl start zookeeper kafka topics spark-master spark-worker:* producer board >/dev/null || true
   else
-    rm -rf "$SPARK_RECOVERY_DIR" "$SPARK_LOCAL_DIRS"
+    rm -rf "${SPARK_RECOVERY_DIR:?}"/* "$SPARK_LOCAL_DIRS" # the first may be a disk of its own
     mkdir -p "$SPARK_LOCAL_DIRS"
     python -m fedstream.stack.doctor --ports-only
     supervisord -c deploy/local/supervisord.conf

@@ -6,19 +6,23 @@ machine cannot do raises NotRunError, which names the reason.
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 
-from tests.stack.stack import ENV, PREFIX, Stack
+from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.errors import KafkaError
+
+from tests.stack import clocks, disks
+from tests.stack.machine import NotRunError, need, pids, run
+from tests.stack.stack import ENV, Stack
 
 TABLE = "inet fedstream_chaos"
 LOST_PERCENT = 5
 SLOW_FSYNC_US = 500_000
+AHEAD_SECONDS = 3600
 
 # On the local runner all parts share one network: only what has ports of its own can be told by its packets.
 PORTS = {
@@ -28,8 +32,14 @@ PORTS = {
 }
 
 
-class NotRunError(Exception):
-    """This machine cannot make a fault happen; the text says why."""
+def prepare(stack: Stack, kinds: Collection[str]) -> None:
+    """Do what these faults need before a stack is started; where that fails they are not run."""
+    disks.take_away(stack)
+    stack.make("clean")
+    for kind, make in (("clock", clocks.make), ("full-disk", disks.make)):
+        if kind in kinds:
+            with suppress(NotRunError):
+                make(stack)
 
 
 @contextmanager
@@ -56,9 +66,9 @@ def loss(stack: Stack, part: str) -> AbstractContextManager[None]:
 
 @contextmanager
 def _dropping(stack: Stack, part: str, some: str) -> Iterator[None]:
-    _need("nft", "nftables")
+    need("nft", "nftables")
     if stack.runner == "docker":
-        inside = ["nsenter", "--net", "--target", str(_pids(stack, part)[0])]
+        inside = ["nsenter", "--net", "--target", str(pids(stack, part)[0])]
         rules = [("output", 'oifname != "lo"'), ("input", 'iifname != "lo"')]
     elif part in PORTS:
         inside, ports = [], ", ".join(ENV[name] for name in PORTS[part])
@@ -69,21 +79,21 @@ def _dropping(stack: Stack, part: str, some: str) -> Iterator[None]:
         f"chain c{number} {{ type filter hook {hook} priority 0; {match} {some}drop; }}"
         for number, (hook, match) in enumerate(rules)
     )
-    _run([*inside, "nft", f"table {TABLE} {{ {'; '.join(chains)}; }}"])
+    run(*inside, "nft", f"table {TABLE} {{ {'; '.join(chains)}; }}")
     try:
         yield
     finally:
-        _run([*inside, "nft", f"delete table {TABLE}"])
+        run(*inside, "nft", f"delete table {TABLE}")
 
 
 @contextmanager
 def slow_disk(stack: Stack, part: str) -> Iterator[None]:
     """Have each fsync of a part take half a second more."""
-    _need("strace", "strace")
+    need("strace", "strace")
     calls = "fsync,fdatasync"
     command = ["strace", "-qq", "-f", "-o", "/dev/null", "-e", f"trace={calls}"]
     command += ["-e", f"inject={calls}:delay_enter={SLOW_FSYNC_US}"]
-    command += [word for pid in _pids(stack, part) for word in ("-p", str(pid))]
+    command += [word for pid in pids(stack, part) for word in ("-p", str(pid))]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracing:
         try:
             yield
@@ -94,39 +104,57 @@ def slow_disk(stack: Stack, part: str) -> Iterator[None]:
         raise NotRunError(said.splitlines()[0])
 
 
+@contextmanager
+def full_disk(stack: Stack, part: str) -> Iterator[None]:
+    """Have no room on the disk of a part."""
+    folder = disks.folder_of(stack, part)
+    if not folder.is_mount():
+        raise NotRunError("no file system of its own could be mounted for it")
+    if part == "spark-master":  # it writes only when a driver begins
+        stack.kill("squares-kafka")
+        time.sleep(2)  # the master forgets this driver, which would leave room; the next one begins later
+    disks.fill(folder)
+    try:
+        if part == "zookeeper":  # it writes only what changes
+            _make_topic(stack)
+        yield
+    finally:
+        disks.make_room(folder)
+
+
+def _make_topic(stack: Stack) -> None:
+    """Ask for a topic of so many partitions that ZooKeeper needs more than a rest of a page for it."""
+    with suppress(KafkaError):
+        admin = KafkaAdminClient(bootstrap_servers=stack.bootstrap)
+        admin.create_topics([NewTopic(f"made-at-{time.time_ns()}", 16, 1)])
+        admin.close()
+
+
+@contextmanager
+def clock(stack: Stack, part: str) -> Iterator[None]:
+    """Have the wall clock of a part be an hour ahead."""
+    clocks.expect_own(stack, part)
+    clocks.put_ahead(stack, part, AHEAD_SECONDS)
+    try:
+        yield
+    finally:
+        clocks.put_ahead(stack, part, 0)
+
+
 FAULTS: dict[str, Callable[[Stack, str], AbstractContextManager[None]]] = {
     "kill": kill,
     "pause": pause,
     "cut": cut,
     "loss": loss,
     "slow-disk": slow_disk,
+    "full-disk": full_disk,
+    "clock": clock,
 }
-TO_BE_SEEN = ("pause", "cut")  # a part that suffers one of these does not work: health must say so
 
 
-def _pids(stack: Stack, part: str) -> list[int]:
-    """Return the processes of a part, the first one first."""
-    if stack.runner == "docker":
-        listed = _run(["docker", "top", PREFIX + part, "-eo", "pid"]).split()[1:]
-    else:
-        listed = _run(["pgrep", "--pgroup", str(stack.pid(part))]).split()
-    if not listed or not Path(f"/proc/{listed[0]}").exists():
-        raise NotRunError("its processes are not to be seen from here")
-    return [int(pid) for pid in listed]
+def is_to_be_seen(kind: str, part: str) -> bool:
+    """Return whether a part that suffers this does not work, so that health must say so.
 
-
-def _need(tool: str, package: str) -> None:
-    if os.geteuid() != 0:
-        raise NotRunError(f"{tool} needs root")
-    if not shutil.which(tool) and shutil.which("apt-get"):
-        for words in (["update"], ["install", "--yes", "--no-install-recommends", package]):
-            subprocess.run(["apt-get", "-qq", *words], capture_output=True)
-    if not shutil.which(tool):
-        raise NotRunError(f"there is no {tool}")
-
-
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise NotRunError(f"{' '.join(command)[:80]}: {done.stderr.strip()[:200]}")
-    return done.stdout
+    A driver on a full disk ends and is started anew, as after a kill.
+    """
+    return kind in ("pause", "cut") or (kind, part) == ("full-disk", "kafka")

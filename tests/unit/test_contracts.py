@@ -264,7 +264,13 @@ def test_programs_are_executable_and_shell_scripts_say_what_runs_them():
     programs = [path for path in repository_files() if path.read_bytes().startswith(b"#!")]
     assert {"deploy/kafka/ask.sh", "spark_cluster/start-job.sh"} <= {str(path.relative_to(ROOT)) for path in programs}
     assert [path for path in programs if not os.access(path, os.X_OK)] == []
-    names = ("deploy/jobs.sh", "deploy/docker/containers.sh", "deploy/local/env.sh", "spark_cluster/spark-env.sh")
+    names = (
+        "deploy/jobs.sh",
+        "deploy/docker/containers.sh",
+        "deploy/local/env.sh",
+        "spark_cluster/spark-env.sh",
+        "tests/stack/clock.sh",
+    )
     sourced = {ROOT / name for name in names}
     assert {path for path in repository_files() if path.suffix == ".sh"} - set(programs) == sourced
 
