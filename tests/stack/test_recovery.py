@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.stack.faults import FAULTS, NotRunError
+from tests.stack.faults import FAULTS
+from tests.stack.machine import NotRunError
 from tests.stack.stack import ENV, ROOT, TOPICS, Stack, eventually, weight_of
 
 READINGS = 200_000
