@@ -8,6 +8,7 @@ import logging
 import os
 import warnings
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from fedstream.errors import SettingError
@@ -81,6 +82,8 @@ def _find(setting: str, name: Any) -> type[Strategy]:
         flower = importlib.import_module("flwr.serverapp.strategy")  # only now, since it takes more than a second
     identity = importlib.import_module("flwr.supercore.task_identity").TaskIdentity
     identity.task_id = identity.run_id = identity.node_id = 1  # without these Flower can build no message
+    # Bulyan and QFedAvg collect the garbage of the whole process for every array of every reply, 50 ms each.
+    importlib.import_module("flwr.app.message.arrayrecord").gc = SimpleNamespace(collect=lambda: 0)  # type: ignore[attr-defined]
     logging.getLogger("flwr").setLevel(logging.WARNING)
     logging.getLogger("flwr").addFilter(_is_news)
     names = [key for key in flower.__all__ if not key.startswith((*REFUSED, "Result", "Strategy"))]

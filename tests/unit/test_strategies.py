@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
 import random
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -334,6 +336,49 @@ def test_the_global_random_numbers_are_as_before():
     before = random.getstate(), repr(np.random.get_state())
     rounds(make_strategy(*RUNS[-1]), (1,), START)
     assert (random.getstate(), repr(np.random.get_state())) == before
+
+
+def records():
+    """Return how many of Flower's records and messages are in memory."""
+    kinds = Counter(type(each).__qualname__ for each in gc.get_objects())
+    return sum(
+        kinds[kind] for kind in ("Array", "ArrayRecord", "ConfigRecord", "Message", "MetricRecord", "RecordDict")
+    )
+
+
+@pytest.mark.parametrize("name", ["FedAvg", "FedAdam", "Bulyan", "QFedAvg", ADAPTIVE])
+def test_nothing_is_left_of_flowers_records_after_a_round(name):
+    strategy = make_strategy(name, EVERY_STRATEGY[name])
+    arrays = rounds(strategy, (1, 2), START)
+    gc.collect()
+    before = records()
+    rounds(strategy, range(3, 8), arrays)
+    assert records() <= before, "only the collector frees them, and it does not come by between two rounds"
+
+
+def test_the_collectors_turn_comes_however_many_rounds_there_are():
+    strategy = make_strategy("FedAvg", {})
+    gc.collect()  # begins to count anew
+    rounds(strategy, range(1, 4), START)
+    assert gc.isenabled()
+    assert gc.get_count()[1] >= 3
+    assert gc.get_freeze_count() == 0
+
+
+def test_no_strategy_collects_the_garbage_of_the_whole_process():
+    seen = []
+
+    def note(phase, info):
+        seen.append(info["generation"])
+
+    gc.callbacks.append(note)
+    try:
+        for name in ("Bulyan", "QFedAvg"):
+            rounds(make_strategy(name, EVERY_STRATEGY[name]), (1, 2), START)
+    finally:
+        gc.callbacks.remove(note)
+    assert seen
+    assert set(seen) <= {0, 1}
 
 
 def test_clipping_bounds_the_change_of_an_array_without_an_axis():
