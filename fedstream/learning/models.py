@@ -109,7 +109,8 @@ class Logistic:
 
     def predict(self, arrays: Arrays, x: Matrix) -> Matrix:
         """See `Model.predict`; more than two classes are normalised as in scikit-learn's predict_proba."""
-        margins = x @ arrays["coef"].T + arrays["intercept"]
+        with np.errstate(over="ignore"):  # beyond every float: as sure as can be
+            margins = x @ arrays["coef"].T + arrays["intercept"]
         positive = 1 / (1 + np.exp(-np.clip(margins, -500, 500)))  # exp(710) overflows, and 0/0 has no sum of 1
         return np.hstack([1 - positive, positive]) if self.classes == 2 else positive / positive.sum(1, keepdims=True)
 
@@ -155,7 +156,8 @@ class Mlp:
 
     def predict(self, arrays: Arrays, x: Matrix) -> Matrix:
         """See `Model.predict`."""
-        return np.asarray(self.network(arrays).predict_proba(x)) if len(x) else np.zeros((0, self.classes))
+        with np.errstate(over="ignore"):  # as in Logistic
+            return np.asarray(self.network(arrays).predict_proba(x)) if len(x) else np.zeros((0, self.classes))
 
     def _sizes(self) -> list[int]:
         hidden = str(self.hidden_units).split(",")

@@ -96,6 +96,13 @@ def test_probabilities_are_a_row_per_reading_that_sums_to_1(name, options, class
         np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, rtol=1e-12)
 
 
+@pytest.mark.parametrize(("name", "options"), [("logistic", {}), ("mlp", {"hidden_units": 2})])
+def test_a_margin_beyond_every_float_is_as_sure_as_can_be(name, options):
+    model = make_model(name, options)
+    arrays = {name: np.full_like(array, 1.7e308) for name, array in model.initial_arrays(1).items()}
+    np.testing.assert_allclose(model.predict(arrays, np.array([[3.0, 3.0]])), [[0.0, 1.0]], atol=1e-15)
+
+
 @every_number_of_classes
 def test_logistic_predicts_as_scikit_learn(classes):
     x, y = some_rows(classes)
