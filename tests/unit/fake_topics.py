@@ -28,6 +28,10 @@ class Topics:
 
     def __init__(self):
         """Start without a record."""
+        self.clear()
+
+    def clear(self):
+        """Begin anew, where these topics are installed, too."""
         self.records = {}
         self.published = []
         self.on_publish = lambda topic, key, message: None
