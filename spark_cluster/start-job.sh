@@ -12,14 +12,23 @@ export JOB=$job # its name in make targets
 if [[ -f ${RUN_PATH-}/$job.env ]]; then source "$RUN_PATH/$job.env"; fi
 eval "set -- \"\$@\" ${JOB_ARGS-}"
 
-# driver SLOTS PORT PROGRAM [ARGS]: a driver with so many tasks at once, in one executor as far as they fit in a worker.
-# Its page has a port of its own; the next one would be another job's. A driver that is stopped on purpose is marked: the
-# board does not miss it.
-driver() {
+# A driver that is stopped on purpose is marked: the board does not miss it. This is done at once, since Java may take longer
+# to end than its runner waits; the driver may say something once more meanwhile.
+stopped() {
   local running=$CHECKPOINT_DIR/running/$JOB
+  mv "$running.json" "$running.stopped" 2>/dev/null || true
+  kill "$!" || true
+  wait "$!" || true
+  rm -f "$running.json"
+  exit 143
+}
+
+# driver SLOTS PORT PROGRAM [ARGS]: a driver with so many tasks at once, in one executor as far as they fit in a worker.
+# Its page has a port of its own; the next one would be another job's.
+driver() {
   spark-submit --conf "spark.cores.max=$1" --conf "spark.executor.cores=$(($1 < WORKER_CORES ? $1 : WORKER_CORES))" \
     --conf "spark.eventLog.enabled=$EVENT_LOG" --conf "spark.ui.port=$2" --conf spark.port.maxRetries=0 "${@:3}" &
-  trap 'kill "$!" || true; wait "$!" || true; mv "$running.json" "$running.stopped" 2>/dev/null || true; exit 143' TERM INT
+  trap stopped TERM INT
   wait "$!"
 }
 
