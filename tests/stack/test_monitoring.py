@@ -62,7 +62,10 @@ def test_every_query_of_the_panels_and_rules_has_data_under_load(stack: Stack, r
         lambda seen: seen == [], 120,
     )  # fmt: skip
     assert values('ALERTS{alertname=~"PartDown|BoardDown|WorkerMissing",alertstate="firing"}') == []
-    # On the same stack: the newest reading is followed to the version that has learned it.
-    newest = stack.end_offset("sensor-data-node-1") - 1
-    eventually("it is followed", lambda: followed(newest), {"reading", "learned", "version"}.issubset, 120)
+    # On the same stack: a reading of some seconds ago is followed to the version that has learned it. Not each is in
+    # one: an update may come too late for its round.
+    eventually(
+        "one is followed", lambda: followed(stack.end_offset("sensor-data-node-1") - 500),
+        {"reading", "learned", "version"}.issubset, 120,
+    )  # fmt: skip
     stack.stop("prometheus")
