@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs one of the stack's jobs in the foreground, the same way in a container and in the local runner:
 #   start-job.sh sensors|bridge|cloud|squares|squares-kafka|alerts|sum [ARGS]    start-job.sh fog N [ARGS]
-# More arguments come from $JOB_ARGS, as a shell would read them. `make run-JOB` hands them on with the job's settings: in
-# the container's environment, or in the file JOB.env of the local runner.
+# More arguments come from $JOB_ARGS, as a shell would read them. `make run-JOB` hands them on with the job's settings:
+# in the container's environment, or in the file JOB.env of the local runner.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 job=$1
@@ -12,8 +12,8 @@ export JOB=$job # its name in make targets
 if [[ -f ${RUN_PATH-}/$job.env ]]; then source "$RUN_PATH/$job.env"; fi
 eval "set -- \"\$@\" ${JOB_ARGS-}"
 
-# A driver that is stopped on purpose is marked: the board does not miss it. This is done at once, since Java may take longer
-# to end than its runner waits; the driver may say something once more meanwhile.
+# A driver that is stopped on purpose is marked: the board does not miss it. This is done at once, since Java may take
+# longer to end than its runner waits; the driver may say something once more meanwhile.
 stopped() {
   local running=$CHECKPOINT_DIR/running/$JOB
   mv "$running.json" "$running.stopped" 2>/dev/null || true

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# stack.sh check|up|down|clean|ps|reset JOB FROM|skip JOB AT|logs NAME|history|monitoring|stop-jobs: the local runner's part of
-# the make targets of these names.
+# stack.sh check|up|down|clean|ps|reset JOB FROM|skip JOB AT|logs NAME|history|monitoring|stop-jobs: the local runner's
+# part of the make targets of these names.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source deploy/local/env.sh
@@ -9,9 +9,10 @@ ctl() { supervisorctl -c deploy/local/supervisord.conf "$@"; }
 is_up() { ctl pid >/dev/null 2>&1; }
 processes() { python3 -m fedstream.stack.processes "$@"; }
 
-# `make up` marks the folder that it makes; a folder of yours is not used, and not deleted.
+# `make up` marks the folder that it makes; a folder of yours is not used, and not deleted. A program that was started by
+# hand before, such as sensors that replay a file, may have written checkpoints.
 expect_own_folder() {
-  [[ ! -f $RUN_PATH/.fedstream && -n $(ls -A "$RUN_PATH" 2>/dev/null) ]] || return 0
+  [[ ! -f $RUN_PATH/.fedstream && -n $(ls -A --ignore=checkpoints "$RUN_PATH" 2>/dev/null) ]] || return 0
   echo "RUN_DIR is '$RUN_DIR', which is there and has no file .fedstream, the mark of a folder that make up has made;" \
     "expected such a folder, an empty one or a new one, since make clean deletes it. Nothing was done. Choose another" \
     "(RUN_DIR=.run), or, if an older version of the stack has made this one: touch $RUN_DIR/.fedstream" >&2

@@ -163,14 +163,15 @@ def ends_of_topics(settings: Settings) -> Callable[[Offsets], Offsets | None]:
 def check_of(queries: list[StreamingQuery], settings: Settings, pause_seconds: float) -> Callable[[], None]:
     """Return the check of a driver's queries: it writes down how far they are, and raises where one stands still."""
     job = os.environ.get("JOB") or queries[0].name
+    path = _file(settings, job)
     checkpoints = {query.name: _checkpoint_of(query) for query in queries}
     progress = DriverProgress(job, 0.0, pause_seconds, [])
     check = ProgressCheck(progress, checkpoints, ends_of_topics(settings), settings.stall_timeout_seconds)
 
     def look() -> None:
         if queries[0].isActive:
-            write_json(_file(settings, job), msgspec.to_builtins(check.look()))
-            _written.add(_file(settings, job))
+            write_json(path, msgspec.to_builtins(check.look()))
+            _written.add(path)
 
     return look
 

@@ -36,7 +36,7 @@ class SparkUnavailableError(StackError):
 def start_session(app_name: str, settings: Settings) -> SparkSession:
     """Return the session of a job; master, cores and memory come from spark-submit and spark-defaults.conf.
 
-    A driver that has no executor for too long ends.
+    A driver that has no executor for too long ends, and so does one whose clock is set back.
 
     Raises:
         SparkUnavailableError: the master did not answer within `wait_timeout_seconds`.
@@ -50,6 +50,7 @@ def start_session(app_name: str, settings: Settings) -> SparkSession:
     # It logs each attempt to reach a broker that is away, many a second; who waits for an answer tells it once.
     logging.getLogger("kafka.net").setLevel(logging.CRITICAL)
     spark = SparkSession.builder.appName(app_name).getOrCreate()
+    watchdog.watch_in_background(watchdog.ClockCheck())
     if str(spark.sparkContext.master).startswith("spark://"):
         watchdog.watch_in_background(watchdog.ExecutorCheck(lambda: watchdog.count_executors(spark)))
     return spark
@@ -118,12 +119,11 @@ def foreach_batch(
 def start_queries(settings: Settings, *writers: DataStreamWriter, pause_seconds: float = 0.0) -> list[StreamingQuery]:
     """Start the queries of a driver, which ends if the first one stands still while records wait for it.
 
-    It also ends if the clock is set back. The other queries may wait for something else, such as a round.
-    `pause_seconds` is how long a query is silent by its mode.
+    The other queries may wait for something else, such as a round. `pause_seconds` is how long a query is silent by
+    its mode.
     """
     queries = [writer.start() for writer in writers]
     watchdog.watch_in_background(progress.check_of(queries, settings, pause_seconds))
-    watchdog.watch_in_background(watchdog.ClockCheck())
     return queries
 
 

@@ -192,6 +192,15 @@ def test_a_folder_of_an_older_version_is_deleted_once_it_is_marked(checkout, our
     assert not ours.exists()
 
 
+def test_checkpoints_of_a_program_that_ran_before_the_first_up_are_kept_and_do_not_stop_it(checkout):
+    kept = checkout / ".run" / "checkpoints" / "sensors"
+    kept.mkdir(parents=True)
+    assert make(checkout, "clean").stdout == "nothing runs, and there is nothing to delete in .run\n"
+    assert kept.exists()
+    checked = subprocess.run(["deploy/local/stack.sh", "check"], cwd=checkout, capture_output=True, text=True)
+    assert (checked.returncode, checked.stderr) == (0, "")  # what make up asks first
+
+
 @pytest.mark.parametrize("target", ["topics", "plot", "report", "run-sum", "submit", "run-fog", "history"])
 def test_what_needs_the_stack_says_so_before_anything_is_installed(checkout, target):
     done = make(checkout, target)
