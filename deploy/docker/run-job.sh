@@ -74,6 +74,12 @@ services() {
   echo "}"
 }
 
+# What holds its place after an error begins anew.
+failed=$(docker exec "${CONTAINER_PREFIX}spark-master" sh -c 'cd "$CHECKPOINT_DIR/running" 2>/dev/null && ls') || true
+for name in "${all[@]}"; do
+  [[ $'\n'$failed$'\n' != *$'\n'"$name.error"$'\n'* ]] || docker stop "$CONTAINER_PREFIX$name" >/dev/null
+done
+
 IFS=: read -ra files <<<"${COMPOSE_FILE:-docker-compose.yml}"
 services | \
   docker compose --progress quiet --profile jobs "${files[@]/#/--file=}" -f - up -d --no-build --no-deps "${all[@]}"

@@ -27,6 +27,9 @@ for job in ${1//,/ }; do
   given "${@:2}" >"$file.new"
   cmp -s "$file.new" "$file" || ctl stop "${names[@]/#/jobs:}" >/dev/null || true
   mv "$file.new" "$file"
+  for name in "${names[@]}"; do # what holds its place after an error begins anew
+    [[ ! -f $CHECKPOINT_DIR/running/$name.error ]] || ctl stop "jobs:$name" >/dev/null || true
+  done
   ctl start "${names[@]/#/jobs:}" >/dev/null || true # what does not start is told below
 done
 exec python -m fedstream.stack.wait --timeout "$UP_TIMEOUT_SECONDS" "${all[@]}"

@@ -162,8 +162,7 @@ def test_of_two_clouds_the_newer_one_goes_on_and_the_other_stays_ended_and_says_
         goes_on(stack)
         assert f"Error: {said}" in stack.log("cloud")
         assert not second.done(), "the first one was not started anew to end this one"
-        stack.stop("cloud")
-        stack.start("cloud")
+        stack.make("run-cloud")
         ended = second.result(timeout=400)
     assert (ended.returncode, said in ended.stdout + ended.stderr) == (1, True), ended
     goes_on(stack)
