@@ -61,9 +61,9 @@ class Rounds:
             return None
         run, settings = state.run, self.settings
         if run is None and self.last:
-            run = resumed_run(self.last, settings, len(settings.table), settings.classes)
+            run = resumed_run(self.last, settings)
             older = {version: mark for version, mark in self.published.items() if version < self.last.version}
             run.kept.fingerprints |= older
         if run is None or not is_of_model(run, settings):
-            run = new_run(self.new_id, settings, len(settings.table), settings.classes)
+            run = new_run(self.new_id, settings)
         return Federation(run, settings, self.model, state.latest, lambda: secrets.randbits(64))

@@ -71,7 +71,7 @@ def resumable(last: GlobalModel, settings: Settings, model: Model) -> GlobalMode
     options = strategies.options_in(strategy_of(settings), last.strategy_state)
     if options and [last.strategy, last.strategy_options] == [settings.strategy, settings.strategy_options]:
         raise BadMessage(f"strategy_state sets {', '.join(options)}; expected no option of STRATEGY_OPTIONS")
-    run = resumed_run(last, settings, len(settings.table), settings.classes)
+    run = resumed_run(last, settings)
     try:
         Federation(run, settings, model, {})
     except StrategyError as error:

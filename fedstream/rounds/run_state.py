@@ -18,8 +18,7 @@ class RunState(Struct):
 
     run_id: str
     made_by: list[str]  # MODEL, MODEL_OPTIONS, STRATEGY, STRATEGY_OPTIONS
-    features: int = 2
-    classes: int = 2
+    classes: int
     opened: OpenRound = field(default_factory=OpenRound)
     nodes: Nodes = field(default_factory=Nodes)
     drift: Drift = field(default_factory=Drift)
@@ -38,18 +37,17 @@ def is_of_model(run: RunState | None, settings: Settings) -> bool:
     return run is not None and (run.made_by[:2], run.classes) == wanted
 
 
-def new_run(run_id: str, settings: Settings, features: int = 2, classes: int = 2) -> RunState:
+def new_run(run_id: str, settings: Settings) -> RunState:
     """Return the state of a run before its first round."""
-    return RunState(run_id, made_by(settings), features, classes)
+    return RunState(run_id, made_by(settings), settings.classes)
 
 
-def resumed_run(last: GlobalModel, settings: Settings, features: int = 2, classes: int = 2) -> RunState:
+def resumed_run(last: GlobalModel, settings: Settings) -> RunState:
     """Return the state of a run of which only the last global model on the topic is left."""
     return RunState(
         last.run_id,
         [settings.model, settings.model_options, last.strategy, last.strategy_options],
-        features,
-        classes,
+        settings.classes,
         opened=OpenRound(last),
         kept=Kept(since=last.version, fingerprints={last.version: last.fingerprint}),
         bases={last.version: last.named_arrays} if last.mode == "async" else {},

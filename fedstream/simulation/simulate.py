@@ -171,8 +171,9 @@ def simulate(
     if (first := sum(node.seen for node in nodes)) < FIRST_SAMPLES:
         raise SettingError(f"the nodes start with {first} rows in all; expected at least {FIRST_SAMPLES}")
     latest: dict[str, NodeWeight] = {}
-    unbound = replace(settings, max_readings_per_update=sys.maxsize)  # that is of a micro-batch; here all rows train
-    federation = Federation(new_run("simulation", settings, features, classes), unbound, model, latest)
+    # The bound on readings is that of a micro-batch; here all rows train.
+    unbound = replace(settings, classes=classes, max_readings_per_update=sys.maxsize)
+    federation = Federation(new_run("simulation", unbound), unbound, model, latest)
     history: list[dict[str, Any]] = []
     for now, message in _run(world, nodes, federation, latest):
         if message.round == 1:

@@ -285,7 +285,7 @@ class FuzzedDoors:
     def __init__(self, fuzz, settings, old, monkeypatch):
         """Follow a topic that is empty yet."""
         self.fuzz, self.settings, self.random = fuzz, settings, Random(f"doors {fuzz.seed} {settings}")
-        self.model, self.features, self.coming = configured_model(settings), len(settings.table), []
+        self.model, self.coming = configured_model(settings), []
         self.good = [r.value for r in old.records[GLOBAL_MODEL] if b"arrays" in r.value]
         self.others = [r.value for log in old.records.values() for r in log if r.value]
         self.donors = [json.loads(r.value) for log in old.records.values() for r in log if r.value]
@@ -370,7 +370,7 @@ class FuzzedDoors:
         told_before = dict.fromkeys(TOLD_OF_THE_ROUND_BEFORE)
         if self.is_used("cloud", msgspec.structs.asdict(model) | told_before):
             return
-        run = resumed_run(model, self.settings, self.features)
+        run = resumed_run(model, self.settings)
         federation = Federation(run, self.settings, self.model, {})
         for node in ("fog-1", "fog-2"):
             federation.hear(NodeWeight(node, 1.0, 10, 0, (750.0, 0.6), (57_000.0, 0.042)))
