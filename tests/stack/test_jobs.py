@@ -9,6 +9,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer
@@ -251,14 +252,18 @@ def test_sum_submitted_by_hand(stack: Stack) -> None:
 
 
 def test_the_history_server_shows_the_sum_that_has_ended(stack: Stack) -> None:
-    stack.make("run-sum")
+    def ended() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = stack.get("SPARK_HISTORY_UI_PORT", "/api/v1/applications?status=completed")
+        return [each for each in found if each["name"] == "SommeEntiers"]
+
     assert f":{ENV['SPARK_HISTORY_UI_PORT']}" in stack.make("history")
-    ended = "/api/v1/applications?status=completed"
-    listed = eventually("it is listed", lambda: stack.get("SPARK_HISTORY_UI_PORT", ended), lambda seen: len(seen) > 0)
+    if not ended():  # no test before has made a sum
+        stack.make("run-sum")
+    listed = eventually("it is listed", ended, lambda seen: len(seen) > 0)
     page = f"/api/v1/applications/{listed[0]['id']}"
     (job,) = stack.get("SPARK_HISTORY_UI_PORT", f"{page}/jobs")
     executors = [each for each in stack.get("SPARK_HISTORY_UI_PORT", f"{page}/allexecutors") if each["id"] != "driver"]
-    assert (listed[0]["name"], job["status"]) == ("SommeEntiers", "SUCCEEDED")
+    assert job["status"] == "SUCCEEDED"
     # Report B: the tasks were divided between the two workers.
     assert [each["completedTasks"] for each in executors] == [job["numTasks"] // 2] * 2
     stack.stop("history")

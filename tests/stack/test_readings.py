@@ -1,4 +1,4 @@
-"""Readings of other kinds, without a change of code: a third value, and the messages of an existing producer."""
+"""Readings of other kinds, without a change of code: many nodes' on one topic, a third value, a producer's own form."""
 
 from __future__ import annotations
 
@@ -8,13 +8,32 @@ from statistics import fmean
 
 import pytest
 
-from tests.stack.stack import QUICK, Stack, eventually
+from tests.stack.stack import ENV, QUICK, Stack, at_once, eventually
 
 
 @pytest.fixture(scope="module", autouse=True)
 def leave_it_empty(one_stack: Stack) -> Iterator[None]:
     yield
     one_stack.make("clean")  # a job with two values does not go on from the sums of three
+
+
+def test_four_nodes_share_one_topic_without_a_new_file(stack: Stack) -> None:
+    """The report's drawing, one topic for all sensors; each driver hosts two nodes."""
+    topic, letters = "of-all-sensors", stack.end_offset("dead-letter")
+    fog = ("run-fog", "NODES=4", "NODES_PER_DRIVER=2", f"ARGS=--topic {topic}")
+    at_once(lambda: stack.make(*fog, **QUICK), lambda: stack.make("run-cloud", **QUICK))
+    stack.send_readings(42, "--nodes", "4", "--topic", topic)
+    stack.send(topic, b"no reading of anybody")
+    dealt = {1: 11, 2: 11, 3: 10, 4: 10}  # 42 in turn
+    for node, samples in dealt.items():
+        eventually(f"fog-{node}", lambda n=node: stack.samples(n, topic), lambda seen, s=samples: seen == s)
+    eventually("one dead letter", lambda: stack.end_offset("dead-letter"), lambda seen: seen == letters + 1)
+    for node, samples in dealt.items():
+        eventually(
+            f"all learned by fog-{node}", lambda n=node: stack.learned(n, topic), lambda seen, s=samples: seen == s
+        )
+    assert stack.end_offset("dead-letter") == letters + 1  # kept once, though two drivers read it
+    assert ENV["NODES"] == "2"  # the topics made at start-up; the rest came with the nodes
 
 
 HUMIDITY = {

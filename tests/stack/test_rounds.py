@@ -275,21 +275,3 @@ def probability(model: dict[str, Any], values: np.ndarray) -> np.ndarray:
     first, bias, second, offset = (np.reshape(array["values"], array["shape"]) for array in model["arrays"])
     scaled = (values - model["scaler"]["mean"]) / model["scaler"]["std"]
     return 1 / (1 + np.exp(-(np.maximum(scaled @ first + bias, 0) @ second + offset)[:, 0]))
-
-
-def test_four_nodes_share_one_topic_without_a_new_file(stack: Stack, new_run: Stack) -> None:
-    """The report's drawing, one topic for all sensors; each driver hosts two nodes."""
-    topic, letters = "of-all-sensors", stack.end_offset("dead-letter")
-    stack.make("run-fog", "NODES=4", "NODES_PER_DRIVER=2", f"ARGS=--topic {topic}", **QUICK)
-    stack.send_readings(42, "--nodes", "4", "--topic", topic)
-    stack.send(topic, b"no reading of anybody")
-    dealt = {1: 11, 2: 11, 3: 10, 4: 10}  # 42 in turn
-    for node, samples in dealt.items():
-        eventually(f"fog-{node}", lambda n=node: stack.samples(n, topic), lambda seen, s=samples: seen == s)
-    eventually("one dead letter", lambda: stack.end_offset("dead-letter"), lambda seen: seen == letters + 1)
-    for node, samples in dealt.items():
-        eventually(
-            f"all learned by fog-{node}", lambda n=node: stack.learned(n, topic), lambda seen, s=samples: seen == s
-        )
-    assert stack.end_offset("dead-letter") == letters + 1  # kept once, though two drivers read it
-    assert ENV["NODES"] == "2"  # the topics made at start-up; the rest came with the nodes
