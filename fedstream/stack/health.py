@@ -62,10 +62,12 @@ def check(name: str, env: Mapping[str, str]) -> None:
         page, checkpoints = f"http://localhost:{driver_ui_port(name, env)}", Path(env.get("CHECKPOINT_DIR", "."))
         if word := last_word.read(checkpoints, name):
             raise NotReadyError(word.text)
-        _driver_has_executor(f"{page}/api/v1/applications")
-        said = jobs.read_progress(checkpoints, name)
-        if said and (trouble := jobs.trouble_of(said, time.time())):
-            raise NotReadyError(trouble)
+        said, now = jobs.read_progress(checkpoints, name), time.time()
+        trouble = jobs.find_trouble(said, now) if said else None
+        if trouble is None or trouble.kind != "silent":  # else its page does not answer, as that of one that starts
+            _driver_has_executor(f"{page}/api/v1/applications")
+        if said and trouble:
+            raise NotReadyError(jobs.trouble_of(said, now))
 
 
 def has_page(job: str, env: Mapping[str, str]) -> bool:

@@ -8,7 +8,9 @@ import json
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -128,6 +130,35 @@ def test_a_job_that_has_lost_its_executors_is_not_ready_however_short_it_runs():
     ):
         health.check("cloud", {"CLOUD_UI_PORT": str(port)})
     assert not isinstance(raised.value, StartingError)
+
+
+def said(folder: Path, at: float, moved_at: float) -> dict[str, str]:
+    """Have the cloud's driver say how far it is, and return where."""
+    query = {"name": "cloud", "behind": 7, "moved_at": moved_at, "may_wait": False, "micro_batch": 1, "finished_at": at}
+    (folder / "running").mkdir()
+    progress = {"job": "cloud", "at": at, "pause_seconds": 0.0, "queries": [query]}
+    (folder / "running" / "cloud.json").write_text(json.dumps(progress))
+    return {"CHECKPOINT_DIR": str(folder)}
+
+
+def test_a_driver_that_is_paused_is_not_ready_though_its_page_is_as_silent_as_that_of_one_that_starts(
+    tmp_path, closed_port
+):
+    env = said(tmp_path, time.time() - 25, time.time() - 25) | {"CLOUD_UI_PORT": str(closed_port)}
+    with pytest.raises(NotReadyError, match=r"its driver has said nothing for 2[5-9] s: it is paused") as raised:
+        health.check("cloud", env)
+    assert not isinstance(raised.value, StartingError)
+
+
+def test_a_query_that_waits_for_its_first_executor_is_starting(tmp_path):
+    env = said(tmp_path, time.time(), time.time() - 60)
+    with web_pages(driver_pages(DRIVER)) as port, pytest.raises(StartingError, match="no executor yet"):
+        health.check("cloud", env | {"CLOUD_UI_PORT": str(port)})
+    with (
+        web_pages(driver_pages(DRIVER, {"id": "0", "isActive": True})) as port,
+        pytest.raises(NotReadyError, match="query cloud has finished no micro-batch for 60 s, and 7 records wait"),
+    ):
+        health.check("cloud", env | {"CLOUD_UI_PORT": str(port)})
 
 
 def test_each_job_has_a_port_for_its_web_pages():
