@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -47,6 +48,7 @@ def check(name: str, env: Mapping[str, str]) -> None:
         _topics_exist(env)
     elif name == "spark":
         _workers_alive(f"http://{env['SPARK_MASTER_HOST']}:{env['SPARK_MASTER_UI_PORT']}/json/")
+        _connects(env["SPARK_MASTER_HOST"], int(env["SPARK_MASTER_PORT"]))
     elif name == "history":
         _get(f"http://localhost:{env['SPARK_HISTORY_UI_PORT']}/api/v1/applications")
     elif name == "board":
@@ -68,6 +70,25 @@ def check(name: str, env: Mapping[str, str]) -> None:
             _driver_has_executor(f"{page}/api/v1/applications")
         if said and trouble:
             raise NotReadyError(jobs.trouble_of(said, now))
+
+
+def check_from_outside(name: str, env: Mapping[str, str]) -> None:
+    """Ask a container by the port that it has on this host: its own check sees nothing of a network that is cut.
+
+    Raises:
+        NotReadyError: it does not answer.
+    """
+    host = env["BIND_ADDRESS"].replace("0.0.0.0", "localhost")
+    page = f"{name.upper().replace('-', '_')}_{'UI_' * (name != 'board')}PORT"
+    if name in ("zookeeper", "kafka"):
+        _ask(name, {**env, "ZOOKEEPER_HOST": host, "KAFKA_HOST": host, "KAFKA_NETWORK_PORT": env["KAFKA_PORT"]})
+    elif has_page(name, env) or page in env:
+        url = f"http://{host}:{driver_ui_port(name, env) if has_page(name, env) else env[page]}/"
+        try:
+            _ask_directly(url, timeout=5).close()
+        except OSError as error:
+            msg = f"{url}: {error}"
+            raise NotReadyError(msg) from error
 
 
 def has_page(job: str, env: Mapping[str, str]) -> bool:
@@ -154,6 +175,14 @@ def _workers_alive(url: str) -> None:
     if len(alive) < WORKERS:
         msg = f"{len(alive)} of {WORKERS} workers ALIVE at {url}"
         raise NotReadyError(msg)
+
+
+def _connects(host: str, port: int) -> None:
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except OSError as error:
+        msg = f"spark://{host}:{port}, where workers and drivers talk to the master: {error}"
+        raise NotReadyError(msg) from error
 
 
 def _driver_has_executor(url: str) -> None:

@@ -139,9 +139,19 @@ def _docker_troubles(env: Mapping[str, str]) -> dict[str, str]:
         elif condition == "unhealthy":
             checks = json.loads(_output("docker", "inspect", "--format", "{{json .State.Health.Log}}", name))
             found[name] = unhealthy(checks[-1]["Output"])
-        elif condition == "healthy" and (trouble := says.get(name)):  # the engine's next check will find it, too
-            found[name] = trouble
+        elif is_well and condition != "starting":
+            trouble = says.get(name)  # the engine's next check will find it, too
+            if trouble := trouble or _silent_outside(name.removeprefix(env["CONTAINER_PREFIX"]), env):
+                found[name] = trouble
     return found
+
+
+def _silent_outside(part: str, env: Mapping[str, str]) -> str:
+    try:
+        health.check_from_outside(part, env)
+    except health.NotReadyError as error:
+        return f"{error}, though all is well inside: its network is cut, or this machine is too busy"
+    return ""
 
 
 def _docker_log(name: str) -> str:

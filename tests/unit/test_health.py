@@ -64,8 +64,8 @@ def test_a_proxy_of_the_shell_is_not_asked_for_the_stacks_own_pages(monkeypatch,
 
 
 def spark(port: int) -> dict[str, str]:
-    """Return the variables that tell where the master's pages are."""
-    return {"SPARK_MASTER_HOST": "127.0.0.1", "SPARK_MASTER_UI_PORT": str(port)}
+    """Return the variables that tell where the master is: here at the port of its pages, too."""
+    return {"SPARK_MASTER_HOST": "127.0.0.1", "SPARK_MASTER_UI_PORT": str(port), "SPARK_MASTER_PORT": str(port)}
 
 
 def workers(*states: str) -> dict[str, object]:
@@ -97,6 +97,28 @@ def test_a_master_that_is_not_there_or_talks_nonsense_is_named_with_its_address(
         health.check("spark", spark(port))
     with web_pages({}) as port, pytest.raises(NotReadyError, match="404"):
         health.check("spark", spark(port))
+
+
+def test_a_master_whose_page_answers_while_nobody_can_talk_to_it_is_not_ready(closed_port):
+    with (
+        web_pages({"/json/": workers("ALIVE", "ALIVE")}) as port,
+        pytest.raises(
+            NotReadyError, match=f"spark://127.0.0.1:{closed_port}, where workers and drivers talk to .*refus"
+        ),
+    ):
+        health.check("spark", spark(port) | {"SPARK_MASTER_PORT": str(closed_port)})
+
+
+def test_a_container_is_asked_by_its_port_on_this_host(closed_port):
+    host = {"BIND_ADDRESS": "0.0.0.0"}
+    ports = {"spark-worker-1": "SPARK_WORKER_1_UI_PORT", "board": "BOARD_PORT", "cloud": "CLOUD_UI_PORT"}
+    with web_pages({"/": {}}) as port:
+        for part, variable in ports.items():
+            health.check_from_outside(part, host | {variable: str(port)})
+            with pytest.raises(NotReadyError, match=f"http://localhost:{closed_port}/: .*refused"):
+                health.check_from_outside(part, host | {variable: str(closed_port)})
+        health.check_from_outside("fog-3", host | {"FOG_UI_PORT_BASE": str(port - 3)})
+    health.check_from_outside("topics", host)  # which has ended, and has none
 
 
 def driver_pages(*executors: dict[str, object]) -> dict[str, object]:

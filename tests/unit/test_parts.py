@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from datetime import datetime
 
 import pytest
@@ -88,3 +90,37 @@ def test_a_container_that_was_stopped_is_well_whatever_its_last_health_check_sai
     )
     env = {"STACK": "docker", "COMPOSE_PROJECT_NAME": "fedstream", "CONTAINER_PREFIX": ""}
     assert list(parts.troubles(env)) == found
+
+
+@pytest.mark.parametrize(
+    ("condition", "is_silent", "is_red"),
+    [("healthy", True, True), ("", True, True), ("", False, False), ("starting", True, False)],
+)
+def test_a_container_whose_network_is_cut_is_red_though_all_is_well_inside(
+    monkeypatch, closed_port, condition, is_silent, is_red
+):
+    lines = f"/my-spark-worker-1\trunning\t0\t0\t2026-01-01T00:00:00Z\t{condition}\n"
+    said = {"ps": "0a1b\n", "inspect --format {{.Name": lines}
+    monkeypatch.setattr(
+        parts, "_output", lambda _, *words: next((said[key] for key in said if " ".join(words).startswith(key)), "")
+    )
+    env = {
+        "STACK": "docker",
+        "COMPOSE_PROJECT_NAME": "fedstream",
+        "CONTAINER_PREFIX": "my-",
+        "BIND_ADDRESS": "127.0.0.1",
+    }
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer_once, args=(server,), daemon=True).start()
+        port = closed_port if is_silent else server.getsockname()[1]
+        found = parts.troubles(env | {"SPARK_WORKER_1_UI_PORT": str(port)})
+    assert list(found) == ["my-spark-worker-1"] * is_red
+    assert all("refused>, though all is well inside: its network is cut" in trouble for trouble in found.values())
+
+
+def answer_once(server):
+    """Answer one question as a web server does."""
+    peer, _ = server.accept()
+    with peer:
+        peer.recv(1000)
+        peer.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
