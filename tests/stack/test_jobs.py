@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource
-from kafka.errors import InvalidTimestampError, KafkaError
+from kafka.errors import InvalidTimestampError, KafkaError, MessageSizeTooLargeError
 
 from tests.stack.stack import ENV, ROOT, TOPICS, Stack, eventually, weight_of
 
@@ -175,6 +175,9 @@ def test_the_broker_refuses_what_would_fill_its_memory_or_stay_for_ever(stack: S
     year_2100, before = 4_102_444_800_000, stack.end_offset("sensor-data")
     with KafkaProducer(bootstrap_servers=stack.bootstrap) as producer, pytest.raises(InvalidTimestampError):
         producer.send("sensor-data", b"{}", timestamp_ms=year_2100).get(timeout=30)
+    packing = KafkaProducer(bootstrap_servers=stack.bootstrap, compression_type="gzip", max_request_size=2**30)
+    with packing as producer, pytest.raises(MessageSizeTooLargeError):
+        producer.send("sensor-data", bytes(64 * 2**20)).get(timeout=60)  # 64 kB packed
     assert stack.end_offset("sensor-data") == before
     with KafkaAdminClient(bootstrap_servers=stack.bootstrap) as admin:
         resource = ConfigResource("TOPIC", "sensor-data-node-1")
