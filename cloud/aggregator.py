@@ -29,6 +29,7 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 from fedstream.broker import kafka, models
 from fedstream.broker.deadline import DeadlineTimer
 from fedstream.broker.position import Position, now_ms, start_option
+from fedstream.broker.sole import FencedError, SolePublisher
 from fedstream.errors import BadMessage
 from fedstream.learning.models import configured_model
 from fedstream.messages import topics
@@ -270,7 +271,7 @@ def main(start: Position | None) -> None:
     spark = session.start_session("CloudAggregator", settings)
     state = BatchState(folder, INITIAL, check_topics, settings.feature_names)
     saved = read_state(state.value)
-    publish = kafka.connect_publisher(settings, sole="cloud")  # ends another one, so only once this one can go on
+    publish = SolePublisher(settings, "cloud")  # ends another one, so only once this one can go on
     if model and not saved.run:
         fit = functools.partial(resumable, settings=settings, model=model)
         if last := models.follow_models(settings, fit, "Cloud")(0):
@@ -289,7 +290,7 @@ def main(start: Position | None) -> None:
     query = build_query(records, state, rounds, Outlets(publish, timer.arm))
     try:
         session.run_query(settings, query, ready=f"Cloud prêt : {topics.MODEL_WEIGHTS} -> {topics.GLOBAL_MODEL}")
-    except kafka.FencedError as error:
+    except FencedError as error:
         session.end_for_good(error)  # started anew, it would end the other one, and that one it, for ever
         raise
 

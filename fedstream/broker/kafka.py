@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
@@ -15,7 +13,6 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource
 from kafka.errors import CorruptRecordError, KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
-from kafka.structs import OffsetAndMetadata
 
 from fedstream.errors import StackError
 from fedstream.messages.door import encode
@@ -169,90 +166,34 @@ def connect_producer(settings: Settings, linger_ms: int = 0, **options: Any) -> 
         raise _unavailable(settings) from error
 
 
-class FencedError(StackError):
-    """Another program has taken over what only one may do."""
-
-
-def connect_publisher(settings: Settings, sole: str = "") -> Callable[..., None]:
+def connect_publisher(settings: Settings) -> Callable[..., None]:
     """Return `publish(*outgoing)`, which returns when the broker has all messages on their topics, in their order.
 
-    Each is (topic, key, message). All are on their way before the first answer is awaited. With `sole`, the newest
-    publisher of this name is the only one: the broker refuses those before it, and what one call publishes is seen as
-    a whole or not at all (a transaction).
+    Each is (topic, key, message). All are on their way before the first answer is awaited.
 
     Raises:
         KafkaUnavailableError: no broker answered in time, or (raised by `publish`) it did not take a message.
-        FencedError: raised by `publish`: there is a newer publisher of this name.
     """
     brokers = settings.kafka_bootstrap_servers
-    options: dict[str, Any] = {"transactional_id": sole} if sole else {}
-    me = f"{socket.gethostname()}, process {os.getpid()}, {uuid.uuid4().hex[:8]}"
-    producer = connect_producer(settings, **options)
-
-    def take(what: str, step: Callable[..., Any], **options: Any) -> Any:
-        try:
-            return step(**options)
-        except KafkaError as error:
-            is_fenced = "ProducerFenced" in f"{error!r}" or "InvalidProducerEpoch" in f"{error!r}"
-            if is_fenced and (newest := newest_owner(settings, sole)) not in (None, me):
-                msg = (
-                    f"another {sole} has been started on the topics at {brokers} ({newest}): this one ends for good, "
-                    "since two would publish different results under the same names. To go on with this one, end the "
-                    "other and start this one again (if make started it: make stop-jobs first)"
-                )
-                raise FencedError(msg) from error
-            msg = f"{what}: {type(error).__name__}: {error}"
-            raise KafkaUnavailableError(msg) from error
+    producer = connect_producer(settings)
 
     def publish(*outgoing: Outgoing) -> None:
-        if not outgoing:
-            return
-        if sole:
-            take(f"no transaction began at {brokers}", producer.begin_transaction)
-        places = [f"topic {topic} at {brokers} did not take a message of key {key}" for topic, key, _ in outgoing]
         values = [None if message is None else encode(message) for _, _, message in outgoing]
-        answers = [
-            take(place, producer.send, topic=topic, key=key and key.encode(), value=value)
-            for place, (topic, key, _), value in zip(places, outgoing, values, strict=True)
-        ]
-        # A transaction does not outlive a broker that was paused: its driver ends soon, and begins another one.
-        timeout_seconds = settings.wait_timeout_seconds / (2 if sole else 1)
-        for place, answer in zip(places, answers, strict=True):
-            take(place, answer.get, timeout=timeout_seconds)
-        if sole:
-            take(f"a transaction was not committed at {brokers}", producer.commit_transaction)
+        answers = []
+        for (topic, key, _), value in zip(outgoing, values, strict=True):
+            place = f"topic {topic} at {brokers} did not take a message of key {key}"
+            answers.append((place, _take(place, producer.send, topic=topic, key=key and key.encode(), value=value)))
+        for place, answer in answers:
+            _take(place, answer.get, timeout=settings.wait_timeout_seconds)
 
-    if sole:
-        take(
-            f"no owner of the name {sole} could be noted at {brokers}", note_owner, settings=settings, name=sole, me=me
-        )
-        take(f"no transactions are to be had at {brokers}", producer.init_transactions)
     return publish
 
 
-# A producer whose transaction took too long, since its host was paused, is refused just like one that another has
-# replaced. So the newest one's name is noted as the text beside an offset of a group that reads nothing.
-_NOTE = TopicPartition(GLOBAL_MODEL, 0)
-
-
-def note_owner(settings: Settings, name: str, me: str) -> None:
-    """Note in Kafka who publishes under a name from now on.
-
-    Raises:
-        kafka.errors.KafkaError: the broker does not take the note.
-    """
-    with closing(connect_consumer(settings, group_id=name)) as consumer:
-        consumer.commit({_NOTE: OffsetAndMetadata(0, me, -1)})
-
-
-def newest_owner(settings: Settings, name: str) -> str | None:
-    """Return who publishes under a name now by that note, None if that is not known."""
+def _take(what: str, step: Callable[..., Any], **options: Any) -> Any:
     try:
-        with closing(connect_consumer(settings, group_id=name)) as consumer:
-            note = consumer.committed(_NOTE, metadata=True)
-    except (KafkaError, KafkaUnavailableError):
-        return None
-    return str(note.metadata) if note else None
+        return step(**options)
+    except KafkaError as error:
+        raise KafkaUnavailableError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def connect_consumer(settings: Settings, **options: Any) -> KafkaConsumer:

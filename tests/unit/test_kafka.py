@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 from fake_broker import Broker
 from kafka import TopicPartition
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.errors import KafkaTimeoutError
 
 from fedstream.broker import kafka
-from fedstream.broker.kafka import FencedError, KafkaUnavailableError, NotKnownError, TopicLimitError
+from fedstream.broker.kafka import KafkaUnavailableError, NotKnownError, TopicLimitError
 from fedstream.settings import Settings
 
 
@@ -200,78 +200,6 @@ def test_a_message_that_the_broker_does_not_take_is_named(monkeypatch):
     publish = kafka.connect_publisher(Settings(kafka_bootstrap_servers="somewhere:1"))
     with pytest.raises(KafkaUnavailableError, match="topic b at somewhere:1 did not take a message of key bad: Kafka"):
         publish(("a", "k", {}), ("b", "bad", {}), ("c", "m", {}))
-
-
-class SoleProducer(Producer):
-    """Publishes in transactions, until a newer one of its name takes over."""
-
-    def __init__(self):
-        """Nobody has taken over yet."""
-        super().__init__()
-        self.is_fenced = False
-
-    def init_transactions(self):
-        """Take over from those before."""
-        self.steps.append("took over")
-
-    def begin_transaction(self):
-        """Begin, as kafka-python does."""
-        if self.is_fenced:
-            raise KafkaError("Cannot execute transactional method: we are in an error state: ProducerFencedError")
-        self.steps.append("began")
-
-    def commit_transaction(self):
-        """Commit."""
-        self.steps.append("committed")
-
-
-class Notes:
-    """Keeps the text beside the one offset of each group."""
-
-    def __init__(self):
-        """Nothing is noted yet."""
-        self.notes = {}
-
-    def connect(self, settings, group_id):
-        """Return a consumer of a group."""
-
-        def commit(offsets):
-            [(partition, noted)] = offsets.items()
-            assert partition == TopicPartition("global-model", 0)
-            self.notes[group_id] = noted.metadata
-
-        def committed(partition, metadata):
-            assert metadata
-            return SimpleNamespace(metadata=self.notes[group_id])
-
-        return SimpleNamespace(commit=commit, committed=committed, close=lambda: None)
-
-
-def test_a_sole_publisher_sends_all_in_one_transaction_until_another_takes_over(monkeypatch):
-    producer, names = SoleProducer(), []
-
-    def connect(_, transactional_id):
-        names.append(transactional_id)
-        return producer
-
-    notes = Notes()
-    monkeypatch.setattr(kafka, "connect_producer", connect)
-    monkeypatch.setattr(kafka, "connect_consumer", notes.connect)
-    publish = kafka.connect_publisher(Settings(kafka_bootstrap_servers="somewhere:1"), sole="cloud")
-    publish()
-    publish(("a", "k", 1), ("b", "l", 2))
-    assert names == ["cloud"]
-    sent = [("sent", "a", b"k", 1), ("sent", "b", b"l", 2), ("answered", b"k"), ("answered", b"l")]
-    assert producer.steps == ["took over", "began", *sent, "committed"]
-    producer.is_fenced = True
-    with pytest.raises(KafkaUnavailableError, match="no transaction began at somewhere:1"):
-        publish(("a", "k", 3))  # nobody has taken over: its own transaction took too long
-    notes.notes["cloud"] = "host-b, process 7, 0123abcd"
-    wanted = (
-        r"another cloud has been started on the topics at somewhere:1 \(host-b, process 7, 0123abcd\): this one ends"
-    )
-    with pytest.raises(FencedError, match=wanted):
-        publish(("a", "k", 3))
 
 
 class Consumer:
