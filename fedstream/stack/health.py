@@ -49,6 +49,8 @@ def check(name: str, env: Mapping[str, str]) -> None:
     elif name == "spark":
         _workers_alive(f"http://{env['SPARK_MASTER_HOST']}:{env['SPARK_MASTER_UI_PORT']}/json/")
         _connects(env["SPARK_MASTER_HOST"], int(env["SPARK_MASTER_PORT"]))
+    elif name.startswith("spark-worker-"):  # the master misses one that is silent after a minute
+        _get(f"http://localhost:{env[_page_variable(name)]}/json/")
     elif name == "history":
         _get(f"http://localhost:{env['SPARK_HISTORY_UI_PORT']}/api/v1/applications")
     elif name == "board":
@@ -78,8 +80,7 @@ def check_from_outside(name: str, env: Mapping[str, str]) -> None:
     Raises:
         NotReadyError: it does not answer.
     """
-    host = env["BIND_ADDRESS"].replace("0.0.0.0", "localhost")
-    page = f"{name.upper().replace('-', '_')}_{'UI_' * (name != 'board')}PORT"
+    host, page = env["BIND_ADDRESS"].replace("0.0.0.0", "localhost"), _page_variable(name)
     if name in ("zookeeper", "kafka"):
         _ask(name, {**env, "ZOOKEEPER_HOST": host, "KAFKA_HOST": host, "KAFKA_NETWORK_PORT": env["KAFKA_PORT"]})
     elif has_page(name, env) or page in env:
@@ -89,6 +90,15 @@ def check_from_outside(name: str, env: Mapping[str, str]) -> None:
         except OSError as error:
             msg = f"{url}: {error}"
             raise NotReadyError(msg) from error
+
+
+def _page_variable(service: str) -> str:
+    """Return the variable with the port of a service's pages.
+
+    >>> _page_variable("spark-worker-1")
+    'SPARK_WORKER_1_UI_PORT'
+    """
+    return "BOARD_PORT" if service == "board" else f"{service.upper().replace('-', '_')}_UI_PORT"
 
 
 def has_page(job: str, env: Mapping[str, str]) -> bool:

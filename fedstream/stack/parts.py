@@ -25,7 +25,10 @@ MANY = "ended {} times and was started again"
 LATELY = timedelta(minutes=3)
 LOG_LINES = 500
 STOPPED_CODES = ("0", "137", "143")  # at its end, or by docker stop
-SERVICES = {name: name for name in ("zookeeper", "kafka", "topics", "producer", "board")} | {"spark-master": "spark"}
+SERVICES = {
+    name: name for name in ("zookeeper", "kafka", "topics", "spark-worker-1", "spark-worker-2", "producer", "board")
+}
+SERVICES |= {"spark-master": "spark"}
 
 # What ends a program: its own paragraph, or the last line of a trace.
 _LAST_WORD = re.compile(r"^(?:Error: (?P<told>.+)|(?P<raised>[\w.]+(?:Error|Exception): .+))$", re.MULTILINE)

@@ -109,6 +109,13 @@ def test_a_master_whose_page_answers_while_nobody_can_talk_to_it_is_not_ready(cl
         health.check("spark", spark(port) | {"SPARK_MASTER_PORT": str(closed_port)})
 
 
+def test_a_worker_is_ready_when_its_page_answers(closed_port):
+    with web_pages({"/json/": {"id": "worker-1"}}) as port:
+        health.check("spark-worker-1", {"SPARK_WORKER_1_UI_PORT": str(port)})
+    with pytest.raises(NotReadyError, match=f"http://localhost:{closed_port}/json/: .*refused"):
+        health.check("spark-worker-2", {"SPARK_WORKER_2_UI_PORT": str(closed_port)})
+
+
 def test_a_container_is_asked_by_its_port_on_this_host(closed_port):
     host = {"BIND_ADDRESS": "0.0.0.0"}
     ports = {"spark-worker-1": "SPARK_WORKER_1_UI_PORT", "board": "BOARD_PORT", "cloud": "CLOUD_UI_PORT"}
