@@ -92,6 +92,20 @@ def test_a_container_that_was_stopped_is_well_whatever_its_last_health_check_sai
     assert list(parts.troubles(env)) == found
 
 
+@pytest.mark.parametrize(("status", "found"), [(0, {}), (1, {"topics": "ended 2 times and was started again; "})])
+def test_what_make_up_starts_anew_each_time_is_well_when_its_work_is_done(monkeypatch, tmp_path, status, found):
+    (tmp_path / "logs").mkdir()
+    at = datetime.now().isoformat(" ", "seconds")
+    (tmp_path / "logs" / "supervisord.log").write_text(f"{at},1 INFO exited: topics (exit status {status}; x)\n" * 2)
+    process = {"name": "topics", "statename": "EXITED", "exitstatus": status, "start": 0, "now": 9}
+    monkeypatch.setattr(parts.processes, "supervisords", lambda _: [1])
+    monkeypatch.setattr(parts, "supervised", lambda _: [process])
+    monkeypatch.setattr(parts.health, "check", lambda *_: None)
+    troubles = parts.troubles({"STACK": "local", "RUN_PATH": str(tmp_path)})
+    assert troubles.keys() == found.keys()
+    assert all(troubles[name].startswith(text) for name, text in found.items())
+
+
 @pytest.mark.parametrize(
     ("condition", "is_silent", "is_red"),
     [("healthy", True, True), ("", True, True), ("", False, False), ("starting", True, False)],
