@@ -46,7 +46,10 @@ FAULT_SECONDS = 30.0  # so long a fault lasts that is not over at once; it is to
 LIMIT_SECONDS = 60.0  # after a fault's end each stream is to go on by then
 PATIENCE_SECONDS = 240.0  # so long it is waited for, to tell how long it took
 LOOK_BACK = 200  # records of a topic in which the newest message of each stream is found
-RATE = 50  # readings a second and node, and numbers a second
+RATE = 25  # readings a second and node, and numbers a second
+LOOK_SECONDS = 3.0  # between two looks at the health, each of which costs a second of a core
+# Rounds of a few seconds, at intervals that leave two cores time for what a fault costs: the start of a driver.
+CALM = QUICK | dict.fromkeys(("TRIGGER_INTERVAL_MS", "UPDATE_INTERVAL_MS", "CLOUD_INTERVAL_MS"), "1000")
 NODES = (1, 2)
 STREAMS = ("global weights", "rounds", "squares")  # beside those of the nodes
 
@@ -110,7 +113,7 @@ class Chaos:
         self._places = dict.fromkeys((*(f"weights of fog-{node}" for node in NODES), *STREAMS), 0)
         prepare(stack, kinds)
         stack.empty()
-        stack.make("-j3", "run-fog", "run-cloud", "run-squares-kafka", **QUICK)
+        stack.make("-j3", "run-fog", "run-cloud", "run-squares-kafka", **CALM)
         self.numbers = Numbers(stack.bootstrap)
         self.numbers.start()
         stack.make("run-producer", f"ARGS=--rate {RATE}")
@@ -168,7 +171,7 @@ class Chaos:
             if not said and "the stack is well" not in found:
                 reason = next((line for line in found.splitlines() if "FAIL" in line), "FAIL")
                 said = f"red after {now:.0f} s:{reason.partition('FAIL')[2]}"
-            time.sleep(1)
+            time.sleep(LOOK_SECONDS)
         return said or "green"
 
     def mistakes(self) -> Iterator[str]:
