@@ -149,8 +149,10 @@ class Chaos:
             time.sleep(0.5)
 
     def suffer(self, cell: Cell) -> Outcome:
-        """Do what the cell says, and see what comes of it."""
-        outcome = Outcome(cell)
+        """Do what the cell says once all is well, and see what comes of it."""
+        outcome, deadline = Outcome(cell), time.monotonic() + PATIENCE_SECONDS
+        while self.trouble() and time.monotonic() < deadline:  # of the fault before this one
+            time.sleep(LOOK_SECONDS)
         try:
             with FAULTS[cell.kind](self.stack, cell.part):
                 if cell.kind != "kill":
@@ -167,12 +169,17 @@ class Chaos:
         """Return after how long `make doctor` was red, and what it said; looks until the time is over."""
         begin, said = time.monotonic(), ""
         while (now := time.monotonic() - begin) < seconds:
-            found = self.stack.make("doctor", check=False)
-            if not said and "the stack is well" not in found:
-                reason = next((line for line in found.splitlines() if "FAIL" in line), "FAIL")
-                said = f"red after {now:.0f} s:{reason.partition('FAIL')[2]}"
+            if not said and (trouble := self.trouble()):
+                said = f"red after {now:.0f} s: {trouble}"
             time.sleep(LOOK_SECONDS)
         return said or "green"
+
+    def trouble(self) -> str:
+        """Return the first thing that is not well by `make doctor`, an empty text if all is."""
+        found = self.stack.make("doctor", check=False)
+        if "the stack is well" in found:
+            return ""
+        return next((line.partition("FAIL")[2].strip() for line in found.splitlines() if "FAIL" in line), found[-200:])
 
     def mistakes(self) -> Iterator[str]:
         """Stop the load, wait until all of it is processed, and yield what is lost, doubled or wrong."""
