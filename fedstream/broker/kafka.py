@@ -174,22 +174,31 @@ def connect_publisher(settings: Settings) -> Callable[..., None]:
     Raises:
         KafkaUnavailableError: no broker answered in time, or (raised by `publish`) it did not take a message.
     """
-    brokers = settings.kafka_bootstrap_servers
     producer = connect_producer(settings)
-
-    def publish(*outgoing: Outgoing) -> None:
-        values = [None if message is None else encode(message) for _, _, message in outgoing]
-        answers = []
-        for (topic, key, _), value in zip(outgoing, values, strict=True):
-            place = f"topic {topic} at {brokers} did not take a message of key {key}"
-            answers.append((place, _take(place, producer.send, topic=topic, key=key and key.encode(), value=value)))
-        for place, answer in answers:
-            _take(place, answer.get, timeout=settings.wait_timeout_seconds)
-
-    return publish
+    return lambda *outgoing: send_all(producer, settings, outgoing, settings.wait_timeout_seconds)
 
 
-def _take(what: str, step: Callable[..., Any], **options: Any) -> Any:
+def send_all(producer: KafkaProducer, settings: Settings, outgoing: Iterable[Outgoing], timeout_seconds: float) -> None:
+    """Send messages, and wait until the broker has each, so long for each answer.
+
+    Raises:
+        KafkaUnavailableError: it did not take one of them.
+    """
+    values = [(topic, key, None if message is None else encode(message)) for topic, key, message in outgoing]
+    answers = []
+    for topic, key, value in values:
+        place = f"topic {topic} at {settings.kafka_bootstrap_servers} did not take a message of key {key}"
+        answers.append((place, take(place, producer.send, topic=topic, key=key and key.encode(), value=value)))
+    for place, answer in answers:
+        take(place, answer.get, timeout=timeout_seconds)
+
+
+def take(what: str, step: Callable[..., Any], **options: Any) -> Any:
+    """Return what a step of a client gives.
+
+    Raises:
+        KafkaUnavailableError: it failed; the text says `what` did not happen, and why.
+    """
     try:
         return step(**options)
     except KafkaError as error:

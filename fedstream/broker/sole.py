@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 from kafka import KafkaProducer, TopicPartition
@@ -19,13 +20,11 @@ from kafka.structs import OffsetAndMetadata
 from fedstream.broker import kafka
 from fedstream.broker.kafka import KafkaUnavailableError
 from fedstream.errors import StackError
-from fedstream.messages.door import encode
 from fedstream.messages.topics import GLOBAL_MODEL, Outgoing
 from fedstream.settings import Settings
 
 TRY_SECONDS = 15.0  # a step of a transaction takes some ms; one that a broker has died in may never end
-
-PAUSE_SECONDS = 0.5
+PAUSE_SECONDS = 0.5  # before all is sent anew
 
 # A producer whose transaction took too long, since its host was paused, is refused just like one that another has
 # replaced. So the newest one's name is noted as the text beside an offset of a group that reads nothing.
@@ -51,8 +50,10 @@ class SolePublisher:
         """
         self._settings, self._name = settings, name
         self._me = f"{socket.gethostname()}, process {os.getpid()}, {uuid.uuid4().hex[:8]}"
-        self._take(f"no owner of the name {name} could be noted", self._note_owner)
-        self._producer: KafkaProducer | None = self._connect()
+        self._brokers = settings.kafka_bootstrap_servers
+        with self._replaced_told():
+            kafka.take(f"no owner of the name {name} could be noted at {self._brokers}", self._note_owner)
+            self._producer: KafkaProducer | None = self._connect()
 
     def __call__(self, *outgoing: Outgoing) -> None:
         """Return when the broker has all messages (topic, key, message) on their topics, in their order.
@@ -65,8 +66,9 @@ class SolePublisher:
         old: KafkaProducer | None = None
         while outgoing:
             try:
-                self._producer = self._producer or self._connect()
-                self._publish(self._producer, outgoing)
+                with self._replaced_told():
+                    self._producer = self._producer or self._connect()
+                    self._publish(self._producer, outgoing)
             except KafkaUnavailableError as error:
                 if time.monotonic() >= deadline:
                     raise
@@ -80,35 +82,31 @@ class SolePublisher:
                 old.close(timeout=1)
 
     def _publish(self, producer: KafkaProducer, outgoing: tuple[Outgoing, ...]) -> None:
-        self._take("no transaction began", producer.begin_transaction)
-        answers = []
-        for topic, key, message in outgoing:
-            what = f"topic {topic} did not take a message of key {key}"
-            value = None if message is None else encode(message)
-            answers.append((what, self._take(what, producer.send, topic=topic, key=key and key.encode(), value=value)))
-        for what, answer in answers:
-            self._take(what, answer.get, timeout=TRY_SECONDS)
-        self._take("a transaction was not committed", lambda: _within_try_seconds(producer.commit_transaction))
+        kafka.take(f"no transaction began at {self._brokers}", producer.begin_transaction)
+        kafka.send_all(producer, self._settings, outgoing, TRY_SECONDS)
+        commit = functools.partial(_within_try_seconds, producer.commit_transaction)
+        kafka.take(f"a transaction was not committed at {self._brokers}", commit)
 
     def _connect(self) -> KafkaProducer:
         options: dict[str, Any] = {"transactional_id": self._name, "max_block_ms": int(1000 * TRY_SECONDS)}
         producer = kafka.connect_producer(self._settings, **options)
         try:
             self._expect_to_be_the_newest()
-            self._take("no transactions are to be had", producer.init_transactions)
+            kafka.take(f"no transactions are to be had at {self._brokers}", producer.init_transactions)
         except StackError:
             producer.close(timeout=0)
             raise
         return producer
 
-    def _take(self, what: str, step: Callable[..., Any], **options: Any) -> Any:
+    @contextmanager
+    def _replaced_told(self) -> Iterator[None]:
+        """Raise FencedError where the broker refuses this publisher because of another one."""
         try:
-            return step(**options)
-        except KafkaError as error:
-            if "ProducerFenced" in f"{error!r}" or "InvalidProducerEpoch" in f"{error!r}":
+            yield
+        except KafkaUnavailableError as error:
+            if "ProducerFenced" in f"{error.__cause__!r}" or "InvalidProducerEpoch" in f"{error.__cause__!r}":
                 self._expect_to_be_the_newest()
-            brokers = self._settings.kafka_bootstrap_servers
-            raise KafkaUnavailableError(f"{what} at {brokers}: {type(error).__name__}: {error}") from error
+            raise
 
     def _note_owner(self) -> None:
         with closing(kafka.connect_consumer(self._settings, group_id=self._name)) as consumer:
@@ -123,7 +121,7 @@ class SolePublisher:
             return
         if note and note.metadata != self._me:
             raise FencedError(
-                f"another {self._name} has been started on the topics at {self._settings.kafka_bootstrap_servers} "
+                f"another {self._name} has been started on the topics at {self._brokers} "
                 f"({note.metadata}): this one ends for good, since two would publish different results under the same "
                 "names. To go on with this one, end the other and start this one again (if make started it: "
                 f"make run-{self._name})"

@@ -66,12 +66,12 @@ def check(name: str, env: Mapping[str, str]) -> None:
         page, checkpoints = f"http://localhost:{driver_ui_port(name, env)}", Path(env.get("CHECKPOINT_DIR", "."))
         if word := last_word.read(checkpoints, name):
             raise NotReadyError(word.text)
-        said, now = jobs.read_progress(checkpoints, name), time.time()
-        trouble = jobs.find_trouble(said, now) if said else None
+        said = jobs.read_progress(checkpoints, name)
+        trouble = jobs.find_trouble(said, time.time()) if said else None
         if trouble is None or trouble.kind != "silent":  # else its page does not answer, as that of one that starts
             _driver_has_executor(f"{page}/api/v1/applications")
-        if said and trouble:
-            raise NotReadyError(jobs.trouble_of(said, now))
+        if trouble:
+            raise NotReadyError(jobs.in_words(trouble))
 
 
 def check_from_outside(name: str, env: Mapping[str, str]) -> None:
@@ -80,11 +80,12 @@ def check_from_outside(name: str, env: Mapping[str, str]) -> None:
     Raises:
         NotReadyError: it does not answer.
     """
-    host, page = env["BIND_ADDRESS"].replace("0.0.0.0", "localhost"), _page_variable(name)
+    host = env["BIND_ADDRESS"].replace("0.0.0.0", "localhost")
+    port = driver_ui_port(name, env) if has_page(name, env) else env.get(_page_variable(name))
     if name in ("zookeeper", "kafka"):
         _ask(name, {**env, "ZOOKEEPER_HOST": host, "KAFKA_HOST": host, "KAFKA_NETWORK_PORT": env["KAFKA_PORT"]})
-    elif has_page(name, env) or page in env:
-        url = f"http://{host}:{driver_ui_port(name, env) if has_page(name, env) else env[page]}/"
+    elif port:
+        url = f"http://{host}:{port}/"
         try:
             _ask_directly(url, timeout=5).close()
         except OSError as error:

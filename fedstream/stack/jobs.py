@@ -64,8 +64,11 @@ def find_trouble(progress: Progress, now: float, silent_seconds: float = SILENT_
 def trouble_of(progress: Progress, now: float) -> str:
     """Return the same in words, an empty text if it is well."""
     trouble = find_trouble(progress, now)
-    if trouble is None:
-        return ""
+    return in_words(trouble) if trouble else ""
+
+
+def in_words(trouble: Trouble) -> str:
+    """Return what is said of a running driver that is "silent" or "stalled"."""
     if trouble.kind == "silent":
         return f"its driver has said nothing for {trouble.seconds:.0f} s: it is paused, or its machine is busy"
     waiting = f"{trouble.behind:,}" if trouble.behind else "its first"

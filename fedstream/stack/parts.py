@@ -74,10 +74,8 @@ def _local_troubles(env: Mapping[str, str]) -> dict[str, str]:
     found = {}
     for process in supervised(env):
         name, uptime = process["name"], process["now"] - process["start"]
-        runs, is_done = (
-            process["statename"] == "RUNNING",
-            process["statename"] == "EXITED" and not process["exitstatus"],
-        )
+        runs = process["statename"] == "RUNNING"
+        is_done = process["statename"] == "EXITED" and process["exitstatus"] == 0
         if ends.get(name, 0) >= MANY_ENDS and not (is_done or (runs and uptime >= JUST_STARTED_SECONDS)):
             found[name] = ended(MANY.format(ends[name]), health.log_end(name, env, LOG_LINES))
         elif process["statename"] in ("BACKOFF", "FATAL", "EXITED") and process["exitstatus"] != 0:

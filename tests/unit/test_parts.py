@@ -78,6 +78,13 @@ def test_a_part_that_ended_without_a_word_is_told_so():
     assert parts.ended("exited", "Error: no room\n") == "exited; its last error: no room"
 
 
+def engine_says(monkeypatch, said):
+    """Have Docker answer the commands that begin with these words."""
+    monkeypatch.setattr(
+        parts, "_output", lambda _, *words: next((said[key] for key in said if " ".join(words).startswith(key)), "")
+    )
+
+
 @pytest.mark.parametrize(("status", "found"), [("running", ["fog-1"]), ("exited", [])])
 def test_a_container_that_was_stopped_is_well_whatever_its_last_health_check_said(monkeypatch, status, found):
     said = {
@@ -85,9 +92,7 @@ def test_a_container_that_was_stopped_is_well_whatever_its_last_health_check_sai
         "inspect --format {{.Name": f"/fog-1\t{status}\t143\t0\t2026-01-01T00:00:00Z\tunhealthy\n",
         "inspect --format {{json": '[{"Output": "fog-1 is not ready: no executor yet"}]',
     }
-    monkeypatch.setattr(
-        parts, "_output", lambda _, *words: next((said[key] for key in said if " ".join(words).startswith(key)), "")
-    )
+    engine_says(monkeypatch, said)
     env = {"STACK": "docker", "COMPOSE_PROJECT_NAME": "fedstream", "CONTAINER_PREFIX": ""}
     assert list(parts.troubles(env)) == found
 
@@ -115,9 +120,7 @@ def test_a_container_whose_network_is_cut_is_red_though_all_is_well_inside(
 ):
     lines = f"/my-spark-worker-1\trunning\t0\t0\t2026-01-01T00:00:00Z\t{condition}\n"
     said = {"ps": "0a1b\n", "inspect --format {{.Name": lines}
-    monkeypatch.setattr(
-        parts, "_output", lambda _, *words: next((said[key] for key in said if " ".join(words).startswith(key)), "")
-    )
+    engine_says(monkeypatch, said)
     env = {
         "STACK": "docker",
         "COMPOSE_PROJECT_NAME": "fedstream",
