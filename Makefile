@@ -94,12 +94,15 @@ run-fog: ## start the fog nodes 1..NODES; NODES=2 NODES_PER_DRIVER=1 ARGS="--top
 run-cloud: ## start the cloud aggregator
 	@$(RUN_JOB) cloud $(ARGS)
 
+# What takes some time: its progress is shown, and the file is there once it is whole.
+WRITE = @deploy/progress.sh "$(2)" bash -euc '$(IN_STACK_PYTHON) -m fedstream.commands.cli $(1) --output - $(ARGS) >$(2).new && mv $(2).new $(2)'
+
 plot: need-stack ## learning curves of the newest run, into the picture OUTPUT
-	@$(IN_STACK_PYTHON) -m fedstream.commands.cli plot --output - $(ARGS) >$(OUTPUT).new && mv $(OUTPUT).new $(OUTPUT) && echo "$(OUTPUT)"
+	$(call WRITE,plot,$(OUTPUT))
 
 report: need-stack ## write down what the stack did, with its curves, as report.md (and .docx with pandoc): ARGS="--language fr"
 	@$(MAKE) plot ARGS= OUTPUT=learning-curves.png
-	@$(IN_STACK_PYTHON) -m fedstream.commands.cli report --output - $(ARGS) >report.md.new && mv report.md.new report.md && echo report.md
+	$(call WRITE,report,report.md)
 	@! command -v pandoc >/dev/null || { pandoc --from gfm --output report.docx report.md && echo report.docx; }
 
 run-squares: ## start the squares of the number stream; ARGS="--output DIR --format csv"
