@@ -6,6 +6,7 @@ Runs on the host, perhaps before anything is installed: it needs the standard li
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -34,6 +35,7 @@ SERVICES |= {"spark-master": "spark"}
 _LAST_WORD = re.compile(r"^(?:Error: (?P<told>.+)|(?P<raised>[\w.]+(?:Error|Exception): .+))$", re.MULTILINE)
 _GONE = "Error while sending a command"  # of a query, to the Python part of its driver, which has ended before
 _END = re.compile(r"^(\S+ \S+),\d+ \w+ (exited|stopped): (\S+) ", re.MULTILINE)
+_SPAWN = re.compile(r"^(\S+ \S+) \w+ spawned: '\S+' with pid (\d+)$", re.MULTILINE)
 
 
 def troubles(env: Mapping[str, str]) -> dict[str, str]:
@@ -102,6 +104,12 @@ def count_ends(supervisord_log: str, now: datetime, within: timedelta = LATELY) 
         if now - datetime.fromisoformat(at) <= within:
             ends[name] = ends.get(name, 0) + 1 if how == "exited" else 0
     return ends
+
+
+def spawned_at(supervisord_log: str, pid: int) -> float:
+    """Return when supervisord started a process, in seconds since 1970; infinity if its log does not say."""
+    times = [at for at, number in _SPAWN.findall(supervisord_log) if int(number) == pid]
+    return datetime.fromisoformat(times[-1]).timestamp() if times else math.inf
 
 
 def _not_ready(name: str, uptime: float, env: Mapping[str, str]) -> str:

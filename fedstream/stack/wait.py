@@ -55,7 +55,10 @@ def condition(name: str, process: Mapping[str, Any], log: Path, env: Mapping[str
         except health.NotReadyError as error:
             return str(error)
         return ""
-    has_spoken = log.exists() and log.stat().st_mtime >= process["start"] + 1
+    supervisord_log = (log.parent / "supervisord.log").read_text(errors="replace")
+    # Not of the whole second of process["start"], in which an earlier process may have said its last words.
+    spawned_at = parts.spawned_at(supervisord_log, process["pid"])
+    has_spoken = log.exists() and log.stat().st_mtime >= spawned_at
     return "" if has_spoken or process["now"] - process["start"] >= LIVED_SECONDS else "its first words"
 
 

@@ -25,7 +25,7 @@ def logs(tmp_path):
 
 def process(name: str, state: str = "RUNNING", exitstatus: int = 0, uptime: int = 3) -> dict[str, object]:
     """Return what supervisord says of a process that began at 1000 s."""
-    return {"name": name, "statename": state, "exitstatus": exitstatus, "start": 1000, "now": 1000 + uptime}
+    return {"name": name, "statename": state, "exitstatus": exitstatus, "start": 1000, "now": 1000 + uptime, "pid": 7}
 
 
 def test_a_program_that_has_ended_at_its_end_has_worked(logs):
@@ -43,9 +43,12 @@ def test_a_program_that_died_is_told_with_its_last_word(logs):
 
 
 @pytest.mark.parametrize(
-    ("spoken_at", "uptime", "works"), [(None, 3, False), (None, 10, True), (999.9, 3, False), (1002.5, 3, True)]
+    ("spoken_at", "uptime", "works"),
+    [(None, 3, False), (None, 10, True), (1000.3, 3, False), (1000.5, 3, True), (1002.5, 3, True)],
 )
 def test_a_program_works_once_it_has_said_something_or_lived_for_ten_seconds(logs, spoken_at, uptime, works):
+    started = f"{datetime.fromtimestamp(1000):%Y-%m-%d %H:%M:%S},400 INFO spawned: 'sensors' with pid 7\n"
+    (logs / "supervisord.log").write_text(started + started.replace(",400", ",999").replace("pid 7", "pid 77"))
     log = logs / "sensors.log"
     if spoken_at:
         log.touch()
