@@ -83,9 +83,14 @@ JOBS = ["sensors", "fog-1", "fog-2", "cloud", "squares", "bridge", "squares-kafk
 class Stack:
     """A stack and the ways in which a user reaches it."""
 
-    def __init__(self) -> None:
-        """Forget the logs of an earlier run on this runner; nothing is started yet."""
+    def __init__(self, java_options: str = "") -> None:
+        """Forget the logs of an earlier run on this runner; nothing is started yet.
+
+        Args:
+            java_options: what each server and job of the local runner gets beside its own options.
+        """
         self.runner = RUNNER
+        self._of_all_parts = {"JAVA_TOOL_OPTIONS": java_options} if java_options else {}
         shutil.rmtree(LOGS / RUNNER, ignore_errors=True)
         self.bootstrap = f"localhost:{ENV['KAFKA_PORT']}"
         self._is_up = self._is_empty = self._has_logs = False
@@ -134,7 +139,7 @@ class Stack:
         done = subprocess.run(
             ["make", *words, f"STACK={self.runner}"],
             cwd=ROOT,
-            env=os.environ | ENV | env,
+            env=os.environ | ENV | (self._of_all_parts if words[0] == "up" else {}) | env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
