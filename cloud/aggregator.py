@@ -12,147 +12,63 @@ Examples:
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import click
 import msgspec
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import DataFrame
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from fedstream.broker import kafka, models
 from fedstream.broker.deadline import DeadlineTimer
 from fedstream.broker.position import Position, now_ms, start_option
 from fedstream.broker.sole import FencedError, SolePublisher
-from fedstream.errors import BadMessage
-from fedstream.learning.models import configured_model
+from fedstream.learning.models import Model, configured_model
 from fedstream.messages import topics
 from fedstream.messages.dead_letters import dead_letter
 from fedstream.messages.door import encode
-from fedstream.messages.rounds import (
-    Event,
-    GlobalModel,
-    ModelUpdate,
-    answering_node,
-    check_size,
-    global_model,
-    read_command,
-    read_update,
-)
-from fedstream.messages.weights import merge_update, merged_weight
-from fedstream.rounds.admission import check_growth
-from fedstream.rounds.cloud_state import INITIAL, CloudState, Rounds, said_again
-from fedstream.rounds.federation import Federation, resumable, strategy_of
-from fedstream.rounds.nodes import is_known
+from fedstream.messages.rounds import Event, GlobalModel, check_size, global_model
+from fedstream.messages.weights import merged_weight
+from fedstream.rounds.aggregator import CloudAggregator, take_in
+from fedstream.rounds.cloud_state import INITIAL, CloudState, Rounds, read_state, said_again
+from fedstream.rounds.federation import resumable, strategy_of
 from fedstream.rounds.run_state import is_of_model
 from fedstream.rounds.runs import read_models
 from fedstream.settings import Settings
 from fedstream.spark import session, watchdog
-from fedstream.spark.state import BatchState, Reset, StateError
+from fedstream.spark.state import BatchState, Reset
 from fedstream.tables import console_table, round_table
 from fedstream.terminal import Command
-from fedstream.texts import printable
 
 TOPICS = f"{topics.MODEL_WEIGHTS},{topics.ROUND_CONTROL}"
 MOST_BYTES = 2**25  # of records that are in the driver's memory at once
 
 
-def read_state(value: dict[str, Any]) -> CloudState:
-    """Return the state that was kept as this JSON value.
-
-    Raises:
-        StateError: it is that of another version of the program.
-    """
-    try:
-        return msgspec.convert(value, CloudState, str_keys=True)
-    except msgspec.ValidationError as error:
-        msg = f"the cloud's state is of another version of fedstream ({error}); to begin anew: make reset S=cloud"
-        raise StateError(msg) from error
+def told(topic: str, message: object) -> str:
+    """Return what people read of a message that is to be sent, an empty text of most."""
+    if isinstance(message, Event):
+        return f"Cloud -> {message.kind} : {message.node_id or ''} {message.detail}"
+    return round_table(message) if topic == topics.GLOBAL_MODEL and isinstance(message, GlobalModel) else ""
 
 
-class CloudAggregator:
-    """What the cloud makes of a micro-batch's records: the latest weights, the rounds, and what is to be sent.
-
-    Plain Python, and the same records give the same result. Make a new one for each micro-batch.
-    """
-
-    def __init__(self, state: CloudState, federation: Federation | None, settings: Settings) -> None:
-        """Go on from a state; without a federation only the running weights are merged."""
-        self.latest, self.federation, self.settings = state.latest, federation, settings
-        self.weight_before = merged_weight(state.latest)
-        self.rejected: list[tuple[Row, str]] = []  # records, with the reasons
-        self.stale = 0  # weights that were replayed, or late
-        self.unknown = 0  # weights of nodes that may not take part
-
-    def take(self, record: Row, now: int) -> None:
-        """Take in a record.
-
-        All checks come before any change: a rejected one changes nothing but its node's count of bad updates.
-        """
-        try:
-            if record.value and len(record.value) > self.settings.max_update_bytes:
-                limit = f"MAX_UPDATE_BYTES={self.settings.max_update_bytes}"
-                msg = f"value of {len(record.value)} bytes; expected at most {limit}"
-                raise BadMessage(msg)
-            if record.topic != topics.ROUND_CONTROL:
-                self._take_update(record)
-            elif self.federation:
-                self.federation.obey(read_command(record.value), now)
-        except BadMessage as error:
-            self.rejected.append((record, str(error)))
-        if self.federation:
-            self.federation.settle(now)
-
-    def _take_update(self, record: Row) -> None:
-        try:
-            update = read_update(record.value)
-        except BadMessage as error:
-            if self.federation and (node := answering_node(record.value)):
-                self.federation.offend(node, str(error))
-            raise
-        is_answer, may_take_part = isinstance(update, ModelUpdate), is_known(update.node_id, self.settings)
-        if may_take_part:
-            check_growth(update, self.latest)
-        if self.federation:
-            self.federation.check(update)
-            if isinstance(update, ModelUpdate):
-                self.federation.receive(update, (record.partition, record.offset))
-        if not may_take_part:
-            self.unknown += not is_answer
-            return
-        is_newer = merge_update(self.latest, update)
-        self.stale += not is_newer and not is_answer
-        if self.federation:
-            self.federation.hear(update)
-
-    def outcome(self) -> CloudState:
-        """Return the state after all records, with what is to be sent and said."""
-        federation, weight = self.federation, merged_weight(self.latest)
-        outgoing: list[topics.Outgoing] = []
-        said = []
-        if weight and weight != self.weight_before:
-            outgoing.append((topics.GLOBAL_MODEL, topics.GLOBAL_MODEL_KEY, weight))
-        for topic, key, message in federation.outbox if federation else ():
-            outgoing.append((topic, key, message.with_weight(weight) if isinstance(message, GlobalModel) else message))
-            if isinstance(message, Event):
-                said.append(f"Cloud -> {message.kind} : {message.node_id or ''} {message.detail}")
-            elif topic == topics.GLOBAL_MODEL:
-                said.append(round_table(message))
-        state = CloudState(dict(sorted(self.latest.items())), federation.run if federation else None, [], said)
-        if federation and federation.is_to_be_said_again and state.opened:
-            message, line = said_again(state.opened, state.latest)
-            outgoing.append(message)
-            said.append(line)
-        state.outbox = [
-            (topic, key, None if message is None else encode(message).decode()) for topic, key, message in outgoing
-        ]
-        return state
+def outcome(aggregator: CloudAggregator) -> CloudState:
+    """Return the state after all records, with what is to be sent and said."""
+    state, outgoing = aggregator.state(), aggregator.outgoing()
+    state.said = [line for topic, _, message in outgoing if (line := told(topic, message))]
+    if aggregator.federation and aggregator.federation.is_to_be_said_again and state.opened:
+        again, line = said_again(state.opened, state.latest)
+        outgoing.append(again)
+        state.said.append(line)
+    state.outbox = [
+        (topic, key, None if message is None else encode(message).decode()) for topic, key, message in outgoing
+    ]
+    return state
 
 
 def new_id(settings: Settings) -> str:
@@ -161,44 +77,15 @@ def new_id(settings: Settings) -> str:
     return f"{settings.model.rpartition(':')[2].lower()}-{stamp}-{uuid.uuid4().hex[:4]}"
 
 
-def in_parts(records: Iterable[Row]) -> Iterator[list[Row]]:
-    """Yield records in lists of at most MOST_BYTES: one list, most often."""
-    part: list[Row] = []
-    size = 0
-    for record in records:
-        length = len(record.value or "")
-        if part and size + length > MOST_BYTES:
-            yield part
-            part, size = [], 0
-        part.append(record)
-        size += length
-    yield part
-
-
-def take_in(records: Iterable[Row], value: dict[str, Any], rounds: Rounds, now: int) -> CloudAggregator:
-    """Take in records, one by one in their topics' order; `value` is the state before, as JSON.
-
-    A record that fails in a way that nobody foresaw is rejected, too: everything is computed anew without it.
-    """
-    left = sorted(records, key=lambda record: (record.topic, record.partition, record.offset))
-    failed: list[tuple[Row, str]] = []
-    while True:
-        state = read_state(value)
-        aggregator = CloudAggregator(state, rounds.open(state), rounds.settings)
-        for record in left:
-            try:
-                aggregator.take(record, now)
-            except Exception as error:
-                logging.getLogger(__name__).exception("the record at %s is rejected", topics.place_of(record))
-                failed.append((record, printable(f"internal: {type(error).__name__}: {error!s:.500}")))
-                left.remove(record)
-                break
-        else:
-            aggregator.rejected += failed
-            if aggregator.federation:
-                for record, reason in failed:
-                    aggregator.federation.event("internal-error", f"{topics.place_of(record)} is rejected; {reason}")
-            return aggregator
+def behind_topics(rounds: Rounds, model: Model) -> Rounds:
+    """Return the rounds of a cloud without a state of its own: they go on from the last model on the topics."""
+    fit = functools.partial(resumable, settings=rounds.settings, model=model)
+    last = models.follow_models(rounds.settings, fit, "Cloud")(0)
+    if not last:
+        return rounds
+    versions = read_models(kafka.read_topic(rounds.settings, topics.MODEL_VERSIONS))
+    published = {each.version: each.fingerprint for each in versions if each.run_id == last.run_id}
+    return replace(rounds, last=last, published=published)
 
 
 @dataclass(frozen=True)
@@ -218,7 +105,7 @@ def merge_batch(batch: DataFrame, rounds: Rounds, outlets: Outlets, value: dict[
     now, counts = outlets.clock_ms(), Counter[str]()
     sent: list[Any] = []
     said: list[str] = []
-    for records in in_parts(batch.select("value", "topic", "partition", "offset").toLocalIterator()):
+    for records in session.in_parts(batch.select("value", "topic", "partition", "offset"), MOST_BYTES):
         taken = take_in(records, value, rounds, now)
         letters = [
             dead_letter(row.value, reason, (row.topic, row.partition, row.offset), now, "cloud")
@@ -228,7 +115,7 @@ def merge_batch(batch: DataFrame, rounds: Rounds, outlets: Outlets, value: dict[
         counts["rejeté(s) vers dead-letter"] += len(taken.rejected)
         counts["rejoué(s) ou en retard, ignoré(s)"] += taken.stale
         counts["de noeuds inconnus (KNOWN_NODES), ignoré(s)"] += taken.unknown
-        value = msgspec.to_builtins(taken.outcome(), str_keys=True)
+        value = msgspec.to_builtins(outcome(taken), str_keys=True)
         sent += value["outbox"]
         said += value["said"]
     for what, count in counts.items():
@@ -273,11 +160,7 @@ def main(start: Position | None) -> None:
     saved = read_state(state.value)
     publish = SolePublisher(settings, "cloud")  # ends another one, so only once this one can go on
     if model and not saved.run:
-        fit = functools.partial(resumable, settings=settings, model=model)
-        if last := models.follow_models(settings, fit, "Cloud")(0):
-            versions = read_models(kafka.read_topic(settings, topics.MODEL_VERSIONS))
-            published = {model.version: model.fingerprint for model in versions if model.run_id == last.run_id}
-            rounds = replace(rounds, last=last, published=published)
+        rounds = behind_topics(rounds, model)
     timer = DeadlineTimer(settings, kafka.connect_publisher(settings))  # in a thread of its own
     if model and saved.opened and is_of_model(saved.run, settings):
         message, line = said_again(saved.opened, saved.latest)

@@ -21,6 +21,10 @@ class SettingError(StackError):
     """A setting has a value that cannot be used; the text names the setting, its value and what is expected."""
 
 
+class StateError(StackError):
+    """The state on disk and the checkpoint do not belong together, or another driver holds them."""
+
+
 class BadMessage(ValueError):
     """A message that cannot be used; the text is the reason kept beside it in `dead-letter`."""
 

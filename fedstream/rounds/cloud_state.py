@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from msgspec import Struct
+import msgspec
 
+from fedstream.errors import StateError
 from fedstream.learning.models import Model
 from fedstream.messages.rounds import GlobalModel
 from fedstream.messages.topics import GLOBAL_MODEL, Outgoing
@@ -20,7 +21,7 @@ from fedstream.settings import Settings
 INITIAL: dict[str, Any] = {"latest": {}, "run": None, "outbox": [], "said": []}
 
 
-class CloudState(Struct):
+class CloudState(msgspec.Struct):
     """What the cloud knows, and what its last micro-batch has to send: after a crash the same again."""
 
     latest: dict[str, NodeWeight]  # by node
@@ -32,6 +33,19 @@ class CloudState(Struct):
     def opened(self) -> GlobalModel | None:
         """The model of the round that is open."""
         return self.run.opened.model if self.run else None
+
+
+def read_state(value: dict[str, Any]) -> CloudState:
+    """Return the state that was kept as this JSON value.
+
+    Raises:
+        StateError: it is that of another version of the program.
+    """
+    try:
+        return msgspec.convert(value, CloudState, str_keys=True)
+    except msgspec.ValidationError as error:
+        msg = f"the cloud's state is of another version of fedstream ({error}); to begin anew: make reset S=cloud"
+        raise StateError(msg) from error
 
 
 def said_again(opened: GlobalModel, latest: dict[str, NodeWeight]) -> tuple[Outgoing, str]:

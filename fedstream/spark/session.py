@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import StreamingQueryException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
@@ -89,6 +89,20 @@ def read_topic(
     """
     source = kafka.source_options(settings, topics, max_records) | start_options(settings, topics, start) | options
     return spark.readStream.format("kafka").options(**source).load()
+
+
+def in_parts(batch: DataFrame, most_bytes: int) -> Iterator[list[Row]]:
+    """Yield a micro-batch's records in lists of at most so many bytes of values: one list, most often."""
+    part: list[Row] = []
+    size = 0
+    for record in batch.toLocalIterator():
+        length = len(record.value or "")
+        if part and size + length > most_bytes:
+            yield part
+            part, size = [], 0
+        part.append(record)
+        size += length
+    yield part
 
 
 def foreach_batch(

@@ -12,12 +12,7 @@ from typing import Any
 import msgspec
 
 from fedstream.broker.position import Position
-from fedstream.errors import StackError
-
-
-class StateError(StackError):
-    """The state on disk and the checkpoint do not belong together, or another driver holds them."""
-
+from fedstream.errors import StateError
 
 RESET = "reset.json"  # file in a job's folder
 

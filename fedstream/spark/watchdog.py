@@ -21,9 +21,9 @@ from pyspark.sql import SparkSession
 
 from fedstream import last_word
 from fedstream.broker import kafka
-from fedstream.errors import StackError
+from fedstream.errors import StackError, StateError
 from fedstream.settings import Settings
-from fedstream.spark.state import StateError, to_begin_anew, write_json
+from fedstream.spark.state import to_begin_anew, write_json
 
 CHECK_SECONDS = 2.0
 FIRST_EXECUTOR_SECONDS = 180.0  # on a small machine several jobs start at once

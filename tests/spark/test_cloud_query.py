@@ -18,6 +18,7 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql.streaming.query import StreamingQuery
 
 from fedstream.broker import deadline, kafka
+from fedstream.errors import StateError
 from fedstream.learning import arrays as wire
 from fedstream.learning.models import configured_model
 from fedstream.learning.scores import Score
@@ -26,7 +27,7 @@ from fedstream.messages.rounds import Deadline, GlobalModel, TooLargeError, glob
 from fedstream.messages.weights import GlobalWeight, NodeWeight, merged_weight
 from fedstream.rounds.federation import Federation
 from fedstream.settings import Settings
-from fedstream.spark.state import BatchState, StateError
+from fedstream.spark.state import BatchState
 from fedstream.tables import console_table
 from tests.spark.conftest import Recorder, Topic, release_lock
 
@@ -156,7 +157,7 @@ def test_taking_in_a_batch_keeps_the_latest_update_of_each_node_and_counts_the_s
     assert taken.stale == 0
     assert taken.latest == {"fog-2": NodeWeight("fog-2", 44.0, 3), "fog-1": NodeWeight("fog-1", 40.0, 1)}
     more = [record(2, update("fog-1", 9.0, 1)), record(3, update("fog-1", 41.0, 2))]
-    later = take_in(cloud, more, to_builtins(taken.outcome()))
+    later = take_in(cloud, more, to_builtins(cloud.outcome(taken)))
     assert later.stale == 1
     assert later.latest == {"fog-2": taken.latest["fog-2"], "fog-1": NodeWeight("fog-1", 41.0, 2)}
 
@@ -1100,7 +1101,7 @@ def test_a_record_that_fails_as_nobody_foresaw_is_as_if_it_had_never_come(
 
     def take_in(records: list[Row]) -> tuple[Any, list, list]:
         taken = aggregator.cloud.take_in(records, before, aggregator.rounds(), 5000)
-        after = to_builtins(taken.outcome(), str_keys=True)
+        after = to_builtins(aggregator.cloud.outcome(taken), str_keys=True)
         return json.dumps([after["latest"], after["run"], taken.stale]), taken.federation.outbox, taken.rejected
 
     state, sent, rejected = take_in([*good[:1], odd, *good[1:]])

@@ -19,7 +19,7 @@ from pyspark.sql import Row, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-from fedstream.errors import SettingError, StackError
+from fedstream.errors import SettingError, StackError, StateError
 from fedstream.learning.models import make_model
 from fedstream.messages.door import encode
 from fedstream.messages.rounds import global_model
@@ -27,7 +27,7 @@ from fedstream.messages.topics import node_of_topic
 from fedstream.settings import Settings
 from fedstream.spark.readings import NodeReadings
 from fedstream.spark.scope import parse_nodes, share_slots
-from fedstream.spark.state import BatchState, StateError
+from fedstream.spark.state import BatchState
 from fedstream.spark.training import OpenRounds
 from tests.spark.conftest import Recorder, Topic
 from tests.spark.sink import LetterFile

@@ -56,7 +56,8 @@ from fedstream.messages.topics import (
     SQUARES,
 )
 from fedstream.messages.weights import LONGEST_NAME, NodeWeight, RunningSums
-from fedstream.rounds.cloud_state import INITIAL, Rounds
+from fedstream.rounds.aggregator import CloudAggregator, take_in
+from fedstream.rounds.cloud_state import INITIAL, Rounds, read_state
 from fedstream.rounds.drift import PageHinkley
 from fedstream.rounds.federation import Federation, resumable
 from fedstream.rounds.nodes import is_known
@@ -172,8 +173,8 @@ class FuzzedCloud:
 
     def started(self):
         """Return a cloud that goes on from the kept value, as after a crash."""
-        state = self.script.read_state(self.value)
-        return self.script.CloudAggregator(state, self.rounds.open(state), self.settings)
+        state = read_state(self.value)
+        return CloudAggregator(state, self.rounds.open(state), self.settings)
 
     def record(self, opened):
         """Return the next record."""
@@ -257,14 +258,14 @@ class FuzzedCloud:
                 assert is_printable(message.detail), message
                 self.kinds[message.kind] += 1
         with patch.object(self.script, "round_table", self.table):
-            state = aggregator.outcome()
+            state = self.script.outcome(aggregator)
         assert all(map(is_printable, state.said)), state.said
         names = {*state.latest, *state.run.nodes.heard, *state.run.nodes.offences, *state.run.nodes.quarantine}
         assert all(is_known(name, self.settings) and len(name) <= LONGEST_NAME for name in names)
         if self.random.random() < 0.1:  # the driver's own way, one topic after the other
-            taken = self.script.take_in(self.records, self.value, self.rounds, now)
+            taken = take_in(self.records, self.value, self.rounds, now)
             assert not any("internal:" in reason for _, reason in taken.rejected), taken.rejected
-            encode(taken.outcome())
+            encode(self.script.outcome(taken))
         self.value = json.loads(json.dumps(msgspec.to_builtins(state, str_keys=True), allow_nan=False))
         self.aggregator = again = self.started()
         again.federation.outbox = outbox

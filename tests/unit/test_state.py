@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from fedstream.errors import StateError
 from fedstream.spark import state as state_module
-from fedstream.spark.state import BatchState, StateError
+from fedstream.spark.state import BatchState
 
 # By design the lock stays open until the process ends; here it ends with the object, which Python remarks on.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")

@@ -8,10 +8,9 @@ import pytest
 from kafka.errors import KafkaConnectionError
 
 from fedstream import last_word
-from fedstream.errors import StackError
+from fedstream.errors import StackError, StateError
 from fedstream.settings import Settings
 from fedstream.spark import watchdog
-from fedstream.spark.state import StateError
 from fedstream.spark.watchdog import (
     FIRST_EXECUTOR_SECONDS,
     NO_EXECUTOR_SECONDS,
