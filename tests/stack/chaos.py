@@ -45,6 +45,8 @@ PARTS = ("kafka", "zookeeper", "spark-master", "spark-worker-1", "fog-1", "cloud
 FAULT_SECONDS = 30.0  # so long a fault lasts that is not over at once; it is to be seen by then
 LIMIT_SECONDS = 60.0  # after a fault's end each stream is to go on by then
 PATIENCE_SECONDS = 240.0  # so long it is waited for, to tell how long it took
+AFTERMATH_SECONDS = 45.0  # so long after a kill streams are looked at again: a driver ends after 30 s without executors
+STILL_SECONDS = 10.0  # a stream that does not move for so long stands still
 LOOK_BACK = 200  # records of a topic in which the newest message of each stream is found
 RATE = 25  # readings a second and node, and numbers a second
 LOOK_SECONDS = 3.0  # between two looks at the health, each of which costs a second of a core
@@ -160,10 +162,20 @@ class Chaos:
         except NotRunError as error:
             outcome.not_run = str(error)
             return outcome
+        begin = time.monotonic()
         # Of what was on its way when the fault ended nothing is proven; what comes later is.
-        settled = self.places()
-        outcome.seconds = self.wait_until_all_go_on(settled, PATIENCE_SECONDS)
+        outcome.seconds = self.wait_until_all_go_on(self.places(), PATIENCE_SECONDS)
+        if cell.kind == "kill":
+            time.sleep(max(0.0, begin + AFTERMATH_SECONDS - time.monotonic()))
+            outcome.seconds = self.for_good(outcome.seconds, time.monotonic() - begin)
         return outcome
+
+    def for_good(self, seconds: dict[str, float], passed: float) -> dict[str, float]:
+        """Return these seconds since a fault; anew for a stream that stands still now, `passed` seconds after it."""
+        again = self.wait_until_all_go_on(self.places(), PATIENCE_SECONDS)
+        return {
+            name: passed + again[name] if again[name] > STILL_SECONDS else before for name, before in seconds.items()
+        }
 
     def health_within(self, seconds: float) -> str:
         """Return after how long `make doctor` was red, and what it said; looks until the time is over."""

@@ -46,7 +46,7 @@ def folder_of(stack: Stack, part: str) -> Path:
     if stack.runner == "local":
         return ROOT / ENV["RUN_DIR"] / FOLDERS[part]
     if part == "spark-master":
-        raise NotRunError("in Docker its recovery folder is in the container's memory, without a limit")
+        raise NotRunError("in Docker its recovery folder is in its container, whose disk is the engine's")
     volume = part if part in ("kafka", "zookeeper") else "data"
     name = f"{ENV['COMPOSE_PROJECT_NAME']}_{volume}"
     root = Path(run("docker", "volume", "inspect", "--format", "{{.Mountpoint}}", name).strip())

@@ -205,6 +205,15 @@ def test_a_container_has_no_privilege_that_it_does_not_need(service):
     assert (definition["read_only"], definition["tmpfs"]) == (service != "spark-master", ["/tmp:exec"])
 
 
+def test_the_list_of_a_killed_master_outlives_the_restart_of_its_container():
+    variables = (ROOT / "spark_cluster/Dockerfile").read_text()
+    folder = re.search(r" SPARK_RECOVERY_DIR=(\S+)", variables)[1]
+    in_memory = [mount.partition(":")[0] for mount in SERVICES["spark-master"]["tmpfs"]]  # emptied by a restart
+    assert not any(folder.startswith(f"{mount}/") for mount in in_memory)
+    assert not SERVICES["spark-master"]["read_only"]
+    assert re.search(rf"install -d -o stack .*{folder}\b", variables)
+
+
 def test_grafana_has_the_bounds_of_the_stacks_own_services():
     grafana = yaml.safe_load((ROOT / "deploy/monitoring/grafana/docker-compose.yml").read_text())["services"]["grafana"]
     bounds = ("logging", "cap_drop", "security_opt", "pids_limit")
@@ -222,7 +231,8 @@ def test_the_code_in_an_image_is_not_that_of_the_user_who_runs_it(dockerfile):
     assert not re.findall(r"--chown|(?m:^(?:RUN|COPY|ADD) )", last_stage[last_stage.index("\nUSER") :])
     assert "--chown" not in text
     written = re.findall(r"install -d -o stack ([^&\n]+)", last_stage)
-    assert [path for line in written for path in line.split() if not path.startswith("/data")] == []
+    paths = [path for line in written for path in line.split() if not path.startswith("/data")]
+    assert set(paths) <= {"/var/spark-master"}
 
 
 def test_an_action_of_the_workflow_is_named_by_its_commit():
