@@ -131,7 +131,7 @@ def test_a_killed_spark_master_comes_back_to_its_jobs_and_these_count_on(sensing
 def test_a_driver_that_no_master_knows_is_red_and_is_started_anew(sensing: Stack) -> None:
     stack = sensing
     eventually("executors", lambda: active_executors(stack, 1), lambda seen: seen > 0)
-    forget = stack.run("spark-master", "bash", "-c", "rm -r $SPARK_RECOVERY_DIR")
+    forget = stack.run("spark-master", "bash", "-c", "rm -r $SPARK_RECOVERY_DIR/*")
     assert forget.returncode == 0, forget
     stack.kill("spark-master")
     eventually("no executor", lambda: active_executors(stack, 1), lambda seen: seen == 0, 60)
