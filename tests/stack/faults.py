@@ -99,7 +99,11 @@ def slow_disk(stack: Stack, part: str) -> Iterator[None]:
             yield
         finally:
             tracing.send_signal(signal.SIGINT)
-            _, said = tracing.communicate(timeout=30)
+            try:
+                _, said = tracing.communicate(timeout=30)
+            except subprocess.TimeoutExpired:  # it waits for a process that was about to be forked
+                tracing.kill()
+                _, said = tracing.communicate()
     if "not permitted" in said:
         raise NotRunError(said.splitlines()[0])
 
