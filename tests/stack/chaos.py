@@ -45,7 +45,8 @@ PARTS = ("kafka", "zookeeper", "spark-master", "spark-worker-1", "fog-1", "cloud
 FAULT_SECONDS = 30.0  # so long a fault lasts that is not over at once; it is to be seen by then
 LIMIT_SECONDS = 60.0  # after a fault's end each stream is to go on by then
 PATIENCE_SECONDS = 240.0  # so long it is waited for, to tell how long it took
-AFTERMATH_SECONDS = 45.0  # so long after a kill streams are looked at again: a driver ends after 30 s without executors
+LINGERING = ("kill", "clock")  # drivers end some time after these: without executors, or with a clock that was set back
+AFTERMATH_SECONDS = 45.0  # so long after such a fault streams are looked at again
 STILL_SECONDS = 10.0  # a stream that does not move for so long stands still
 LOOK_BACK = 200  # records of a topic in which the newest message of each stream is found
 RATE = 25  # readings a second and node, and numbers a second
@@ -165,7 +166,7 @@ class Chaos:
         begin = time.monotonic()
         # Of what was on its way when the fault ended nothing is proven; what comes later is.
         outcome.seconds = self.wait_until_all_go_on(self.places(), PATIENCE_SECONDS)
-        if cell.kind == "kill":
+        if cell.kind in LINGERING:
             time.sleep(max(0.0, begin + AFTERMATH_SECONDS - time.monotonic()))
             outcome.seconds = self.for_good(outcome.seconds, time.monotonic() - begin)
         return outcome
