@@ -39,8 +39,8 @@ def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.T
 @pytest.fixture(scope="session")
 def one_stack() -> Iterator[Stack]:
     """Return the stack of all these tests, keep the logs of its parts, and remove it."""
-    # Its processes live a minute: what Java does for a long run would only take the CPU from their starts.
-    stack = Stack("-XX:TieredStopAtLevel=1 -XX:-BytecodeVerificationRemote")
+    # Its processes live a minute: what Java compiles for a long run would only take the CPU from their starts.
+    stack = Stack("-XX:TieredStopAtLevel=1")
     stack.make("clean")
     try:
         yield stack
