@@ -231,7 +231,7 @@ def faults() -> str:
         "over (kill: when the part was dead), and whether `make doctor` had seen the fault within 30 s. Pause, cut,\n"
         "loss (5 % of the packets), slow disk (each fsync half a second later), full disk (no room in the part's own\n"
         "folder) and clock (one hour ahead) last 30 s. The aim is 60 s; on a busy machine the start of a driver alone\n"
-        "takes half a minute. 45 s after a kill, and after a clock was set back, the streams are looked at again.\n\n"
+        "takes half a minute.\n\n"
     )
     summary = [head("runner", "seeds", "faults", "lost, doubled or wrong")]
     for runner in runners:
