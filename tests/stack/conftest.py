@@ -18,6 +18,10 @@ from tests.stack.stack import Stack
 # Modules that want the same jobs stand together: to start a job takes most of the time of these tests.
 ORDER = ("jobs", "recovery", "rounds", "monitoring", "readings", "replay", "topics", "restart", "realtime")
 
+# Processes live a minute here. To compile for a long run, and to check bytecode of jars whose checksums were checked,
+# takes the CPU from their starts.
+QUICK_STARTS = "-XX:TieredStopAtLevel=1 -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote"
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort the modules; those within one stay as they are."""
@@ -39,8 +43,7 @@ def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.T
 @pytest.fixture(scope="session")
 def one_stack() -> Iterator[Stack]:
     """Return the stack of all these tests, keep the logs of its parts, and remove it."""
-    # Its processes live a minute: what Java compiles for a long run would only take the CPU from their starts.
-    stack = Stack("-XX:TieredStopAtLevel=1")
+    stack = Stack(QUICK_STARTS)
     stack.make("clean")
     try:
         yield stack
