@@ -60,7 +60,6 @@ def learned_all(stack: Stack) -> None:
         )
 
 
-@pytest.mark.smoke
 def test_rounds_learn_the_rule_and_each_reading_is_learned_once_though_drivers_are_killed(learning: Stack) -> None:
     stack = learning
     stack.send_readings(6000, "--seed", "13")
