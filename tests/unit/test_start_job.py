@@ -68,29 +68,30 @@ def test_a_fog_driver_has_a_port_and_nodes_by_its_number(programs, number, per_d
     assert words[-5:] == ["fog/fog_node.py", "--node", nodes, "--topic", "sensor-data"]
 
 
-def a_running_driver(programs: Path, checkpoints: Path) -> subprocess.Popen[str]:
-    """Return the start of a driver that has said how far it is, and does not end by itself."""
+def a_running_driver(programs: Path, checkpoints: Path) -> tuple[subprocess.Popen[str], int]:
+    """Return the start of a driver that has said how far it is and does not end by itself, and the driver's id."""
     (checkpoints / "running").mkdir()
-    script = f"#!/bin/sh\necho far >{checkpoints}/running/alerts.json\necho ready\nexec sleep 60\n"
+    script = f"#!/bin/sh\necho far >{checkpoints}/running/alerts.json\necho $$\nexec sleep 60\n"
     (programs / "spark-submit").write_text(script)
     env = DOTENV | {"PATH": f"{programs}:{os.environ['PATH']}", "CHECKPOINT_DIR": str(checkpoints)}
     line = [str(ROOT / "spark_cluster" / "start-job.sh"), "alerts"]
     started = subprocess.Popen(line, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert started.stdout is not None
-    assert started.stdout.readline() == "ready\n"
-    return started
+    return started, int(started.stdout.readline())
 
 
 def test_a_driver_that_is_stopped_on_purpose_is_marked_so(programs, tmp_path):
-    with a_running_driver(programs, tmp_path) as started:
+    started, _ = a_running_driver(programs, tmp_path)
+    with started:
         started.terminate()
         assert started.wait(timeout=10) == 128 + signal.SIGTERM
     assert [path.name for path in (tmp_path / "running").iterdir()] == ["alerts.stopped"]
 
 
 def test_a_driver_that_dies_is_not_and_its_exit_code_is_that_of_its_start(programs, tmp_path):
-    with a_running_driver(programs, tmp_path) as started:
-        subprocess.run(["pkill", "-9", "--pgroup", str(started.pid), "sleep"], check=True)
+    started, driver = a_running_driver(programs, tmp_path)
+    with started:
+        os.kill(driver, signal.SIGKILL)
         assert started.wait(timeout=10) == 128 + signal.SIGKILL
     assert [path.name for path in (tmp_path / "running").iterdir()] == ["alerts.json"]
 
