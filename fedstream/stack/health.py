@@ -150,7 +150,9 @@ def _ask(name: str, env: Mapping[str, str]) -> None:
         msg = "no answer within 10 s"
         raise NotReadyError(msg) from error
     if answer.returncode != 0 or (name == "zookeeper" and answer.stdout != "imok"):
-        msg = f"no answer ({(answer.stdout or answer.stderr).strip()[-200:]})"
+        said = (answer.stdout or answer.stderr).strip()[-200:]
+        silent = "it takes connections, but gives no right answer: it is paused, or this machine is too busy"
+        msg = f"no answer ({said or silent})"
         raise NotReadyError(msg)
 
 
