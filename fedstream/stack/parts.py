@@ -162,7 +162,8 @@ def _silent_outside(part: str, env: Mapping[str, str]) -> str:
     try:
         health.check_from_outside(part, env)
     except health.NotReadyError as error:
-        return f"{error}, though all is well inside: its network is cut, or this machine is too busy"
+        causes = "its network is cut, this machine is too busy, or it was started with other ports than those here"
+        return f"{error}, though all is well inside: {causes}"
     return ""
 
 
