@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import closing
-from typing import Any
+from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource
@@ -28,6 +30,8 @@ from fedstream.messages.topics import (
     sensor_topic,
 )
 from fedstream.settings import Settings
+
+Answer = TypeVar("Answer")
 
 CLUSTER_DEFAULT = -1  # replicas of a topic: as many as default.replication.factor of the brokers says
 # A dead letter is the original record in base64 (4/3 of its size) and some fields; no other topic takes 1.5 MB.
@@ -203,6 +207,27 @@ def take(what: str, step: Callable[..., Any], **options: Any) -> Any:
         return step(**options)
     except KafkaError as error:
         raise KafkaUnavailableError(f"{what}: {type(error).__name__}: {error}") from error
+
+
+def within(seconds: float, step: Callable[[], Answer]) -> Answer:
+    """Return what a step of a client gives that may wait without an end, since its broker died under a request.
+
+    Raises:
+        kafka.errors.KafkaTimeoutError: it is not done in time; its thread is left behind.
+    """
+    answer: Future[Answer] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(step())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return answer.result(seconds)
+    except TimeoutError as error:
+        raise KafkaTimeoutError(f"no answer within {seconds:g} s") from error
 
 
 def connect_consumer(settings: Settings, **options: Any) -> KafkaConsumer:

@@ -6,15 +6,14 @@ import functools
 import logging
 import os
 import socket
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 from kafka import KafkaProducer, TopicPartition
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 
 from fedstream.broker import kafka
@@ -84,7 +83,7 @@ class SolePublisher:
     def _publish(self, producer: KafkaProducer, outgoing: tuple[Outgoing, ...]) -> None:
         kafka.take(f"no transaction began at {self._brokers}", producer.begin_transaction)
         kafka.send_all(producer, self._settings, outgoing, TRY_SECONDS)
-        commit = functools.partial(_within_try_seconds, producer.commit_transaction)
+        commit = functools.partial(kafka.within, TRY_SECONDS, producer.commit_transaction)
         kafka.take(f"a transaction was not committed at {self._brokers}", commit)
 
     def _connect(self) -> KafkaProducer:
@@ -126,28 +125,3 @@ class SolePublisher:
                 "names. To go on with this one, end the other and start this one again (if make started it: "
                 f"make run-{self._name})"
             )
-
-
-def _within_try_seconds(step: Callable[[], object]) -> None:
-    """Do what the client would wait for without an end.
-
-    Raises:
-        kafka.errors.KafkaTimeoutError: it is not done in time.
-    """
-    ended: list[KafkaError | None] = []
-
-    def run() -> None:
-        try:
-            step()
-        except KafkaError as error:
-            ended.append(error)
-        else:
-            ended.append(None)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(TRY_SECONDS)
-    if not ended:
-        raise KafkaTimeoutError(f"no answer within {TRY_SECONDS:g} s")
-    if ended[0]:
-        raise ended[0]

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from kafka.errors import KafkaError
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaError, KafkaTimeoutError
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
@@ -27,6 +28,7 @@ from fedstream.spark.state import to_begin_anew, write_json
 
 CHECK_SECONDS = 2.0
 FIRST_EXECUTOR_SECONDS = 180.0  # on a small machine several jobs start at once
+ANSWER_SECONDS = 15.0  # a broker that is there tells the ids of topics within some ms
 NO_EXECUTOR_SECONDS = 30.0  # one that died is replaced within a few seconds
 SET_BACK_SECONDS = 10.0  # so long Spark may wait for its next micro-batch because a clock was set back
 
@@ -171,6 +173,35 @@ def _made_anew(topic: str, known: str, present: str, folder: Path) -> str:
     )
 
 
+class TopicFinder:
+    """Finds the ids of the topics that are there now, by a client that is replaced once it has not answered.
+
+    It may wait without an end for a request under which its broker has died.
+    """
+
+    def __init__(self, settings: Settings, topics: str) -> None:
+        """Connect; `topics` is `a,b`, or a pattern with `*`.
+
+        Raises:
+            KafkaUnavailableError: no broker answered within `wait_timeout_seconds`.
+        """
+        self._settings, self._topics = settings, topics
+        self._admin: KafkaAdminClient | None = kafka.connect_admin(settings)
+
+    def __call__(self) -> dict[str, str]:
+        """Return the ids by name.
+
+        Raises:
+            kafka.errors.KafkaError, KafkaUnavailableError: the broker is away.
+        """
+        admin = self._admin = self._admin or kafka.connect_admin(self._settings)
+        try:
+            return kafka.within(ANSWER_SECONDS, lambda: kafka.topic_ids(admin, self._topics))
+        except KafkaTimeoutError:
+            self._admin = None
+            raise
+
+
 def guard_topics(settings: Settings, topics: str, folder: Path) -> Check:
     """Refuse topics (`a,b`, or a pattern with `*`) that were made anew since a job with this folder has read them.
 
@@ -181,12 +212,13 @@ def guard_topics(settings: Settings, topics: str, folder: Path) -> Check:
         StateError: a topic was made anew.
         KafkaUnavailableError: no broker answered within `wait_timeout_seconds`.
     """
-    admin = kafka.connect_admin(settings)
-    check = TopicCheck(folder, lambda: kafka.topic_ids(admin, topics))
+    check = TopicCheck(folder, TopicFinder(settings, topics))
     check()
 
     def check_again() -> None:
-        with suppress(KafkaError):  # the broker is away: its topics are looked at when it is back
+        with suppress(
+            KafkaError, kafka.KafkaUnavailableError
+        ):  # the broker is away: its topics are looked at when it is back
             check()
 
     watch_in_background(check_again)

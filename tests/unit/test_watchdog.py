@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 from kafka.errors import KafkaConnectionError
@@ -179,3 +180,24 @@ def test_a_broker_that_is_away_ends_no_job(tmp_path, monkeypatch):
     found.append({"t": "id-2"})
     with pytest.raises(StateError, match="made anew"):
         checks[0]()
+
+
+def test_a_client_that_never_answers_is_replaced_and_ends_no_job(tmp_path, monkeypatch):
+    checks, clients = [], iter(("first", "second"))
+    silent, ids = threading.Event(), {"t": "id-1"}
+
+    def topic_ids(admin, topics):
+        if admin == "first" and silent.is_set():
+            threading.Event().wait()
+        return dict(ids)
+
+    monkeypatch.setattr(watchdog.kafka, "connect_admin", lambda settings: next(clients))
+    monkeypatch.setattr(watchdog.kafka, "topic_ids", topic_ids)
+    monkeypatch.setattr(watchdog, "watch_in_background", checks.append)
+    monkeypatch.setattr(watchdog, "ANSWER_SECONDS", 0.1)
+    check = watchdog.guard_topics(Settings(), "t", tmp_path)
+    silent.set()
+    check()
+    ids["t"] = "id-2"
+    with pytest.raises(StateError, match="made anew"):
+        check()
