@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -125,6 +127,7 @@ class ProgressCheck:
                 query.moved_at, self._moved[query.name] = now, steady
             longest = self._stall_seconds + self.progress.pause_seconds
             if steady - self._moved[query.name] > longest:
+                _print_stacks()
                 raise StalledError(
                     f"query {query.name} has finished no micro-batch for {longest:g} s, though it has work "
                     f"({query.behind or 'its first'} records); the last one was number {query.micro_batch}. This "
@@ -132,6 +135,13 @@ class ProgressCheck:
                     "a larger STALL_TIMEOUT_SECONDS where a micro-batch takes that long"
                 )
         return self.progress
+
+
+def _print_stacks() -> None:
+    """Write to the log where each thread is: one of them holds the query up."""
+    for frame in sys._current_frames().values():
+        traceback.print_stack(frame)
+        print(file=sys.stderr)
 
 
 def _behind(offsets: Offsets, ends: Offsets | None) -> int | None:

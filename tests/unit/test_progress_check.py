@@ -72,7 +72,7 @@ def test_what_waits_is_the_topics_end_less_what_is_finished(tmp_path):
     }  # fmt: skip
 
 
-def test_a_query_that_stands_still_while_records_wait_ends_its_driver(tmp_path):
+def test_a_query_that_stands_still_while_records_wait_ends_its_driver_and_shows_where_it_is(tmp_path, capsys):
     driver = Driver(tmp_path, "fog-1")
     finish(driver.folders["fog-1"], 4, 990.0, {"t": {"0": 100}})
     driver.end = 100
@@ -84,6 +84,7 @@ def test_a_query_that_stands_still_while_records_wait_ends_its_driver(tmp_path):
         StalledError, match=r"query fog-1 has finished no micro-batch for 120 s, though it has work \(1 records\)"
     ):
         driver.look(2121)
+    assert "driver.look(2121)" in capsys.readouterr().err  # of this thread, as of all others
 
 
 def test_a_clock_that_is_set_ahead_is_no_time_in_which_a_query_stood_still(tmp_path):
