@@ -28,9 +28,9 @@ from fedstream.spark.state import to_begin_anew, write_json
 
 CHECK_SECONDS = 2.0
 FIRST_EXECUTOR_SECONDS = 180.0  # on a small machine several jobs start at once
-ANSWER_SECONDS = 15.0  # a broker that is there tells the ids of topics within some ms
 NO_EXECUTOR_SECONDS = 30.0  # one that died is replaced within a few seconds
 SET_BACK_SECONDS = 10.0  # so long Spark may wait for its next micro-batch because a clock was set back
+ANSWER_SECONDS = 15.0  # a broker that is there tells the ids of topics within some ms
 
 Check = Callable[[], None]
 
@@ -216,9 +216,8 @@ def guard_topics(settings: Settings, topics: str, folder: Path) -> Check:
     check()
 
     def check_again() -> None:
-        with suppress(
-            KafkaError, kafka.KafkaUnavailableError
-        ):  # the broker is away: its topics are looked at when it is back
+        # Where the broker is away, its topics are looked at when it is back.
+        with suppress(KafkaError, kafka.KafkaUnavailableError):
             check()
 
     watch_in_background(check_again)
