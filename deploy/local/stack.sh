@@ -50,6 +50,7 @@ clean() {
     echo "nothing runs, and there is nothing to delete in $RUN_DIR"
     return
   fi
+  rm -rf "${RUN_PATH:?}"/[!.]* # the mark stays until all else is gone: a disk may be mounted on a folder
   rm -rf "$RUN_PATH"
   echo "stopped; deleted $RUN_DIR: topics, checkpoints, outputs and logs"
   if [[ -d $CHECKPOINT_DIR ]]; then # outside of the folder
