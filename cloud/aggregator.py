@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import functools
 import os
-import time
-import uuid
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -29,32 +27,21 @@ from fedstream.broker import kafka, models
 from fedstream.broker.deadline import DeadlineTimer
 from fedstream.broker.position import Position, now_ms, start_option
 from fedstream.broker.sole import FencedError, SolePublisher
-from fedstream.learning.models import Model, configured_model
 from fedstream.messages import topics
-from fedstream.messages.dead_letters import dead_letter
 from fedstream.messages.door import encode
-from fedstream.messages.rounds import Event, GlobalModel, check_size, global_model
+from fedstream.messages.rounds import GlobalModel
 from fedstream.messages.weights import merged_weight
 from fedstream.rounds.aggregator import CloudAggregator, take_in
 from fedstream.rounds.cloud_state import INITIAL, CloudState, Rounds, read_state, said_again
-from fedstream.rounds.federation import resumable, strategy_of
-from fedstream.rounds.run_state import is_of_model
 from fedstream.rounds.runs import read_models
 from fedstream.settings import Settings
 from fedstream.spark import session, watchdog
 from fedstream.spark.state import BatchState, Reset
-from fedstream.tables import console_table, round_table
+from fedstream.tables import console_table, told
 from fedstream.terminal import Command
 
 TOPICS = f"{topics.MODEL_WEIGHTS},{topics.ROUND_CONTROL}"
 MOST_BYTES = 2**25  # of records that are in the driver's memory at once
-
-
-def told(topic: str, message: object) -> str:
-    """Return what people read of a message that is to be sent, an empty text of most."""
-    if isinstance(message, Event):
-        return f"Cloud -> {message.kind} : {message.node_id or ''} {message.detail}"
-    return round_table(message) if topic == topics.GLOBAL_MODEL and isinstance(message, GlobalModel) else ""
 
 
 def outcome(aggregator: CloudAggregator) -> CloudState:
@@ -71,21 +58,12 @@ def outcome(aggregator: CloudAggregator) -> CloudState:
     return state
 
 
-def new_id(settings: Settings) -> str:
-    """Return the name of a run that begins now."""
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    return f"{settings.model.rpartition(':')[2].lower()}-{stamp}-{uuid.uuid4().hex[:4]}"
-
-
-def behind_topics(rounds: Rounds, model: Model) -> Rounds:
+def behind_topics(rounds: Rounds) -> Rounds:
     """Return the rounds of a cloud without a state of its own: they go on from the last model on the topics."""
-    fit = functools.partial(resumable, settings=rounds.settings, model=model)
-    last = models.follow_models(rounds.settings, fit, "Cloud")(0)
-    if not last:
+    settings = rounds.settings
+    if not (last := models.follow_models(settings, rounds.resumable, "Cloud")(0)):
         return rounds
-    versions = read_models(kafka.read_topic(rounds.settings, topics.MODEL_VERSIONS))
-    published = {each.version: each.fingerprint for each in versions if each.run_id == last.run_id}
-    return replace(rounds, last=last, published=published)
+    return rounds.behind(last, read_models(kafka.read_topic(settings, topics.MODEL_VERSIONS)))
 
 
 @dataclass(frozen=True)
@@ -107,20 +85,15 @@ def merge_batch(batch: DataFrame, rounds: Rounds, outlets: Outlets, value: dict[
     said: list[str] = []
     for records in session.in_parts(batch.select("value", "topic", "partition", "offset"), MOST_BYTES):
         taken = take_in(records, value, rounds, now)
-        letters = [
-            dead_letter(row.value, reason, (row.topic, row.partition, row.offset), now, "cloud")
-            for row, reason in taken.rejected
-        ]
-        outlets.publish(*((topics.DEAD_LETTER, None, letter) for letter in letters))
+        outlets.publish(*((topics.DEAD_LETTER, None, letter) for letter in taken.letters(now)))
         counts["rejeté(s) vers dead-letter"] += len(taken.rejected)
         counts["rejoué(s) ou en retard, ignoré(s)"] += taken.stale
         counts["de noeuds inconnus (KNOWN_NODES), ignoré(s)"] += taken.unknown
         value = msgspec.to_builtins(outcome(taken), str_keys=True)
         sent += value["outbox"]
         said += value["said"]
-    for what, count in counts.items():
-        if count:
-            print(f"Cloud -> {count} message(s) {what}", flush=True)
+    for what, count in (+counts).items():
+        print(f"Cloud -> {count} message(s) {what}", flush=True)
     return value | {"outbox": sent, "said": said}
 
 
@@ -145,13 +118,7 @@ def build_query(records: DataFrame, state: BatchState, rounds: Rounds, outlets: 
 def main(start: Position | None) -> None:
     """Run the aggregator until it is stopped."""
     settings = Settings.from_env(os.environ)
-    model = None
-    if settings.model != "mean":  # bad options end the job here, by their names
-        model = configured_model(settings)
-        strategy_of(settings)
-        first = global_model("none", 1, 0, model.initial_arrays(settings.seed))
-        check_size(first, "a global model", settings.max_update_bytes)
-    rounds = Rounds(settings, model, new_id(settings))
+    rounds = Rounds.of(settings)  # bad options end the job here, by their names
     kafka.ensure_topics(settings, [*kafka.ROUND_TOPICS, topics.DEAD_LETTER])
     folder = settings.checkpoint_dir / "cloud" / (f"from-{start}" if start else "")
     check_topics = watchdog.guard_topics(settings, TOPICS, folder)
@@ -159,14 +126,14 @@ def main(start: Position | None) -> None:
     state = BatchState(folder, INITIAL, check_topics, settings.feature_names)
     saved = read_state(state.value)
     publish = SolePublisher(settings, "cloud")  # ends another one, so only once this one can go on
-    if model and not saved.run:
-        rounds = behind_topics(rounds, model)
+    if rounds.model and not saved.run:
+        rounds = behind_topics(rounds)
     timer = DeadlineTimer(settings, kafka.connect_publisher(settings))  # in a thread of its own
-    if model and saved.opened and is_of_model(saved.run, settings):
-        message, line = said_again(saved.opened, saved.latest)
+    if opened := rounds.still_open(saved):
+        message, line = said_again(opened, saved.latest)
         publish(message)
         print(line, flush=True)
-        timer.arm(saved.opened)
+        timer.arm(opened)
     start = start or Reset.of(folder).start
     parts = kafka.parted_options(settings, MOST_BYTES)
     records = session.read_topic(spark, settings, TOPICS, settings.max_updates_per_trigger, start, **parts)

@@ -12,7 +12,8 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from fedstream.learning.scores import MEASURES, measures
-from fedstream.messages.rounds import GlobalModel
+from fedstream.messages.rounds import Event, GlobalModel
+from fedstream.messages.topics import GLOBAL_MODEL
 from fedstream.messages.weights import GlobalWeight
 
 WIDTH = 110
@@ -107,3 +108,10 @@ def round_table(model: GlobalModel) -> str:
     with console.capture() as capture:
         console.print(table)
     return capture.get()
+
+
+def told(topic: str, message: object) -> str:
+    """Return what the cloud's console says of a message that is to be sent, an empty text of most."""
+    if isinstance(message, Event):
+        return f"Cloud -> {message.kind} : {message.node_id or ''} {message.detail}"
+    return round_table(message) if topic == GLOBAL_MODEL and isinstance(message, GlobalModel) else ""

@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import functools
 import os
-import time
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -29,7 +28,6 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 from fedstream.broker import kafka
 from fedstream.broker.dead_letters import send_dead_letters
 from fedstream.broker.position import Position, start_option
-from fedstream.errors import StackError
 from fedstream.messages.topics import DEAD_LETTER, MODEL_WEIGHTS
 from fedstream.messages.weights import NodeWeight, RunningSums
 from fedstream.settings import Settings
@@ -57,7 +55,6 @@ class FogNode:
     def __init__(self, settings: Settings, state: BatchState, publish: Publish, source: str = "") -> None:
         """Go on from the state; `source` names what is counted, and is empty for the node's whole own topic."""
         self.factors = [feature.factor for feature in settings.table]
-        self.timeout_seconds = settings.wait_timeout_seconds
         self.state, self.publish, self.source = state, publish, source
 
     @staticmethod
@@ -97,22 +94,9 @@ class FogNode:
         weight = round(sums.weight(self.factors), 4)
         return NodeWeight(f"fog-{node}", weight, sums.count, sums.rejected, sums.sums, sums.squares, self.source)
 
-    def weights(self, wanted: Collection[str] = ()) -> dict[str, NodeWeight]:
-        """Return the running weight of all nodes seen so far, by name; wait for the wanted ones.
-
-        Raises:
-            StackError: a wanted node has no weight in time.
-        """
-        deadline = time.monotonic() + self.timeout_seconds
-        while True:
-            found = {weight.node_id: weight for weight in map(self.weight_of, self.state.value["sums"]) if weight}
-            missing = sorted(set(wanted) - set(found))
-            if not missing:
-                return found
-            if time.monotonic() > deadline:
-                waited = f"after {self.timeout_seconds:g} s; see the log above"
-                raise StackError(f"the sums of {', '.join(missing)} are not there {waited}")
-            time.sleep(0.05)
+    def weights(self) -> dict[str, NodeWeight]:
+        """Return the running weight of all nodes seen so far, by name."""
+        return {weight.node_id: weight for weight in map(self.weight_of, self.state.value["sums"]) if weight}
 
 
 def build_query(records: DataFrame, name: str, readings: NodeReadings, node: FogNode) -> DataStreamWriter:

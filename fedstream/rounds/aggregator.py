@@ -8,6 +8,7 @@ from typing import Any
 
 from fedstream.errors import BadMessage
 from fedstream.messages import topics
+from fedstream.messages.dead_letters import DeadLetter, dead_letter
 from fedstream.messages.rounds import GlobalModel, ModelUpdate, answering_node, read_command, read_update
 from fedstream.messages.weights import merge_update, merged_weight
 from fedstream.rounds.admission import check_growth
@@ -87,6 +88,13 @@ class CloudAggregator:
         for topic, key, message in self.federation.outbox if self.federation else ():
             found.append((topic, key, message.with_weight(weight) if isinstance(message, GlobalModel) else message))
         return found
+
+    def letters(self, now: int) -> list[DeadLetter]:
+        """Return the dead letters of the rejected records."""
+        return [
+            dead_letter(record.value, reason, (record.topic, record.partition, record.offset), now, "cloud")
+            for record, reason in self.rejected
+        ]
 
 
 def take_in(records: Iterable[Any], value: dict[str, Any], rounds: Rounds, now: int) -> CloudAggregator:

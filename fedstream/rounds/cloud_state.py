@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
-from fedstream.errors import StateError
-from fedstream.learning.models import Model
-from fedstream.messages.rounds import GlobalModel
+from fedstream.errors import BadMessage, StateError
+from fedstream.learning.models import Model, configured_model
+from fedstream.messages.rounds import GlobalModel, check_size, global_model
 from fedstream.messages.topics import GLOBAL_MODEL, Outgoing
 from fedstream.messages.weights import NodeWeight, merged_weight
-from fedstream.rounds.federation import Federation
-from fedstream.rounds.run_state import RunState, is_of_model, new_run, resumed_run
+from fedstream.rounds.federation import Federation, resumable, strategy_of
+from fedstream.rounds.run_state import RunState, is_of_model, new_run, new_run_id, resumed_run
 from fedstream.settings import Settings
 
 INITIAL: dict[str, Any] = {"latest": {}, "run": None, "outbox": [], "said": []}
@@ -68,6 +68,41 @@ class Rounds:
     # On the topics, for a cloud that has no state of its own:
     last: GlobalModel | None = None  # the model to go on from
     published: Mapping[int, str] = field(default_factory=dict)  # fingerprints of the versions before it
+
+    @classmethod
+    def of(cls, settings: Settings) -> Rounds:
+        """Return the rounds of these settings, without a run to go on with.
+
+        Raises:
+            SettingError: MODEL, STRATEGY or their options cannot be used.
+            TooLargeError: a model takes more than MAX_UPDATE_BYTES.
+        """
+        if settings.model == "mean":
+            return cls(settings, None, "")
+        model = configured_model(settings)
+        strategy_of(settings)
+        first = global_model("none", 1, 0, model.initial_arrays(settings.seed))
+        check_size(first, "a global model", settings.max_update_bytes)
+        return cls(settings, model, new_run_id(settings))
+
+    def resumable(self, last: GlobalModel) -> GlobalModel:
+        """Return a model of the topic if these rounds can go on from it.
+
+        Raises:
+            BadMessage: it does not fit the settings.
+        """
+        if self.model is None:
+            raise BadMessage("there are no rounds with MODEL=mean")
+        return resumable(last, self.settings, self.model)
+
+    def behind(self, last: GlobalModel, versions: Iterable[GlobalModel]) -> Rounds:
+        """Return these rounds, to go on from a model after the versions of its run."""
+        published = {each.version: each.fingerprint for each in versions if each.run_id == last.run_id}
+        return replace(self, last=last, published=published)
+
+    def still_open(self, state: CloudState) -> GlobalModel | None:
+        """Return the model of the round that a saved state has left open, if these rounds go on with its run."""
+        return state.opened if self.model and is_of_model(state.run, self.settings) else None
 
     def open(self, state: CloudState) -> Federation | None:
         """Return the federation that goes on: the saved one, else that of the last model, else a new one."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+import uuid
+
 from msgspec import Struct, field
 
 from fedstream.learning.arrays import NamedArrays
@@ -35,6 +38,12 @@ def is_of_model(run: RunState | None, settings: Settings) -> bool:
     """Tell whether a run trains the model of the settings, for their classes."""
     wanted = [settings.model, settings.model_options], settings.classes
     return run is not None and (run.made_by[:2], run.classes) == wanted
+
+
+def new_run_id(settings: Settings) -> str:
+    """Return the name of a run that begins now, such as mlp-20261201T081500-4f2a."""
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    return f"{settings.model.rpartition(':')[2].lower()}-{stamp}-{uuid.uuid4().hex[:4]}"
 
 
 def new_run(run_id: str, settings: Settings) -> RunState:

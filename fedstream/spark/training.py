@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from fedstream.broker import models
 from fedstream.broker.position import now_ms
+from fedstream.errors import StackError
 from fedstream.learning import arrays as wire
 from fedstream.learning.models import configured_model
 from fedstream.learning.scores import Score
@@ -168,14 +169,14 @@ class OpenRounds:
 class Trainer:
     """The training of a driver's nodes: each micro-batch answers one round.
 
-    `weights` gives the running weights that every update carries, of the named nodes at least. The updates are kept
-    before they are sent. Spark repeats a micro-batch after a crash: then the same updates are sent again.
+    `weights` gives the running weights of now, which every update carries. The updates are kept before they are sent.
+    Spark repeats a micro-batch after a crash: then the same updates are sent again.
     """
 
     settings: Settings
     state: BatchState
     rounds: OpenRounds
-    weights: Callable[[Collection[str]], dict[str, NodeWeight]]
+    weights: Callable[[], dict[str, NodeWeight]]
     publish: Publish
 
     @staticmethod
@@ -187,7 +188,7 @@ class Trainer:
         """Wait for the next round, train from exactly its model, and publish each node's update."""
 
         def answer(last: dict[str, Any]) -> dict[str, Any]:
-            model = self.rounds.wait(last, lambda: self.weights(()).keys())
+            model = self.rounds.wait(last, lambda: self.weights().keys())
             rows = train_groups(batch, readings, Task(model, self.settings)).collect()
             return self.answer(model, merge_groups(rows)) if rows else last | {"updates": {}}
 
@@ -202,10 +203,24 @@ class Trainer:
                     flush=True,
                 )
 
+    def weights_with(self, trained: Set[str]) -> dict[str, NodeWeight]:
+        """Return the running weight of each node; wait for the trained ones, whose readings may come here first.
+
+        Raises:
+            StackError: a trained node has no weight in time.
+        """
+        deadline = time.monotonic() + self.settings.wait_timeout_seconds
+        while missing := sorted(trained - self.weights().keys()):
+            if time.monotonic() > deadline:
+                waited = f"after {self.settings.wait_timeout_seconds:g} s; see the log above"
+                raise StackError(f"the sums of {', '.join(missing)} are not there {waited}")
+            time.sleep(0.05)
+        return self.weights()
+
     def answer(self, model: GlobalModel, trained: Mapping[str, Trained]) -> dict[str, Any]:
         """Return the state with an update of every node, also of those without readings for the round."""
         updates = {}
-        for node, weight in self.weights(trained.keys()).items():
+        for node, weight in self.weights_with(trained.keys()).items():
             result = trained.get(node, Trained({}, 0, Score()))
             learned = {"arrays": result.arrays, "score": result.score}
             update = model_update(weight, model, now_ms(), result.num_examples, **learned)

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -20,11 +21,12 @@ from pyspark.sql.streaming.query import StreamingQuery
 from fedstream.broker import deadline, kafka
 from fedstream.errors import StateError
 from fedstream.learning import arrays as wire
-from fedstream.learning.models import configured_model
 from fedstream.learning.scores import Score
 from fedstream.messages.door import encode
 from fedstream.messages.rounds import Deadline, GlobalModel, TooLargeError, global_model
 from fedstream.messages.weights import GlobalWeight, NodeWeight, merged_weight
+from fedstream.rounds import cloud_state
+from fedstream.rounds.cloud_state import Rounds
 from fedstream.rounds.federation import Federation
 from fedstream.settings import Settings
 from fedstream.spark.state import BatchState
@@ -84,8 +86,7 @@ class Cloud:
 
     def rounds(self) -> Any:
         """Return from where a federation goes on."""
-        model = configured_model(self.settings) if self.settings.model != "mean" else None
-        return self.cloud.Rounds(self.settings, model, self.cloud.new_id(self.settings), self.last)
+        return replace(Rounds.of(self.settings), last=self.last)
 
     def run(self) -> StreamingQuery:
         """Start a driver on the folder and let it process all there is."""
@@ -226,7 +227,7 @@ def test_a_micro_batch_is_taken_in_by_parts_of_bounded_size_as_if_it_were_one(cl
     ]
     topic.append_records(records)
     whole, parted = make_cloud(**LOGISTIC, folder="whole"), make_cloud(**LOGISTIC, folder="parted")
-    monkeypatch.setattr(cloud, "new_id", lambda _: "run-1")
+    monkeypatch.setattr(cloud_state, "new_run_id", lambda _: "run-1")
     whole.run()
     take_in, sizes = cloud.take_in, []
 

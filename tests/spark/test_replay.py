@@ -100,7 +100,7 @@ class Results:
         rounds = SimpleNamespace(wait=lambda last, hosted: opened)
         state = BatchState(folder / "training", Trainer.initial())
         weight = {"fog-1": NodeWeight("fog-1", 1.0, 1)}
-        trainer = Trainer(Settings(), state, rounds, lambda wanted: weight, updates.publish)
+        trainer = Trainer(Settings(), state, rounds, lambda: weight, updates.publish)
         self.run_driver(build_training_query(whole.read(self.spark), readings, trainer), folder / "training")
         ((*_, update),) = updates.published
         return weights.published[-1][-1], convert(update, ModelUpdate), len(weights.published)

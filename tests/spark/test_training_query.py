@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from pyspark.sql import DataFrame, Row
 from pyspark.sql.streaming.query import StreamingQuery
 
+from fedstream.errors import StackError
 from fedstream.learning import arrays as wire
 from fedstream.learning.models import TrainConfig, make_model
 from fedstream.learning.scores import Score
@@ -229,6 +230,7 @@ class Driver:
         self.models = [opened(number) for number in range(1, 10)]
         self.hosted = ["fog-1", "fog-2", "fog-3"]
         self.waited_for: list[GlobalModel] = []
+        self.is_training = False
 
     @property
     def updates(self) -> list[ModelUpdate]:
@@ -244,13 +246,14 @@ class Driver:
         while not is_next(self.models[0], last, hosted()):
             del self.models[0]
         self.waited_for.append(self.models[0])
+        self.is_training = True
         return self.waited_for[-1]
 
-    def weights(self, wanted: Collection[str]) -> dict[str, NodeWeight]:
+    def weights(self) -> dict[str, NodeWeight]:
         """Return the running weights; the driver may die here, after the training and before it is kept."""
-        if wanted:
+        if self.is_training:
+            self.is_training = False
             self.recorder.step("before the updates are kept")
-        assert set(wanted) <= set(self.hosted)
         return {node: NodeWeight(node, 37.5, 99, 0, (1.0, 2.0), (3.0, 4.0)) for node in self.hosted}
 
     def run(self) -> StreamingQuery:
@@ -266,6 +269,16 @@ def trainer(spark, topic, tmp_path, recorder, run_driver, monkeypatch) -> Driver
     seconds = itertools.count(1)
     monkeypatch.setattr(training_module, "now_ms", lambda: 1000 * next(seconds))
     return Driver(topic.read(spark), tmp_path / "training", recorder, run_driver)
+
+
+def test_an_update_waits_for_the_sums_of_its_node_and_an_error_names_the_missing_ones(trainer):
+    first, second = NodeWeight("fog-1", 37.5, 1), NodeWeight("fog-2", 40.5, 1)
+    seen = itertools.chain([{}, {"fog-1": first}], itertools.repeat({"fog-1": first, "fog-2": second}))
+    state = BatchState(trainer.folder, Trainer.initial())
+    training = Trainer(Settings(wait_timeout_seconds=0.1), state, trainer, lambda: next(seen), trainer.recorder.publish)
+    assert training.weights_with({"fog-1"}) == {"fog-1": first, "fog-2": second}, "of all nodes, once fog-1 is there"
+    with pytest.raises(StackError, match=r"the sums of fog-3, fog-4 are not there after 0\.1 s"):
+        training.weights_with({"fog-4", "fog-1", "fog-3"})
 
 
 def arrive(topic, *places: tuple[int, int, int]) -> dict[tuple[int, int], list[tuple[float, float, int]]]:

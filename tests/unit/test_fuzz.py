@@ -25,6 +25,7 @@ from click.testing import CliRunner
 from fake_topics import Stack, Topics
 from mutations import mutated
 
+from fedstream import tables
 from fedstream.broker import kafka, models
 from fedstream.commands import latency
 from fedstream.commands.cli import main
@@ -257,7 +258,7 @@ class FuzzedCloud:
             else:
                 assert is_printable(message.detail), message
                 self.kinds[message.kind] += 1
-        with patch.object(self.script, "round_table", self.table):
+        with patch.object(tables, "round_table", self.table):
             state = self.script.outcome(aggregator)
         assert all(map(is_printable, state.said)), state.said
         names = {*state.latest, *state.run.nodes.heard, *state.run.nodes.offences, *state.run.nodes.quarantine}
