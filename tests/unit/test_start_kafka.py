@@ -32,7 +32,7 @@ def test_on_a_full_disk_the_broker_waits_for_room(tmp_path, zookeeper):
     looks, disk = tmp_path / "looks", tmp_path / "bin" / "df"
     disk.parent.mkdir()
     disk.write_text(
-        f'#!/bin/sh\necho "$@" >> {looks}\necho Avail\n[ $(wc -l < {looks}) -gt 2 ] && echo 100 || echo 99\n'
+        f'#!/bin/sh\necho "$@" >> {looks}\necho Avail\n[ $(wc -l < {looks}) -gt 3 ] && echo 100 || echo 99\n'
     )
     java = disk.with_name("java")
     java.write_text(f'#!/bin/sh\nwc -l < {looks}\nprintf "%s\\n" "$@"\n')
@@ -41,8 +41,11 @@ def test_on_a_full_disk_the_broker_waits_for_room(tmp_path, zookeeper):
     env = DOTENV | {"PATH": f"{disk.parent}:{os.environ['PATH']}", "DATA_DIR": str(tmp_path / "data")}
     env |= {"ZOOKEEPER_PORT": str(zookeeper), "KAFKA_JARS": "jars", "LISTEN_ADDRESS": "127.0.0.1"}
     line = [str(ROOT / "deploy" / "kafka" / "start-kafka.sh")]
-    looked, *words = subprocess.run(line, env=env, check=True, capture_output=True, text=True).stdout.splitlines()
-    assert int(looked) == 3, "99, 99 and then 100 MB"
+    started = subprocess.run(line, env=env, check=True, capture_output=True, text=True)
+    looked, *words = started.stdout.splitlines()
+    assert int(looked) == 4, "99 MB, while it waits, and then 100"
     folder = tmp_path / "data" / "kafka"
     assert f"log.dirs={folder}" in words
-    assert looks.read_text().splitlines() == [f"--output=avail --block-size=1M {folder}"] * 3
+    assert looks.read_text().splitlines() == [f"--output=avail --block-size=1M {folder}"] * 4
+    (said,) = started.stderr.splitlines()
+    assert said.startswith(f"kafka: 99 MB of disk free in {folder}; expected at least 100 MB. Make room: it starts ")
