@@ -83,6 +83,8 @@ def source_options(settings: Settings, topics: str, max_records: int | None) -> 
         "subscribePattern" if "*" in topics else "subscribe": topics,
         "startingOffsets": "earliest",
         "kafka.max.poll.records": str(_poll_records(topics)),
+        # A task whose fetch stands still is begun anew, with another client; by default only after two minutes.
+        "kafkaConsumer.pollTimeoutMs": "30000",
         # A topic that was deleted or expired under a checkpoint is an error, never a silent gap.
         "failOnDataLoss": "true",
     }

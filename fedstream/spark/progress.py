@@ -11,6 +11,7 @@ import os
 import sys
 import time
 import traceback
+import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 from kafka import TopicPartition
 from kafka.errors import KafkaError
+from pyspark import SparkContext
 from pyspark.sql.streaming.query import StreamingQuery
 
 from fedstream.broker import kafka
@@ -138,10 +140,28 @@ class ProgressCheck:
 
 
 def _print_stacks() -> None:
-    """Write to the log where each thread is: one of them holds the query up."""
+    """Write to the log where each thread is that has to do with Spark or Kafka: one of them holds the query up."""
     for frame in sys._current_frames().values():
         traceback.print_stack(frame)
         print(file=sys.stderr)
+    context = SparkContext._active_spark_context
+    if context is None or context.uiWebUrl is None:
+        return
+    page = f"{context.uiWebUrl}/api/v1/applications/{context.applicationId}/executors"
+    try:
+        for executor in _get(page):  # one of them is the driver
+            for thread in _get(f"{page}/{executor['id']}/threads"):
+                frames = "".join(f"  {frame.strip()}\n" for frame in thread["stackTrace"]["elems"])
+                if "org.apache." in frames:
+                    print(f"{executor['id']}: {thread['threadName']}\n{frames}", file=sys.stderr)
+    except (OSError, ValueError) as error:
+        print(f"no stacks of an executor: {error}", file=sys.stderr)
+
+
+def _get(url: str) -> Any:
+    directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with directly.open(url, timeout=5) as response:
+        return json.load(response)
 
 
 def _behind(offsets: Offsets, ends: Offsets | None) -> int | None:

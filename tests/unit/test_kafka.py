@@ -24,6 +24,11 @@ def test_a_source_reads_its_topic_from_the_first_record_and_never_skips_any():
     assert options["maxOffsetsPerTrigger"] == "5000"
 
 
+def test_a_fetch_that_stands_still_is_begun_anew_before_the_driver_is_ended():
+    options = kafka.source_options(Settings(), "a", 1)
+    assert int(options["kafkaConsumer.pollTimeoutMs"]) / 1000 < Settings().stall_timeout_seconds / 2
+
+
 def test_no_source_and_no_consumer_reads_what_was_taken_back(monkeypatch):
     assert kafka.source_options(Settings(), "a", 1)["kafka.isolation.level"] == "read_committed"
     assert kafka.source_options(Settings(), "a", None)["kafka.isolation.level"] == "read_committed"

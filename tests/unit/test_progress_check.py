@@ -7,15 +7,19 @@ import os
 import re
 import time
 from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 
 import msgspec
 import pytest
 from click.testing import CliRunner
+from pyspark import SparkContext
 
 from fedstream.commands.cli import main
 from fedstream.settings import Settings
+from fedstream.spark import progress as progress_module
 from fedstream.spark.progress import DriverProgress, ProgressCheck, StalledError, check_of, last_done
 from fedstream.spark.session import failures_told
 from fedstream.spark.state import write_json
@@ -85,6 +89,45 @@ def test_a_query_that_stands_still_while_records_wait_ends_its_driver_and_shows_
     ):
         driver.look(2121)
     assert "driver.look(2121)" in capsys.readouterr().err  # of this thread, as of all others
+
+
+def test_of_the_driver_and_its_executors_the_threads_are_shown_that_have_to_do_with_spark(monkeypatch, capsys):
+    answers = {
+        "/api/v1/applications/app-1/executors": [{"id": "driver"}, {"id": "0"}],
+        "/api/v1/applications/app-1/executors/driver/threads": [
+            thread("idle", "java.lang.Thread.run(Thread.java:840)")
+        ],
+        "/api/v1/applications/app-1/executors/0/threads": [
+            thread(
+                "task 7", "sun.nio.ch.EPoll.wait(Native Method)\n\t-  locked sun.nio.ch.Util", "org.apache.kafka.poll()"
+            )
+        ],
+    }
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(answers[self.path]).encode())
+
+        def log_message(self, *_):
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Page) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        context = SimpleNamespace(uiWebUrl=f"http://127.0.0.1:{server.server_port}", applicationId="app-1")
+        monkeypatch.setattr(SparkContext, "_active_spark_context", context)
+        progress_module._print_stacks()
+        server.shutdown()
+    said = capsys.readouterr().err
+    assert "0: task 7\n  sun.nio.ch.EPoll.wait(Native Method)" in said
+    assert "  org.apache.kafka.poll()\n" in said
+    assert "idle" not in said
+
+
+def thread(name: str, *frames: str) -> dict:
+    """Return a thread as Spark's page describes it."""
+    return {"threadName": name, "stackTrace": {"elems": [f"{frame}\n" for frame in frames]}}
 
 
 def test_a_clock_that_is_set_ahead_is_no_time_in_which_a_query_stood_still(tmp_path):
