@@ -166,6 +166,8 @@ def _holder(port: int, inode: str) -> tuple[str, bool]:
                 return f"process {process.name} ({command[:80]})", is_ours
         except OSError:
             continue  # ended meanwhile, or another user's
+    if health.listening_ports().get(port) != inode:
+        return "a process that has just ended", True
     return "a process of another user (look with root: ss -ltnp)", False
 
 

@@ -47,3 +47,20 @@ def test_ports_that_are_set_and_reached_from_this_machine_are_looked_at(monkeypa
         monkeypatch.setenv(name, port)
     monkeypatch.setattr(doctor.health, "listening_ports", dict)
     assert doctor.check_ports() == f"ports {shown} are free or the stack's own"
+
+
+@pytest.mark.parametrize(
+    ("second", "found"), [({}, "ports 19092 are free"), ({19092: "1"}, "held by a process of another user")]
+)
+def test_a_process_that_ends_while_its_port_is_looked_at_is_nobody_elses(monkeypatch, second, found):
+    for name in [name for name in doctor.os.environ if name.endswith("_PORT")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("STACK", "local")
+    monkeypatch.setenv("KAFKA_PORT", "19092")
+    looks = iter([{19092: "1"}, second])  # no process has a socket with this number
+    monkeypatch.setattr(doctor.health, "listening_ports", lambda: next(looks))
+    try:
+        said = doctor.check_ports()
+    except doctor.Trouble as trouble:
+        said = str(trouble)
+    assert found in said
