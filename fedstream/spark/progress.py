@@ -154,8 +154,8 @@ def _print_stacks() -> None:
                 frames = "".join(f"  {frame.strip()}\n" for frame in thread["stackTrace"]["elems"])
                 if "org.apache." in frames:
                     print(f"{executor['id']}: {thread['threadName']}\n{frames}", file=sys.stderr)
-    except (OSError, ValueError) as error:
-        print(f"no stacks of an executor: {error}", file=sys.stderr)
+    except Exception as error:  # whatever fails here, the driver has to be ended
+        print(f"no stacks of an executor: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 def _get(url: str) -> Any:

@@ -125,6 +125,13 @@ def test_of_the_driver_and_its_executors_the_threads_are_shown_that_have_to_do_w
     assert "idle" not in said
 
 
+def test_a_page_of_spark_that_is_gone_keeps_no_driver_from_its_end(monkeypatch, tmp_path, capsys):
+    context = SimpleNamespace(uiWebUrl="no page", applicationId="app-1")
+    monkeypatch.setattr(SparkContext, "_active_spark_context", context)
+    test_a_first_micro_batch_that_never_ends_ends_its_driver(tmp_path)
+    assert "no stacks of an executor: ValueError: unknown url type" in capsys.readouterr().err
+
+
 def thread(name: str, *frames: str) -> dict:
     """Return a thread as Spark's page describes it."""
     return {"threadName": name, "stackTrace": {"elems": [f"{frame}\n" for frame in frames]}}
