@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Starts the broker in the foreground, with its data in $DATA_DIR/kafka, once ZooKeeper answers.
+# Starts the broker in the foreground, with its data in $DATA_DIR/kafka, once there is room and ZooKeeper answers.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 deadline=$((SECONDS + 60))
